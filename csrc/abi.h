@@ -1,0 +1,151 @@
+// The structs that Rust and the kernels share. C99 and C++17; sizes and offsets are asserted here, and
+// `src/abi/bindings.rs` is made from this file by bindgen (`cargo run -p tools --bin abi-bindings`).
+#pragma once
+#include <stdint.h>
+
+#define TW_ABI_VERSION 1
+#define TW_MAX_RANKS 16
+#define TW_CACHE_LINE 128
+
+// Element types, `TwDescriptor::dtype` and `::wire`.
+enum { TW_BF16 = 0, TW_F16 = 1, TW_F32 = 2 };
+
+// Operations, `TwDescriptor::op`.
+enum {
+  TW_GEMM = 0,  // no communication: the first half of an unfused operation
+  TW_GEMM_REDUCE_SCATTER = 1,
+  TW_GEMM_ALL_REDUCE = 2,
+  TW_ALL_GATHER_GEMM = 3,
+  TW_REDUCE_SCATTER = 4,
+  TW_ALL_REDUCE = 5,
+  TW_ALL_GATHER = 6
+};
+
+// Tile configurations, `TwDescriptor::tile`; the constants below are checked where the tiles are defined.
+enum { TW_TILE_64 = 0, TW_TILE_128 = 1, TW_TILE_F32 = 2, TW_TILE_MEMORY = 3 };
+#define TW_TILE_64_M 64       // mma.sync, bf16 and f16
+#define TW_TILE_64_N 64
+#define TW_TILE_64_THREADS 128
+#define TW_TILE_64_SHARED 49152
+#define TW_TILE_128_M 128     // mma.sync, bf16 and f16
+#define TW_TILE_128_N 128
+#define TW_TILE_128_THREADS 256
+#define TW_TILE_128_SHARED 98304
+#define TW_TILE_F32_M 64      // FFMA
+#define TW_TILE_F32_N 64
+#define TW_TILE_F32_THREADS 128
+#define TW_TILE_F32_SHARED 32768
+#define TW_TILE_MEMORY_M 16   // plain collectives: no GEMM, values come from memory
+#define TW_TILE_MEMORY_N 256
+#define TW_TILE_MEMORY_THREADS 256
+#define TW_TILE_MEMORY_SHARED 0
+
+// How an operation is carried out, `TwDescriptor::algorithm`. Part of the hello's hash: all ranks must agree.
+enum { TW_TWO_SHOT = 0, TW_ONE_SHOT = 1 };
+
+// What a wait waited for, `TwWaitRecord::kind`.
+enum {
+  TW_WAIT_NONE = 0,
+  TW_WAIT_HELLO = 1,   // the peer's first word of this operation
+  TW_WAIT_PARTIAL = 2, // the peer's partial of `tile`
+  TW_WAIT_RESULT = 3,  // the reduced `tile` from its owner
+  TW_WAIT_ROWS = 4,    // row block `tile` of the peer's x
+  TW_WAIT_PACKET = 5,  // a one-shot packet of `tile`
+  TW_WAIT_CREDIT = 6   // the peer has consumed a staging half
+};
+
+// Why a wait ended unsatisfied, `TwWaitRecord::cause`.
+enum {
+  TW_CAUSE_NONE = 0,
+  TW_CAUSE_DEADLINE = 1,
+  TW_CAUSE_ABORT = 2,     // another rank or the host raised the abort word
+  TW_CAUSE_DISAGREED = 3  // the peer's hello carries another hash: `expected` ours, `seen` theirs
+};
+
+// `TwWaitRecord::state`.
+enum { TW_RECORD_EMPTY = 0, TW_RECORD_CLAIMED = 1, TW_RECORD_COMPLETE = 2 };
+
+// Values of the abort word.
+enum { TW_ABORT_NONE = 0, TW_ABORT_WAIT = 1, TW_ABORT_DISAGREED = 2, TW_ABORT_HOST = 3 };
+
+// What one operation is: equal on every rank, or the hello's hashes differ.
+typedef struct TwDescriptor {
+  uint32_t op, algorithm, dtype, wire;
+  uint32_t tile;      // tile configuration (TwTile)
+  uint32_t grid;      // CTAs, equal on every rank
+  uint32_t has_bias;  // added once, after the sum
+  uint32_t world;
+  uint64_t m;         // global rows; element count of a flat all-reduce
+  uint64_t n;         // global columns; 0 where ranks may differ (all_gather_gemm)
+  uint64_t k;         // 0 where ranks may differ (row-parallel: K is split)
+  uint64_t panel;     // how much of M goes through one staging half
+} TwDescriptor;
+
+// A rank's first unsatisfied wait. Written once per operation by whoever claims `state`.
+typedef struct TwWaitRecord {
+  uint32_t state, kind, cause, op;
+  uint32_t rank, peer, tile, pad_;
+  uint64_t epoch, expected, seen, waited_ns;
+} TwWaitRecord;
+
+// A peer's hello: written by that peer, `hash` first, then `epoch` with release.
+typedef struct TwHello {
+  uint64_t epoch, hash;
+} TwHello;
+
+// The start of every rank's heap. Words that peers write stand on cache lines of their own.
+typedef struct TwControl {
+  uint64_t epoch;            // number of the next operation, from 1; read at CTA entry, advanced by the last CTA out
+  uint64_t round;            // number of the next staging round, from 1; an operation takes one round per panel
+  uint32_t ctas_done;        // CTAs that left the running operation
+  uint32_t panel_done[2];    // CTAs that finished the panel of each round parity
+  uint32_t pad0_;
+  uint64_t epoch_started, epoch_finished;
+  uint64_t bytes_sent;       // payload bytes that left this rank's memory for peers, since the group began
+  uint64_t signals_sent;     // hellos, tile signals and credits to peers
+  uint64_t pad1_[8];
+  uint64_t abort;            // written by peers and the host
+  uint64_t pad2_[15];
+  TwDescriptor current;      // of the running or last operation
+  uint64_t current_hash;
+  uint64_t pad3_[7];
+  TwWaitRecord record;
+  uint64_t pad4_[8];
+  TwHello hello[2][TW_MAX_RANKS];    // [epoch parity][peer]
+  uint64_t credit[2][TW_MAX_RANKS];  // [round parity][peer]: the last round of that parity that the peer has consumed
+} TwControl;
+
+// Where everything lies. Offsets are into the heap and equal on every rank; each `*_half` is the stride between parities.
+typedef struct TwGroup {
+  uint64_t heap[TW_MAX_RANKS];  // device address of every rank's heap, as this rank maps it
+  uint64_t signals, signals_half;
+  uint64_t packets, packets_half;
+  uint64_t staging, staging_half;
+  uint64_t deadline_ns;
+  uint32_t rank, world;
+} TwGroup;
+
+// One launch of any kernel. Leading dimensions are in elements. Address 0: absent.
+typedef struct TwParams {
+  TwGroup group;
+  TwDescriptor desc;
+  uint64_t hash;             // of `desc`
+  uint64_t x, weight, bias, addend, out;
+  uint64_t x_ld, weight_ld, addend_ld, out_ld;
+  uint32_t m, n, k;          // this rank's GEMM (k: its own share; n: its own for all_gather_gemm); collectives: rows, columns
+  uint32_t chunk;            // ceil(rows / world): rank r has rows [r * chunk, min((r + 1) * chunk, rows))
+  uint32_t panels;           // staging rounds of this launch, at least 1
+  uint32_t panel;            // GEMM+RS, RS, AG+GEMM, AG: rows per owner and round; AR: waves per round
+  uint32_t window;           // GEMM+AR: waves pushed before the first is reduced
+  uint32_t comm_ctas;        // AG+GEMM: CTAs that only push
+} TwParams;
+
+#ifdef __cplusplus
+#include <stddef.h>
+static_assert(sizeof(TwDescriptor) == 64, "TwDescriptor");
+static_assert(sizeof(TwWaitRecord) == 64, "TwWaitRecord");
+static_assert(offsetof(TwControl, abort) == TW_CACHE_LINE && offsetof(TwControl, current) == 2 * TW_CACHE_LINE, "TwControl");
+static_assert(offsetof(TwControl, record) == 3 * TW_CACHE_LINE && offsetof(TwControl, hello) == 4 * TW_CACHE_LINE, "TwControl");
+static_assert(sizeof(TwControl) == 4 * TW_CACHE_LINE + 2 * 16 * 16 + 2 * 16 * 8, "TwControl");
+static_assert(sizeof(TwParams) < 4096, "kernel parameters must stay under 4 KB");
+#endif

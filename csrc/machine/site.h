@@ -1,0 +1,32 @@
+// Names of the places in the protocol and the mainloops where order is made. A machine function that orders takes the
+// name of its place; the GPU ignores it, the simulated machine uses it in reports, and tests tell it to ignore one place.
+#pragma once
+#include <stdint.h>
+
+namespace mx {
+enum class Site : uint32_t {
+  None = 0,
+  // protocol
+  HelloSend,       // release: publishes the hash word of the hello
+  HelloPoll,       // relaxed poll of a peer's hello
+  HelloAcquire,    // acquire: pairs with HelloSend
+  TileBarrier,     // CTA barrier: every thread's push of a tile, before one thread's TileRelease
+  TileRelease,     // release: publishes a pushed tile (partial, result or row block)
+  TilePoll,        // relaxed poll of a tile's signal
+  TileAcquire,     // acquire: pairs with TileRelease
+  TileAcquired,    // CTA barrier: after one thread's TileAcquire, before every thread's reads
+  PacketPoll,      // relaxed poll of a packet: its data is its own flag
+  CreditArrive,    // acq_rel counter of the CTAs that consumed a panel
+  CreditRelease,   // release: tells a peer that a staging half is consumed
+  CreditPoll,      // relaxed poll of a peer's credit
+  CreditAcquire,   // acquire: pairs with CreditRelease
+  CreditBarrier,   // CTA barrier: after one thread's CreditAcquire, before every thread's pushes; and before CreditArrive
+  LastArrive,      // acq_rel counter of the CTAs that left
+  LastBarrier,     // CTA barrier before LastArrive
+  // mainloops
+  CopyWait,        // cp.async group wait
+  StageBarrier,    // CTA barrier: a stage is filled for all threads, and the one before it read by all
+  MmaWait,         // the warp's ldmatrix and mma have read their operands
+  Count
+};
+}  // namespace mx

@@ -1,0 +1,160 @@
+//! The thin waist: everything the crate asks of a machine, in plain calls. Two implementations: the simulated node
+//! ([`sim`](crate::driver::sim)) and CUDA. All logic stands above it, so that one code path serves both.
+//!
+//! Handles are plain integers, valid for the driver that made them. Calls are asynchronous where CUDA's are: a copy, a
+//! fill and a launch are enqueued on a stream and return.
+
+#[cfg(all(feature = "cuda", any(target_os = "linux", target_os = "windows")))]
+pub mod cuda;
+#[cfg(feature = "sim")]
+pub mod sim;
+
+use crate::abi::TwParams;
+use crate::error::Result;
+
+/// A device address.
+pub type DevicePtr = u64;
+
+/// A stream of the driver (on CUDA the `CUstream`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Stream(pub usize);
+
+/// An event of the driver (on CUDA the `CUevent`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Event(pub usize);
+
+/// Physical memory that can be mapped by several devices (on CUDA a `CUmemGenericAllocationHandle`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Physical(pub u64);
+
+/// Where a rank's work runs: a device, or one of several equal shares of its SMs (virtual ranks).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Place {
+    /// Ordinal of the device.
+    pub device: usize,
+    /// Which share, below `shares`.
+    pub share: usize,
+    /// How many ranks share the device.
+    pub shares: usize,
+}
+
+/// Facts about a place.
+#[derive(Debug, Clone)]
+pub struct PlaceInfo {
+    /// The device's name.
+    pub name: String,
+    /// Compute capability, major and minor; (0, 0) on the simulated node.
+    pub compute_capability: (u32, u32),
+    /// SMs this place may use (its share's).
+    pub sms: u32,
+    /// Shared memory one CTA may have, in bytes.
+    pub shared_per_cta: u32,
+}
+
+/// The size and shape of a launch.
+#[derive(Debug, Clone, Copy)]
+pub struct Launch {
+    /// CTAs. They wait for each other and for other ranks', so all must be co-resident.
+    pub grid: u32,
+    /// Threads of a CTA.
+    pub threads: u32,
+    /// Dynamic shared memory of a CTA, in bytes.
+    pub shared: u32,
+}
+
+/// What the driver is, for reports.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// The simulated node.
+    Sim,
+    /// CUDA.
+    Cuda,
+}
+
+/// A machine. All methods may be called from any thread.
+pub trait Driver: Send + Sync + std::fmt::Debug {
+    /// Which machine this is.
+    fn kind(&self) -> Kind;
+    /// Devices present.
+    fn device_count(&self) -> usize;
+    /// What a place has.
+    fn place_info(&self, place: Place) -> Result<PlaceInfo>;
+
+    /// A new stream on `place`.
+    fn stream_create(&self, place: Place) -> Result<Stream>;
+    /// Ends a stream made by [`Driver::stream_create`]; work in it is finished first.
+    fn stream_destroy(&self, stream: Stream) -> Result<()>;
+    /// Blocks until all work in `stream` is done.
+    fn stream_synchronize(&self, stream: Stream) -> Result<()>;
+
+    /// A new event, which measures time.
+    fn event_create(&self, place: Place) -> Result<Event>;
+    /// Ends an event.
+    fn event_destroy(&self, event: Event) -> Result<()>;
+    /// Records `event` behind the work now in `stream`.
+    fn event_record(&self, event: Event, stream: Stream) -> Result<()>;
+    /// Work enqueued in `stream` from now on waits for `event`.
+    fn stream_wait_event(&self, stream: Stream, event: Event) -> Result<()>;
+    /// Milliseconds between two recorded events that have happened; `None` where the machine has no clock.
+    fn event_elapsed_ms(&self, start: Event, end: Event) -> Result<Option<f64>>;
+
+    /// Ordinary memory on the place's device. Its content is undefined (the simulated node poisons it).
+    fn alloc(&self, place: Place, bytes: usize) -> Result<DevicePtr>;
+    /// Frees ordinary memory behind the work now in `stream`.
+    fn free_async(&self, ptr: DevicePtr, stream: Stream) -> Result<()>;
+    /// Copies host bytes to the device behind the work in `stream`; `src` is read before the call returns.
+    fn copy_in(&self, dst: DevicePtr, src: &[u8], stream: Stream) -> Result<()>;
+    /// Copies device bytes to the host behind the work in `stream`; blocks until they are there.
+    fn copy_out(&self, dst: &mut [u8], src: DevicePtr, stream: Stream) -> Result<()>;
+    /// Fills device bytes behind the work in `stream`.
+    fn fill(&self, dst: DevicePtr, byte: u8, bytes: usize, stream: Stream) -> Result<()>;
+    /// Reads device memory now, behind no stream: for diagnosis after a failure, from any rank's mapping.
+    fn peek(&self, dst: &mut [u8], src: DevicePtr) -> Result<()>;
+    /// Writes device memory now, behind no stream: raises an abort word under a running kernel.
+    fn poke(&self, dst: DevicePtr, src: &[u8]) -> Result<()>;
+
+    /// The granularity of physical memory on a device, in bytes.
+    fn physical_granularity(&self, place: Place) -> Result<usize>;
+    /// Physical memory on a device that others may map; a multiple of the granularity.
+    fn physical_create(&self, place: Place, bytes: usize) -> Result<Physical>;
+    /// Maps it for access from every device of `accessors`; the address is valid in this process.
+    fn physical_map(&self, memory: Physical, bytes: usize, accessors: &[Place]) -> Result<DevicePtr>;
+    /// Undoes [`Driver::physical_map`]; no work may still touch it.
+    fn physical_unmap(&self, ptr: DevicePtr, bytes: usize) -> Result<()>;
+    /// Gives the memory back once every mapping is gone.
+    fn physical_release(&self, memory: Physical) -> Result<()>;
+    /// A file descriptor that another process can import.
+    #[cfg(unix)]
+    fn physical_export(&self, memory: Physical) -> Result<std::os::fd::OwnedFd>;
+    /// The memory behind an exported file descriptor; `place` is where it lives.
+    #[cfg(unix)]
+    fn physical_import(&self, fd: std::os::fd::BorrowedFd<'_>, place: Place, bytes: usize) -> Result<Physical>;
+
+    /// Loads every kernel on the place's device, before any launch: lazy loading under a waiting kernel deadlocks.
+    fn load_kernels(&self, place: Place) -> Result<()>;
+    /// How many CTAs of `kernel` fit on one SM at once.
+    fn ctas_per_sm(&self, kernel: &str, launch: Launch, place: Place) -> Result<u32>;
+    /// Enqueues a kernel by its name in `csrc/kernels/entries.h`.
+    fn launch(&self, kernel: &str, launch: Launch, params: &TwParams, stream: Stream) -> Result<()>;
+
+    /// Marks the calling thread as one that drives ranks, until the guard is dropped. The simulated node advances only
+    /// while every such thread is blocked in a driver call (with none: whenever any thread is). Elsewhere: nothing.
+    fn attach_thread(&self) -> ThreadGuard {
+        ThreadGuard(None)
+    }
+    /// Bytes and signals that left `place`'s device for peers so far, as the machine saw them; `None` where it cannot.
+    fn observed_traffic(&self, _place: Place) -> Option<(u64, u64)> {
+        None
+    }
+}
+
+/// See [`Driver::attach_thread`].
+pub struct ThreadGuard(pub(crate) Option<Box<dyn FnOnce()>>);
+
+impl Drop for ThreadGuard {
+    fn drop(&mut self) {
+        if let Some(leave) = self.0.take() {
+            leave();
+        }
+    }
+}

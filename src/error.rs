@@ -1,0 +1,194 @@
+//! The crate's one error type.
+
+use std::sync::Arc;
+
+use crate::route::Path;
+
+/// What a wait for another rank waited for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum WaitKind {
+    /// The peer's first word of this operation: it never launched, or launched late.
+    Hello,
+    /// The peer's partial of an output tile.
+    Partial,
+    /// A reduced tile from its owner.
+    Result,
+    /// A row block of the peer's input.
+    Rows,
+    /// A one-shot packet.
+    Packet,
+    /// The peer's word that it has consumed a staging half.
+    Credit,
+}
+
+/// Why a wait ended without what it waited for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum WaitCause {
+    /// The deadline passed.
+    Deadline,
+    /// Another rank, or the host, raised the abort word.
+    Abort,
+    /// The peer's hello carries another hash.
+    Disagreed,
+}
+
+/// One rank's first unsatisfied wait in a failed operation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct WaitRecord {
+    /// Operation, by its name in the program (`gemm-all-reduce`).
+    pub op: String,
+    /// Number of the operation in its group, from 1.
+    pub epoch: u64,
+    /// The rank that waited.
+    pub rank: usize,
+    /// The rank it waited for.
+    pub peer: usize,
+    /// What it waited for.
+    pub kind: WaitKind,
+    /// Why it gave up.
+    pub cause: WaitCause,
+    /// Tile, row block or packet index; 0 for a hello.
+    pub tile: u32,
+    /// The word that would have satisfied the wait.
+    pub expected: u64,
+    /// The word that was there.
+    pub seen: u64,
+    /// How long it waited, in nanoseconds (simulated time on the simulated node).
+    pub waited_ns: u64,
+}
+
+impl std::fmt::Display for WaitRecord {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            f,
+            "{} (epoch {}): rank {} waited {:.3} ms for rank {}'s {:?} {}: expected {:#x}, saw {:#x} ({:?})",
+            self.op,
+            self.epoch,
+            self.rank,
+            self.waited_ns as f64 / 1e6,
+            self.peer,
+            self.kind,
+            self.tile,
+            self.expected,
+            self.seen,
+            self.cause
+        )
+    }
+}
+
+/// Everything that can go wrong. Cheap to clone; a poisoned group returns the same error again.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// An argument is unusable; nothing was launched or written.
+    #[error("{name} is {value}: expected {expected}")]
+    BadArgument {
+        /// The argument.
+        name: String,
+        /// What was given.
+        value: String,
+        /// What would be right.
+        expected: String,
+    },
+    /// An explicitly asked-for route cannot be had.
+    #[error("route {path} is not available: {reason}")]
+    RouteUnavailable {
+        /// The route.
+        path: Path,
+        /// Why not.
+        reason: String,
+    },
+    /// No kernels for this GPU were built in.
+    #[error("no kernels for {arch} were built in (built: {})", if built.is_empty() { "none".into() } else { built.join(", ") })]
+    KernelsNotBuilt {
+        /// The GPU's architecture.
+        arch: String,
+        /// The architectures that were built.
+        built: Vec<String>,
+    },
+    /// The group's heap cannot hold what a plan needs.
+    #[error("the heap is too small: {what} needs {need} bytes, the group has {have}; raise GroupConfig::heap_bytes")]
+    HeapTooSmall {
+        /// What needs it.
+        what: String,
+        /// Bytes needed.
+        need: usize,
+        /// Bytes present.
+        have: usize,
+    },
+    /// Ranks launched different operations.
+    #[error("rank {rank} and rank {peer} disagree in epoch {epoch}: rank {rank} launched {ours}, rank {peer} launched {theirs}")]
+    Disagreed {
+        /// Number of the operation.
+        epoch: u64,
+        /// One rank.
+        rank: usize,
+        /// The other.
+        peer: usize,
+        /// What `rank` launched.
+        ours: String,
+        /// What `peer` launched.
+        theirs: String,
+    },
+    /// A wait for another rank was not satisfied.
+    #[error("{root}; {}", verdict)]
+    Wait {
+        /// The wait at the root: `peer` is the culprit.
+        root: WaitRecord,
+        /// What is known of the culprit: never launched, still computing, had sent.
+        verdict: String,
+        /// Every rank's first unsatisfied wait.
+        chain: Vec<WaitRecord>,
+    },
+    /// The host aborted the group.
+    #[error("the group was aborted: {why}")]
+    Aborted {
+        /// The reason given.
+        why: String,
+    },
+    /// An earlier failure poisoned the group: make a new one.
+    #[error("the group is poisoned by an earlier failure: {0}")]
+    Poisoned(Arc<Error>),
+    /// The simulated machine found a fault in a kernel.
+    #[error("the simulated machine found a fault: {report}")]
+    Simulator {
+        /// What it saw, where, and who.
+        report: String,
+    },
+    /// A device or a library that is not there, or too old.
+    #[error("{what} is not available: {reason}")]
+    Unavailable {
+        /// What was asked for.
+        what: String,
+        /// Why it cannot be had, and what would help.
+        reason: String,
+    },
+    /// A driver call failed.
+    #[error("{call} failed: {message} ({code})")]
+    Driver {
+        /// The call.
+        call: &'static str,
+        /// The driver's code.
+        code: i64,
+        /// The driver's text for it.
+        message: String,
+    },
+}
+
+impl Error {
+    /// A [`Error::BadArgument`].
+    pub fn bad_argument(name: impl Into<String>, value: impl ToString, expected: impl Into<String>) -> Self {
+        Error::BadArgument { name: name.into(), value: value.to_string(), expected: expected.into() }
+    }
+}
+
+/// The crate's result.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+const _: () = {
+    const fn sendable<T: Send + Sync + Clone + 'static>() {}
+    sendable::<Error>();
+};

@@ -1,0 +1,53 @@
+//! Which path an operation takes, and why.
+
+/// The path taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Path {
+    /// One kernel: the collective runs inside the GEMM.
+    Fused,
+    /// The same GEMM, then our peer-to-peer collective; for a plain collective, the collective alone.
+    Unfused,
+    /// GEMM, then NCCL.
+    Nccl,
+    /// Not served: the runtime takes its own path.
+    Decline,
+}
+
+impl std::fmt::Display for Path {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Path::Fused => "fused",
+            Path::Unfused => "unfused",
+            Path::Nccl => "nccl",
+            Path::Decline => "decline",
+        })
+    }
+}
+
+/// What the caller asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Want {
+    /// The crate chooses and says why.
+    #[default]
+    Auto,
+    /// This path or an error; never a fallback.
+    Exactly(Path),
+}
+
+/// A path with its reason and the kernel that runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Route {
+    /// The path.
+    pub path: Path,
+    /// Why, for a person.
+    pub reason: String,
+    /// The kernels launched, in order, joined by ` + `.
+    pub kernel: String,
+}
+
+impl std::fmt::Display for Route {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} ({}): {}", self.path, self.kernel, self.reason)
+    }
+}
