@@ -24,135 +24,116 @@ struct Built {
 /// Builds the fatbin and writes `OUT_DIR/kernels.rs`, to be included by the crate. `Err` says why there is no fatbin,
 /// after writing the same constants without one.
 pub fn embed(csrc: &Path) -> Result<(), String> {
-    let out = PathBuf::from(env::var_os("OUT_DIR").ok_or("OUT_DIR is not set: run by cargo")?);
+    let out = out_dir()?;
     watch(csrc)?;
-    let built = build(csrc, &out);
-    match &built {
-        Ok(built) => write_constants(&out, Some(built), ""),
-        Err(reason) => write_constants(&out, None, reason),
-    }?;
-    built.map(|_| ())
+    match build(csrc, &out) {
+        Ok(built) => write_constants(&out, Some(&built), ""),
+        Err(reason) => write_constants(&out, None, &reason).and(Err(reason)),
+    }
 }
 
 /// The constants alone, where nothing is to be compiled.
+#[allow(dead_code, reason = "the library calls it, tools does not")]
 pub fn embed_nothing(reason: &str) -> Result<(), String> {
-    let out = PathBuf::from(env::var_os("OUT_DIR").ok_or("OUT_DIR is not set: run by cargo")?);
-    write_constants(&out, None, reason)
+    write_constants(&out_dir()?, None, reason)
+}
+
+fn out_dir() -> Result<PathBuf, String> {
+    env::var_os("OUT_DIR")
+        .map(PathBuf::from)
+        .ok_or("OUT_DIR is not set: cargo sets it".into())
 }
 
 fn build(csrc: &Path, out: &Path) -> Result<Built, String> {
     let nvcc = find()?;
     println!("cargo::rerun-if-changed={}", nvcc.display());
-    let version = run(&nvcc, &["--version"])?;
-    let version = parse_version(&version).ok_or_else(|| format!("{} --version names no version: not nvcc", nvcc.display()))?;
-    if (version.0, version.1) < OLDEST {
-        let (major, minor) = OLDEST;
-        return Err(format!(
-            "{} is version {}, older than {major}.{minor}",
-            nvcc.display(),
-            version.2
-        ));
+    let fail = |why: String| format!("{} {why}", nvcc.display());
+    let text = run(Command::new(&nvcc).arg("--version"))?;
+    let (release, version) = parse_version(&text).ok_or_else(|| fail("--version names no version: not nvcc".into()))?;
+    if release < OLDEST {
+        return Err(fail(format!(
+            "is version {version}, older than {}.{}",
+            OLDEST.0, OLDEST.1
+        )));
     }
     let archs = match env::var("TILEWEAVE_CUDA_ARCHS") {
         Ok(list) if !list.trim().is_empty() => parse_archs(&list)?,
-        _ => choose_archs(&run(&nvcc, &["--list-gpu-code"])?, (version.0, version.1)),
+        _ => choose_archs(&run(Command::new(&nvcc).arg("--list-gpu-code"))?, release),
     };
     if archs.is_empty() {
-        return Err(format!(
-            "{} {} knows none of sm_80, sm_90, sm_100",
-            nvcc.display(),
-            version.2
-        ));
+        return Err(fail(format!("{version} knows none of sm_80, sm_90, sm_100")));
     }
-    let fatbin = out.join("kernels.fatbin");
     let mut command = Command::new(&nvcc);
-    command.args([
-        "-x",
-        "cu",
-        "-std=c++17",
-        "-O3",
-        "-fmad=false",
-        "-fatbin",
-        "--threads=0",
-        "-Xptxas=-v",
-    ]);
+    command.args("-x cu -std=c++17 -O3 -fmad=false -fatbin --threads=0 -Xptxas=-v".split(' '));
     command.arg("-I").arg(csrc).arg("-I").arg(csrc.join("machine/cuda"));
-    for arch in &archs {
-        command.arg(format!("-gencode=arch=compute_{arch},code=sm_{arch}"));
-    }
-    command.arg("-o").arg(&fatbin).arg(csrc.join("kernels/kernels.cc"));
-    let output = command
-        .output()
-        .map_err(|e| format!("{} cannot be run: {e}", nvcc.display()))?;
-    let report = [output.stdout, output.stderr].concat();
-    let report = String::from_utf8_lossy(&report);
-    if !output.status.success() {
-        let lines = report
-            .lines()
-            .filter(|l| !l.starts_with("ptxas info") && !l.trim().is_empty());
-        let first: Vec<_> = lines.take(8).collect();
-        return Err(format!("{command:?} failed ({}): {}", output.status, first.join(" | ")));
-    }
-    write(&out.join("ptxas.txt"), &report)?;
+    command.args(archs.iter().map(|a| format!("-gencode=arch=compute_{a},code=sm_{a}")));
+    command
+        .arg("-o")
+        .arg(out.join("kernels.fatbin"))
+        .arg(csrc.join("kernels/kernels.cc"));
+    write(&out.join("ptxas.txt"), &run(&mut command)?)?;
     Ok(Built {
         archs: archs.iter().map(|a| format!("sm_{a}")).collect(),
-        version: version.2,
+        version,
     })
 }
 
 fn find() -> Result<PathBuf, String> {
+    if let Some(nvcc) = env::var_os("NVCC").filter(|v| !v.is_empty()).map(PathBuf::from) {
+        // As for CC: a path, or a name to be looked up.
+        let found = if nvcc.components().count() == 1 {
+            on_path(&nvcc)
+        } else {
+            nvcc.is_file().then(|| nvcc.clone())
+        };
+        return found.ok_or_else(|| format!("NVCC={} is not there", nvcc.display()));
+    }
     let name = format!("nvcc{}", env::consts::EXE_SUFFIX);
-    if let Some(nvcc) = env::var_os("NVCC").filter(|v| !v.is_empty()) {
-        let nvcc = PathBuf::from(nvcc);
-        let found = nvcc.is_file() || (nvcc.components().count() == 1 && on_path(&nvcc).is_some());
-        return found
-            .then_some(nvcc.clone())
-            .ok_or(format!("NVCC={} is not a file", nvcc.display()));
-    }
-    let mut searched = vec!["NVCC (not set)".to_string()];
-    match env::var_os("CUDA_HOME").filter(|v| !v.is_empty()) {
-        Some(home) => {
-            let nvcc = Path::new(&home).join("bin").join(&name);
-            if nvcc.is_file() {
-                return Ok(nvcc);
-            }
-            searched.push(format!("CUDA_HOME ({} is not there)", nvcc.display()));
+    let mut searched = String::from("NVCC (not set), CUDA_HOME (not set), PATH");
+    if let Some(home) = env::var_os("CUDA_HOME").filter(|v| !v.is_empty()) {
+        let nvcc = Path::new(&home).join("bin").join(&name);
+        if nvcc.is_file() {
+            return Ok(nvcc);
         }
-        None => searched.push("CUDA_HOME (not set)".into()),
+        searched = format!("NVCC (not set), CUDA_HOME (no {}), PATH", nvcc.display());
     }
-    println!("cargo::rerun-if-env-changed=PATH");
-    searched.push("PATH".into());
-    on_path(Path::new(&name)).ok_or_else(|| format!("nvcc was not found; searched: {}", searched.join(", ")))
+    on_path(Path::new(&name)).ok_or_else(|| format!("nvcc was not found; searched: {searched}"))
 }
 
 fn on_path(name: &Path) -> Option<PathBuf> {
+    println!("cargo::rerun-if-env-changed=PATH");
     env::split_paths(&env::var_os("PATH")?)
         .map(|dir| dir.join(name))
         .find(|file| file.is_file())
 }
 
-fn run(nvcc: &Path, args: &[&str]) -> Result<String, String> {
-    let output = Command::new(nvcc).args(args).output();
-    let output = output.map_err(|e| format!("{} cannot be run: {e}", nvcc.display()))?;
-    if !output.status.success() {
-        return Err(format!(
-            "{} {} failed ({})",
-            nvcc.display(),
-            args.join(" "),
-            output.status
-        ));
+/// What the command prints; `Err` holds the first lines of what went wrong.
+fn run(command: &mut Command) -> Result<String, String> {
+    let output = command
+        .output()
+        .map_err(|e| format!("{command:?} cannot be run: {e}"))?;
+    let text = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+    if output.status.success() {
+        return Ok(text);
     }
-    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    let lines = text
+        .lines()
+        .filter(|l| !l.starts_with("ptxas info") && !l.trim().is_empty());
+    Err(format!(
+        "{command:?} failed ({}): {}",
+        output.status,
+        lines.take(8).collect::<Vec<_>>().join(" | ")
+    ))
 }
 
-/// Major, minor and the full text, from "Cuda compilation tools, release 13.0, V13.0.88".
-fn parse_version(text: &str) -> Option<(u32, u32, String)> {
+/// Major and minor, and the full text, from "Cuda compilation tools, release 13.0, V13.0.88".
+fn parse_version(text: &str) -> Option<((u32, u32), String)> {
     let full = text
         .split_whitespace()
         .find(|word| word.starts_with('V') && word.contains('.'))?[1..]
         .to_string();
     let mut parts = full.split('.').map(|part| part.parse().ok());
-    Some((parts.next()??, parts.next()??, full))
+    Some(((parts.next()??, parts.next()??), full))
 }
 
 fn parse_archs(list: &str) -> Result<Vec<String>, String> {
