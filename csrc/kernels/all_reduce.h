@@ -25,7 +25,7 @@ class AllReduce {
 
  public:
   TW_DEV explicit AllReduce(const TwParams& params)
-      : s(params), p(params), order{p.m, p.n, p.panel, p.group.world, mx::grid(), Source::kM, Source::kN},
+      : s(params), p(params), order{p.m, p.n, p.panel, p.group.world, mx::grid(), Source::tile_m(p), Source::tile_n(p)},
         wire(p.desc.wire), result_wire(p.desc.dtype), slot_bytes(Slot<Source>::bytes(wire)),
         result_bytes(Slot<Source>::bytes(result_wire)) {}
 

@@ -18,7 +18,7 @@ class OneShot {
 
  public:
   TW_DEV explicit OneShot(const TwParams& params)
-      : s(params), p(params), order{p.m, p.n, 1, p.group.world, mx::grid(), Source::kM, Source::kN}, wire(p.desc.wire) {}
+      : s(params), p(params), order{p.m, p.n, 1, p.group.world, mx::grid(), Source::tile_m(p), Source::tile_n(p)}, wire(p.desc.wire) {}
 
   TW_DEV void run() {
     for (uint32_t t = mx::block(); t < order.tiles(); t += mx::grid()) exchange(t, order.block(t));

@@ -11,13 +11,13 @@ struct Slot {
   using T = typename Source::Type;
   gaddr base;
   WireFormat<T> wire;
-  static TW_DEV uint64_t bytes(const WireFormat<T>& w) { return uint64_t(Source::kM) * Source::kN * w.element_bytes(); }
+  static TW_DEV uint64_t bytes(const WireFormat<T>& w) { return uint64_t(Source::kElements) * w.element_bytes(); }
   TW_DEV gaddr octet(uint32_t v) const { return base + Source::place(v) * wire.octet_bytes(); }
 };
 
 template <class Source>
 TW_DEV bool exists(const TwParams& p, const Block& b, uint32_t v) {
-  return Source::row(b, v) < b.row + b.rows && Source::columns(p, b, v).any();
+  return Source::row(p, b, v) < b.row + b.rows && Source::columns(p, b, v).any();
 }
 
 // Writes this rank's partial of a block to a slot of a peer, or of its own staging.
@@ -77,7 +77,7 @@ TW_DEV void store_group(const Session& s, const Block& b, uint32_t v0, uint32_t 
   TW_UNROLL
   for (uint32_t i = 0; i < Group<Source>::kSize; ++i) {
     if (!exists<Source>(s.p, b, v0 + i)) continue;
-    store_octet<T>({s.p.out, s.p.out_ld}, row0 + (Source::row(b, v0 + i) - b.row), Source::columns(s.p, b, v0 + i),
+    store_octet<T>({s.p.out, s.p.out_ld}, row0 + (Source::row(s.p, b, v0 + i) - b.row), Source::columns(s.p, b, v0 + i),
                    s.alive ? sum.o[i] : nan_octet());
   }
 }

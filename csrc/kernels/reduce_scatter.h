@@ -11,7 +11,7 @@ template <class Source>
 TW_DEV void reduce_scatter(const TwParams& p) {
   Session s(p);
   const WireFormat<typename Source::Type> wire(p.desc.wire);
-  const ScatterOrder order = {p.m, p.n, p.chunk, p.panel, p.group.world, p.group.rank, Source::kM, Source::kN};
+  const ScatterOrder order = {p.m, p.n, p.chunk, p.panel, p.group.world, p.group.rank, Source::tile_m(p), Source::tile_n(p)};
   const uint64_t slot_bytes = Slot<Source>::bytes(wire), used = slot_bytes * order.positions();
   for (uint32_t q = 0; q < p.panels; ++q) {
     s.open_round(q);
