@@ -30,11 +30,19 @@ impl Driver for CudaDriver {
             (None, shares) => format!("{}, share {} of {shares} ({} SMs)", facts.name, place.share, split.sms),
             (Some(why), shares) => {
                 let (name, sms) = (&facts.name, split.sms);
-                format!("{name}, share {} of {shares} (grids capped to {sms} SMs, no green contexts: {why})", place.share)
+                format!(
+                    "{name}, share {} of {shares} (grids capped to {sms} SMs, no green contexts: {why})",
+                    place.share
+                )
             }
         };
         let (compute_capability, shared_per_cta) = (facts.capability, facts.shared_per_cta);
-        Ok(PlaceInfo { name, compute_capability, sms: split.sms, shared_per_cta })
+        Ok(PlaceInfo {
+            name,
+            compute_capability,
+            sms: split.sms,
+            shared_per_cta,
+        })
     }
 
     fn stream_create(&self, place: Place) -> Result<Stream> {
@@ -44,7 +52,9 @@ impl Driver for CudaDriver {
             return Err(Error::bad_argument(
                 "ranks on one device",
                 place.shares,
-                format!("below its {queues} hardware queues; set CUDA_DEVICE_MAX_CONNECTIONS=32 before the program starts"),
+                format!(
+                    "below its {queues} hardware queues; set CUDA_DEVICE_MAX_CONNECTIONS=32 before the program starts"
+                ),
             ));
         }
         let (device, context) = self.place(place)?;

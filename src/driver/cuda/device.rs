@@ -132,7 +132,10 @@ impl Device {
             context: Handle(context),
             pool: Handle(std::ptr::null_mut()),
             alloc_stream: Handle(std::ptr::null_mut()),
-            copier: Mutex::new(Copier { stream: Handle(std::ptr::null_mut()), staging: Handle(std::ptr::null_mut()) }),
+            copier: Mutex::new(Copier {
+                stream: Handle(std::ptr::null_mut()),
+                staging: Handle(std::ptr::null_mut()),
+            }),
             splits: Mutex::new(HashMap::new()),
         };
         let _current = Current::push(device.context)?;
@@ -162,7 +165,9 @@ impl Device {
 
 impl Drop for Device {
     fn drop(&mut self) {
-        let Ok(current) = Current::push(self.context) else { return };
+        let Ok(current) = Current::push(self.context) else {
+            return;
+        };
         lock(&self.splits).clear();
         let copier = self.copier.get_mut().unwrap_or_else(PoisonError::into_inner);
         // SAFETY: each handle was made in `open` and is null where that failed; the driver that owned this device is

@@ -20,11 +20,18 @@ pub(super) struct Kernels {
 /// Whether machine code for `arch` ("sm_80", "sm_90a", "sm_100f") runs on a GPU: on the same and later minors of its
 /// major; with `a` on exactly its own; with `f` on its family, which for 10.0 is 10.0 and 10.3.
 pub(super) fn covers(arch: &str, (major, minor): (u32, u32)) -> bool {
-    let Some(number) = arch.strip_prefix("sm_") else { return false };
+    let Some(number) = arch.strip_prefix("sm_") else {
+        return false;
+    };
     let plain = number.trim_end_matches(['a', 'f']);
     let Ok(built) = plain.parse::<u32>() else { return false };
     let (built_major, built_minor) = (built / 10, built % 10);
-    built_major == major && if number.ends_with('a') { built_minor == minor } else { built_minor <= minor }
+    built_major == major
+        && if number.ends_with('a') {
+            built_minor == minor
+        } else {
+            built_minor <= minor
+        }
 }
 
 impl Kernels {
@@ -33,8 +40,22 @@ impl Kernels {
         let (mut library, none) = (std::ptr::null_mut(), std::ptr::null_mut());
         let (options, values) = (std::ptr::null_mut(), std::ptr::null_mut());
         // SAFETY: the fatbin is a whole one, made by nvcc, and 'static; there are no options.
-        unsafe { cu!(cuLibraryLoadData(&mut library, fatbin.as_ptr().cast(), none, values, 0, options, values, 0)) }?;
-        let mut kernels = Kernels { library: Handle(library), by_name: HashMap::new() };
+        unsafe {
+            cu!(cuLibraryLoadData(
+                &mut library,
+                fatbin.as_ptr().cast(),
+                none,
+                values,
+                0,
+                options,
+                values,
+                0
+            ))
+        }?;
+        let mut kernels = Kernels {
+            library: Handle(library),
+            by_name: HashMap::new(),
+        };
         let mut count = 0;
         // SAFETY: `count` outlives the call.
         unsafe { cu!(cuLibraryGetKernelCount(&mut count, library)) }?;
@@ -48,7 +69,9 @@ impl Kernels {
                 cu!(cuKernelGetName(&mut name, kernel))?;
                 CStr::from_ptr(name)
             };
-            kernels.by_name.insert(name.to_string_lossy().into_owned(), Handle(kernel));
+            kernels
+                .by_name
+                .insert(name.to_string_lossy().into_owned(), Handle(kernel));
         }
         Ok(kernels)
     }
@@ -93,7 +116,12 @@ impl Kernels {
         // SAFETY: `ctas` outlives the call; a CUkernel may stand where a CUfunction is asked for (cuda.h), and then
         // means the current context.
         unsafe {
-            cu!(cuOccupancyMaxActiveBlocksPerMultiprocessor(&mut ctas, kernel.0.cast(), threads, shared))?;
+            cu!(cuOccupancyMaxActiveBlocksPerMultiprocessor(
+                &mut ctas,
+                kernel.0.cast(),
+                threads,
+                shared
+            ))?;
         }
         Ok(ctas as u32)
     }

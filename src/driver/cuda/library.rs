@@ -104,14 +104,19 @@ pub(super) fn open() -> Result<Library> {
             Err(e) => tried.push(format!("{name} ({e})")),
         }
     }
-    Err(unavailable(format!("the driver library was not found; looked for {}", tried.join(", "))))
+    Err(unavailable(format!(
+        "the driver library was not found; looked for {}",
+        tried.join(", ")
+    )))
 }
 
 fn check_library(library: libloading::Library, name: &str) -> Result<Library> {
     for symbol in SYMBOLS {
         // SAFETY: the pointer is not used, so its type does not matter.
         if unsafe { library.get::<*const ()>(symbol.as_bytes()) }.is_err() {
-            return Err(unavailable(format!("{name} lacks {symbol}: a driver of CUDA 12.4 or later is needed")));
+            return Err(unavailable(format!(
+                "{name} lacks {symbol}: a driver of CUDA 12.4 or later is needed"
+            )));
         }
     }
     // SAFETY: cuda.h declares cuEventElapsedTime with exactly this type.
@@ -122,15 +127,24 @@ fn check_library(library: libloading::Library, name: &str) -> Result<Library> {
     unsafe { cu!(cuDriverGetVersion(&mut version)) }?;
     if version < OLDEST {
         let (major, minor) = (version / 1000, version % 1000 / 10);
-        return Err(unavailable(format!("the driver supports CUDA {major}.{minor}: 12.4 or later is needed")));
+        return Err(unavailable(format!(
+            "the driver supports CUDA {major}.{minor}: 12.4 or later is needed"
+        )));
     }
     // SAFETY: 0 is the only flag there is. The symbol is there (checked above).
     unsafe { cu!(cuInit(0)) }.map_err(|e| unavailable(format!("no GPU is usable: {e}")))?;
-    Ok(Library { elapsed_time, version, _library: library })
+    Ok(Library {
+        elapsed_time,
+        version,
+        _library: library,
+    })
 }
 
 pub(super) fn unavailable(reason: String) -> Error {
-    Error::Unavailable { what: "CUDA".into(), reason }
+    Error::Unavailable {
+        what: "CUDA".into(),
+        reason,
+    }
 }
 
 /// Maps a driver call's result.
@@ -147,7 +161,11 @@ pub(super) fn check(call: &'static str, code: sys::CUresult) -> Result<()> {
     } else {
         format!("{code:?}")
     };
-    Err(Error::Driver { call, code: code as i64, message })
+    Err(Error::Driver {
+        call,
+        code: code as i64,
+        message,
+    })
 }
 
 #[cfg(test)]
@@ -171,7 +189,10 @@ mod tests {
             for opening in ["cu!(", "sys::"] {
                 for (at, _) in source.match_indices(opening) {
                     let rest = &source[at + opening.len()..];
-                    let name: String = rest.chars().take_while(|c| c.is_ascii_alphanumeric() || *c == '_').collect();
+                    let name: String = rest
+                        .chars()
+                        .take_while(|c| c.is_ascii_alphanumeric() || *c == '_')
+                        .collect();
                     if name.starts_with("cu") {
                         called.push(name);
                     }

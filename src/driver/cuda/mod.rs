@@ -49,7 +49,10 @@ pub struct CudaDriver {
 
 impl std::fmt::Debug for CudaDriver {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("CudaDriver").field("version", &self.library.version).field("devices", &self.facts).finish()
+        f.debug_struct("CudaDriver")
+            .field("version", &self.library.version)
+            .field("devices", &self.facts)
+            .finish()
     }
 }
 
@@ -68,7 +71,10 @@ pub unsafe fn ask_for_queues() {
 /// Hardware queues of a device. Kernels in one queue run one after the other, so of two that wait for each other each needs
 /// a queue of its own. CUDA's default is 8.
 fn hardware_queues() -> usize {
-    std::env::var(CONNECTIONS).ok().and_then(|n| n.trim().parse().ok()).map_or(8, |n: usize| n.clamp(1, 32))
+    std::env::var(CONNECTIONS)
+        .ok()
+        .and_then(|n| n.trim().parse().ok())
+        .map_or(8, |n: usize| n.clamp(1, 32))
 }
 
 impl CudaDriver {
@@ -97,7 +103,9 @@ impl CudaDriver {
         let Some(first) = facts.first() else {
             return Err(unavailable("the driver library is there, but it sees no GPU".into()));
         };
-        let Some(fatbin) = fatbin else { return Err(unavailable(without_kernels)) };
+        let Some(fatbin) = fatbin else {
+            return Err(unavailable(without_kernels));
+        };
         if !facts.iter().any(|device| covered(archs, device)) {
             return Err(not_built(archs, first));
         }
@@ -115,7 +123,11 @@ impl CudaDriver {
     /// The device of an ordinal, opened at first use.
     fn device(&self, ordinal: usize) -> Result<&Device> {
         let (Some(cell), Some(facts)) = (self.devices.get(ordinal), self.facts.get(ordinal)) else {
-            return Err(Error::bad_argument("device", ordinal, format!("below {}", self.devices.len())));
+            return Err(Error::bad_argument(
+                "device",
+                ordinal,
+                format!("below {}", self.devices.len()),
+            ));
         };
         if let Some(device) = cell.get() {
             return Ok(device);
@@ -137,10 +149,20 @@ impl CudaDriver {
         let device = self.device(place.device)?;
         if place.shares == 0 || place.share >= place.shares {
             let value = format!("{} of {}", place.share, place.shares);
-            return Err(Error::bad_argument("share", value, "a number below the number of shares"));
+            return Err(Error::bad_argument(
+                "share",
+                value,
+                "a number below the number of shares",
+            ));
         }
         let split = device.split(place.shares)?;
-        Ok((device, split.green.get(place.share).map_or(device.context, |green| green.context)))
+        Ok((
+            device,
+            split
+                .green
+                .get(place.share)
+                .map_or(device.context, |green| green.context),
+        ))
     }
 
     /// Makes a stream's context current.
@@ -172,5 +194,8 @@ fn covered(archs: &[&str], facts: &Facts) -> bool {
 fn not_built(archs: &[&str], facts: &Facts) -> Error {
     let (major, minor) = facts.capability;
     let built = archs.iter().map(|arch| arch.to_string()).collect();
-    Error::KernelsNotBuilt { arch: format!("sm_{major}{minor} ({})", facts.name), built }
+    Error::KernelsNotBuilt {
+        arch: format!("sm_{major}{minor} ({})", facts.name),
+        built,
+    }
 }

@@ -38,23 +38,38 @@ impl Drop for Green {
 pub(super) fn split(facts: &Facts, count: usize) -> Split {
     let each = facts.sms / count as u32;
     if count == 1 {
-        return Split { sms: each, green: Vec::new(), capped: None };
+        return Split {
+            sms: each,
+            green: Vec::new(),
+            capped: None,
+        };
     }
     // Partitions are multiples of these (CUDA programming guide, green contexts): 8 SMs from Hopper on, 2 on Ampere.
     let unit = if facts.capability.0 >= 9 { 8 } else { 2 };
     let partition = each / unit * unit;
     if partition == 0 {
-        return capped(each, format!("a share of {each} SMs is below the smallest partition of {unit}"));
+        return capped(
+            each,
+            format!("a share of {each} SMs is below the smallest partition of {unit}"),
+        );
     }
     match green_contexts(facts, count, partition) {
-        Ok((sms, green)) if green.len() == count => Split { sms, green, capped: None },
+        Ok((sms, green)) if green.len() == count => Split {
+            sms,
+            green,
+            capped: None,
+        },
         Ok((sms, green)) => capped(each, format!("only {} partitions of {sms} SMs", green.len())),
         Err(e) => capped(each, e.to_string()),
     }
 }
 
 fn capped(sms: u32, why: String) -> Split {
-    Split { sms, green: Vec::new(), capped: Some(why) }
+    Split {
+        sms,
+        green: Vec::new(),
+        capped: Some(why),
+    }
 }
 
 fn green_contexts(facts: &Facts, count: usize, partition: u32) -> Result<(u32, Vec<Green>)> {
@@ -65,8 +80,19 @@ fn green_contexts(facts: &Facts, count: usize, partition: u32) -> Result<(u32, V
     // SAFETY: every pointer outlives its call; `parts` has room for `made` elements, of which the driver writes at most
     // as many.
     unsafe {
-        cu!(cuDeviceGetDevResource(facts.device, &mut all, sys::CUdevResourceType::CU_DEV_RESOURCE_TYPE_SM))?;
-        cu!(cuDevSmResourceSplitByCount(parts.as_mut_ptr(), &mut made, &all, &mut rest, 0, partition))?;
+        cu!(cuDeviceGetDevResource(
+            facts.device,
+            &mut all,
+            sys::CUdevResourceType::CU_DEV_RESOURCE_TYPE_SM
+        ))?;
+        cu!(cuDevSmResourceSplitByCount(
+            parts.as_mut_ptr(),
+            &mut made,
+            &all,
+            &mut rest,
+            0,
+            partition
+        ))?;
     }
     let mut green = Vec::with_capacity(count);
     for part in &mut parts[..count.min(made as usize)] {
@@ -79,9 +105,14 @@ fn green_contexts(facts: &Facts, count: usize, partition: u32) -> Result<(u32, V
             cu!(cuGreenCtxCreate(&mut handle, description, facts.device, flags))?;
             cu!(cuCtxFromGreenCtx(&mut context, handle)).inspect_err(|_| drop(cu!(cuGreenCtxDestroy(handle))))?;
         }
-        green.push(Green { handle: Handle(handle), context: Handle(context) });
+        green.push(Green {
+            handle: Handle(handle),
+            context: Handle(context),
+        });
     }
     // SAFETY: the split succeeded, so a part is a resource of SMs and `sm` is the union's live member.
-    let sms = parts.first().map_or(0, |part| unsafe { part.__bindgen_anon_1.sm.smCount });
+    let sms = parts
+        .first()
+        .map_or(0, |part| unsafe { part.__bindgen_anon_1.sm.smCount });
     Ok((sms, green))
 }

@@ -50,8 +50,13 @@ pub(super) fn map(memory: Physical, bytes: usize, accessors: &[Place]) -> Result
     devices.sort_unstable();
     devices.dedup();
     let flags = sys::CUmemAccess_flags::CU_MEM_ACCESS_FLAGS_PROT_READWRITE;
-    let access: Vec<_> =
-        devices.into_iter().map(|device| sys::CUmemAccessDesc { location: location(device), flags }).collect();
+    let access: Vec<_> = devices
+        .into_iter()
+        .map(|device| sys::CUmemAccessDesc {
+            location: location(device),
+            flags,
+        })
+        .collect();
 
     let mut ptr = 0;
     // SAFETY: `ptr` outlives the call; size 0 alignment and address 0 leave both to the driver.
@@ -84,7 +89,14 @@ pub(super) fn export(memory: Physical) -> Result<std::os::fd::OwnedFd> {
     use std::os::fd::FromRawFd;
     let mut fd: std::ffi::c_int = -1;
     // SAFETY: for this type of handle the driver writes an int, which outlives the call.
-    unsafe { cu!(cuMemExportToShareableHandle((&raw mut fd).cast(), memory.0, HANDLE_TYPE, 0)) }?;
+    unsafe {
+        cu!(cuMemExportToShareableHandle(
+            (&raw mut fd).cast(),
+            memory.0,
+            HANDLE_TYPE,
+            0
+        ))
+    }?;
     // SAFETY: on success `fd` is a new descriptor that the caller must close.
     Ok(unsafe { std::os::fd::OwnedFd::from_raw_fd(fd) })
 }
