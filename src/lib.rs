@@ -6,6 +6,7 @@ pub mod driver;
 mod dtype;
 mod error;
 mod group;
+pub mod kernels;
 mod memory;
 mod op;
 pub mod route;
