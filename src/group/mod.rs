@@ -7,8 +7,12 @@
 
 mod config;
 mod diagnose;
+#[cfg(test)]
+pub(crate) mod fake;
 mod node;
 mod rank;
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};

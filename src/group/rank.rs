@@ -17,7 +17,7 @@ use crate::op::{Facts, OpSpec, Plan};
 /// context stays usable.
 #[derive(Debug, Clone)]
 pub struct Rank {
-    group: Arc<Group>,
+    pub(super) group: Arc<Group>,
     rank: usize,
 }
 
@@ -152,7 +152,7 @@ impl Rank {
         })
     }
 
-    fn member(&self) -> &super::Member {
+    pub(super) fn member(&self) -> &super::Member {
         &self.group.members[self.rank]
     }
 

@@ -209,7 +209,7 @@ impl Maker<'_> {
             dtype: spec.dtype.code(),
             wire: sizes.wire.code(),
             tile: kernel.tile.code(),
-            has_bias: (spec.bias && op.reduces() || spec.bias && op == Op::AllGatherGemm) as u32,
+            has_bias: (a.bias != 0) as u32,
             world: world as u32,
             m: desc_m,
             n: desc_n,
@@ -219,7 +219,11 @@ impl Maker<'_> {
         };
         let mut params = self.params(desc, a);
         (params.m, params.n) = (on.rows as u32, on.cols as u32);
-        params.k = if op.has_gemm() { spec.k as u32 } else { 0 };
+        params.k = match op {
+            Op::AllGather => params.n,
+            _ if op.has_gemm() => spec.k as u32,
+            _ => 0,
+        };
         params.chunk = on.rows.div_ceil(world as u64) as u32;
         (params.panel, params.panels) = (rounds.panel, rounds.panels);
         params.window = WINDOW;
