@@ -1,1 +1,20 @@
-fn main() {}
+//! Compiles the kernels: for the GPU with nvcc (feature `build-kernels`).
+
+#[path = "build/nvcc.rs"]
+mod nvcc;
+
+fn main() {
+    println!("cargo::rerun-if-changed=build.rs");
+    println!("cargo::rerun-if-changed=build/nvcc.rs");
+    let kernels = if std::env::var_os("DOCS_RS").is_some() {
+        nvcc::embed_nothing("documentation builds compile no kernels")
+    } else if cfg!(feature = "build-kernels") {
+        nvcc::embed("csrc".as_ref())
+    } else {
+        nvcc::embed_nothing("tileweave was built without its feature build-kernels")
+    };
+    if let Err(reason) = kernels {
+        println!("cargo::error=the feature build-kernels needs nvcc: {reason}");
+        std::process::exit(1);
+    }
+}

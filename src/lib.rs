@@ -5,6 +5,7 @@ pub mod abi;
 pub mod driver;
 mod dtype;
 mod error;
+pub mod kernels;
 pub mod reference;
 pub mod route;
 
