@@ -76,13 +76,9 @@ impl Gemm<'_> {
     /// order. The result of gemm_all_reduce; gemm_reduce_scatter leaves each rank its [`chunk`] of the rows.
     pub fn reduce(&self, world: usize, dtype: DType, wire: Wire) -> Expected {
         let splits: Vec<Range<usize>> = (0..world).map(|rank| chunk(self.k, world, rank)).collect();
-        self.evaluate(
-            &splits,
-            Rules {
-                dtype,
-                wire: Some(wire.dtype(dtype)),
-            },
-        )
+        // One rank's partial is the sum: nothing travels, so nothing is rounded on the way.
+        let wire = (world > 1).then_some(wire.dtype(dtype));
+        self.evaluate(&splits, Rules { dtype, wire })
     }
 
     /// Column-parallel: every rank multiplies the whole of x with its [`chunk`] of the weight's rows; no partial

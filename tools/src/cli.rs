@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use tileweave::DType;
+use tileweave::{DType, Wire};
 
 use crate::failure::{Failure, one_line};
 use crate::run::fault::Fault;
@@ -54,8 +54,8 @@ pub struct CommonArgs {
 pub struct RunArgs {
     #[command(flatten)]
     pub common: CommonArgs,
-    /// The operation
-    #[arg(long, value_enum, default_value = "gemm-all-reduce")]
+    /// gemm-reduce-scatter, gemm-all-reduce, all-gather-gemm, reduce-scatter, all-reduce or all-gather
+    #[arg(long, value_name = "OP", default_value = "gemm-all-reduce", value_parser = parse_op)]
     pub op: Op,
     /// Rows of x, over all ranks [default: 64]
     #[arg(long, value_name = "M", value_parser = parse_dimension)]
@@ -121,7 +121,7 @@ pub enum Device {
     Cuda,
 }
 
-#[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Op {
     GemmReduceScatter,
     GemmAllReduce,
@@ -152,7 +152,11 @@ impl Op {
         }
     }
 
-    pub fn is_gemm(self) -> bool {
+    pub fn from_name(name: &str) -> Option<Op> {
+        Op::ALL.into_iter().find(|op| op.name() == name)
+    }
+
+    pub fn has_gemm(self) -> bool {
         matches!(self, Op::GemmReduceScatter | Op::GemmAllReduce | Op::AllGatherGemm)
     }
 }
@@ -171,6 +175,15 @@ pub enum WireArg {
     F32,
 }
 
+impl From<WireArg> for Wire {
+    fn from(wire: WireArg) -> Wire {
+        match wire {
+            WireArg::Output => Wire::Output,
+            WireArg::F32 => Wire::F32,
+        }
+    }
+}
+
 /// Kernels count rows and columns in 32 bits.
 pub const MAX_DIMENSION: usize = i32::MAX as usize;
 
@@ -184,9 +197,16 @@ fn parse_ranks(text: &str) -> Result<usize, String> {
     value.ok_or_else(|| "expected a number of ranks from 1 to 16".into())
 }
 
+fn parse_op(text: &str) -> Result<Op, String> {
+    let names: Vec<_> = Op::ALL.iter().map(|op| op.name()).collect();
+    Op::from_name(text).ok_or_else(|| format!("expected one of {}", names.join(", ")))
+}
+
 fn parse_dtype(text: &str) -> Result<DType, String> {
     let all = [DType::Bf16, DType::F16, DType::F32];
-    all.into_iter().find(|dtype| dtype.to_string() == text).ok_or_else(|| "expected bf16, f16 or f32".into())
+    all.into_iter()
+        .find(|dtype| dtype.to_string() == text)
+        .ok_or_else(|| "expected bf16, f16 or f32".into())
 }
 
 pub fn parse(arguments: &[OsString]) -> Result<Parsed, Failure> {
@@ -199,7 +219,9 @@ pub fn parse(arguments: &[OsString]) -> Result<Parsed, Failure> {
     match cli.command {
         _ if cli.version => Ok(Parsed::Version),
         Some(Command::Run(args)) => Ok(Parsed::Run(args)),
-        None => Err(Failure::bad_input("no command: expected `tileweave run`, or --version, or --help")),
+        None => Err(Failure::bad_input(
+            "no command: expected `tileweave run`, or --version, or --help",
+        )),
     }
 }
 
@@ -209,7 +231,9 @@ fn explain(error: &clap::Error) -> String {
         return "no command: expected `tileweave run`, or --version, or --help".into();
     }
     let text = error.render().to_string();
-    let lines = text.lines().take_while(|line| !line.starts_with("Usage:") && !line.starts_with("For more"));
+    let lines = text
+        .lines()
+        .take_while(|line| !line.starts_with("Usage:") && !line.starts_with("For more"));
     one_line(lines.collect::<Vec<_>>().join(" ").trim_start_matches("error: "))
 }
 
@@ -218,7 +242,12 @@ mod tests {
     use super::*;
 
     fn parse_words(words: &str) -> Result<Parsed, Failure> {
-        parse(&std::iter::once("tileweave").chain(words.split_whitespace()).map(OsString::from).collect::<Vec<_>>())
+        parse(
+            &std::iter::once("tileweave")
+                .chain(words.split_whitespace())
+                .map(OsString::from)
+                .collect::<Vec<_>>(),
+        )
     }
 
     #[test]
@@ -229,7 +258,9 @@ mod tests {
     #[test]
     fn every_op_goes_by_its_name() {
         for op in Op::ALL {
-            let Ok(Parsed::Run(args)) = parse_words(&format!("run --op {}", op.name())) else { panic!("{op:?}") };
+            let Ok(Parsed::Run(args)) = parse_words(&format!("run --op {}", op.name())) else {
+                panic!("{op:?}")
+            };
             assert_eq!(args.op, op);
         }
     }
@@ -251,7 +282,9 @@ mod tests {
             ("run --input f --seed 1", "--seed"),
         ];
         for (words, named) in bad {
-            let Err(failure) = parse_words(words) else { panic!("`{words}` was accepted") };
+            let Err(failure) = parse_words(words) else {
+                panic!("`{words}` was accepted")
+            };
             assert_eq!(failure.kind.exit_code(), 2, "{words}");
             assert!(failure.message.contains(named), "`{words}`: {}", failure.message);
             assert!(!failure.message.contains('\n'), "{}", failure.message);

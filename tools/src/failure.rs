@@ -49,7 +49,11 @@ pub struct Failure {
 
 impl Failure {
     pub fn new(kind: Kind, message: impl AsRef<str>) -> Self {
-        Failure { kind, message: one_line(message.as_ref()), details: Map::new() }
+        Failure {
+            kind,
+            message: one_line(message.as_ref()),
+            details: Map::new(),
+        }
     }
 
     pub fn bad_input(message: impl AsRef<str>) -> Self {
@@ -90,15 +94,27 @@ impl From<Error> for Failure {
         match &error {
             Error::Poisoned(first) => Failure::from((**first).clone()),
             Error::Wait { root, verdict, chain } => {
-                let kind = if root.cause == WaitCause::Disagreed { Kind::Disagreement } else { Kind::Timeout };
+                let kind = if root.cause == WaitCause::Disagreed {
+                    Kind::Disagreement
+                } else {
+                    Kind::Timeout
+                };
                 let chain: Vec<Value> = chain.iter().map(wait_json).collect();
-                let mut failure = Failure::new(kind, message).with("verdict", verdict.as_str()).with("chain", chain);
+                let mut failure = Failure::new(kind, message)
+                    .with("verdict", verdict.as_str())
+                    .with("chain", chain);
                 if let Value::Object(fields) = wait_json(root) {
                     failure.details.extend(fields);
                 }
                 failure
             }
-            Error::Disagreed { epoch, rank, peer, ours, theirs } => {
+            Error::Disagreed {
+                epoch,
+                rank,
+                peer,
+                ours,
+                theirs,
+            } => {
                 let op = ours.split([' ', ',', '(', '{']).next().unwrap_or(ours);
                 Failure::new(Kind::Disagreement, message)
                     .with("op", op)
@@ -157,14 +173,27 @@ mod tests {
     #[test]
     fn a_poisoned_group_reports_what_poisoned_it() {
         let (ours, theirs) = ("gemm-all-reduce m=3".to_string(), "gemm-all-reduce m=4".to_string());
-        let first = Error::Disagreed { epoch: 7, rank: 0, peer: 2, ours, theirs };
+        let first = Error::Disagreed {
+            epoch: 7,
+            rank: 0,
+            peer: 2,
+            ours,
+            theirs,
+        };
         let failure = Failure::from(Error::Poisoned(std::sync::Arc::new(first)));
         assert_eq!(failure.kind, Kind::Disagreement);
         let object: Value = serde_json::from_str(&failure.to_json()).expect("the error object is JSON");
         let error = &object["error"];
         assert_eq!(error["kind"], "disagreement");
-        assert_eq!((&error["op"], &error["epoch"], &error["peer"]), (&json!("gemm-all-reduce"), &json!(7), &json!(2)));
-        assert!(failure.message.contains("m=3") && failure.message.contains("m=4"), "{}", failure.message);
+        assert_eq!(
+            (&error["op"], &error["epoch"], &error["peer"]),
+            (&json!("gemm-all-reduce"), &json!(7), &json!(2))
+        );
+        assert!(
+            failure.message.contains("m=3") && failure.message.contains("m=4"),
+            "{}",
+            failure.message
+        );
     }
 
     #[test]

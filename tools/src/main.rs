@@ -1,7 +1,9 @@
 //! The `tileweave` program. `docs/program.md` is its contract: words, JSON and exit codes.
 
 mod cli;
+mod device;
 mod failure;
+mod kernels;
 mod run;
 mod version;
 
@@ -13,7 +15,9 @@ use failure::{Failure, Kind};
 
 fn main() -> ExitCode {
     // A defect must not show a backtrace to someone who cannot use it; what was wrong still goes out, in one line.
-    std::panic::set_hook(Box::new(|defect| drop(DEFECT.set(failure::one_line(&defect.to_string())))));
+    std::panic::set_hook(Box::new(|defect| {
+        drop(DEFECT.set(failure::one_line(&defect.to_string())))
+    }));
     let arguments: Vec<_> = std::env::args_os().collect();
     let json = arguments.iter().any(|argument| argument == "--json");
     let result = std::panic::catch_unwind(|| cli::parse(&arguments).and_then(|parsed| perform(parsed, json)));
@@ -56,5 +60,8 @@ static DEFECT: OnceLock<String> = OnceLock::new();
 /// The last resort: something panicked.
 pub fn defect() -> Failure {
     let what = DEFECT.get().map_or("no message", String::as_str);
-    Failure::new(Kind::Aborted, format!("a defect in tileweave, please report it: {what}"))
+    Failure::new(
+        Kind::Aborted,
+        format!("a defect in tileweave, please report it: {what}"),
+    )
 }

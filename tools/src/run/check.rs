@@ -21,7 +21,12 @@ pub struct Verdict {
 }
 
 /// `results`: one packed block of bytes per rank. `other`: the same by the other route, where bits are promised.
-pub fn judge(problem: &Problem, wire: Wire, results: &[Vec<u8>], other: Option<&[Vec<u8>]>) -> Result<Verdict, Failure> {
+pub fn judge(
+    problem: &Problem,
+    wire: Wire,
+    results: &[Vec<u8>],
+    other: Option<&[Vec<u8>]>,
+) -> Result<Verdict, Failure> {
     let (shape, dtype) = (&problem.shape, problem.dtype);
     let expected = expect(problem, wire);
     let mut comparison = Comparison::default();
@@ -51,13 +56,25 @@ pub fn judge(problem: &Problem, wire: Wire, results: &[Vec<u8>], other: Option<&
         comparison.merge(part);
     }
     check_exact(problem, results)?;
-    let across = shape.result_is_replicated().then(|| results.iter().position(|result| result != &results[0]));
+    let across = shape
+        .result_is_replicated()
+        .then(|| results.iter().position(|result| result != &results[0]));
     if let Some(Some(rank)) = across {
-        return Err(differ(&format!("rank {rank}'s result and rank 0's"), &results[rank], &results[0], dtype.size()));
+        return Err(differ(
+            &format!("rank {rank}'s result and rank 0's"),
+            &results[rank],
+            &results[0],
+            dtype.size(),
+        ));
     }
     for (rank, (ours, other)) in results.iter().zip(other.unwrap_or_default()).enumerate() {
         if ours != other {
-            return Err(differ(&format!("rank {rank}'s fused and unfused results"), ours, other, dtype.size()));
+            return Err(differ(
+                &format!("rank {rank}'s fused and unfused results"),
+                ours,
+                other,
+                dtype.size(),
+            ));
         }
     }
     let scale = if expected.scale() > 0.0 { expected.scale() } else { 1.0 };
@@ -72,9 +89,20 @@ pub fn judge(problem: &Problem, wire: Wire, results: &[Vec<u8>], other: Option<&
 
 /// A promise of equal bits that was not kept.
 fn differ(what: &str, ours: &[u8], theirs: &[u8], element: usize) -> Failure {
-    let at = ours.iter().zip(theirs).position(|(a, b)| a != b).map(|byte| byte / element);
-    let count = ours.chunks(element).zip(theirs.chunks(element)).filter(|(a, b)| a != b).count();
-    let message = format!("{what} differ in {count} elements, first at element {}", at.unwrap_or(ours.len() / element));
+    let at = ours
+        .iter()
+        .zip(theirs)
+        .position(|(a, b)| a != b)
+        .map(|byte| byte / element);
+    let count = ours
+        .chunks(element)
+        .zip(theirs.chunks(element))
+        .filter(|(a, b)| a != b)
+        .count();
+    let message = format!(
+        "{what} differ in {count} elements, first at element {}",
+        at.unwrap_or(ours.len() / element)
+    );
     Failure::new(Kind::WrongResult, message)
 }
 
@@ -82,7 +110,7 @@ fn differ(what: &str, ours: &[u8], theirs: &[u8], element: usize) -> Failure {
 fn expect(problem: &Problem, wire: Wire) -> Expected {
     let (shape, dtype) = (&problem.shape, problem.dtype);
     let x = decode(dtype, &problem.x);
-    if !shape.op.is_gemm() {
+    if !shape.op.has_gemm() {
         let parts = parts(&x, shape.ranks);
         return match shape.op {
             Op::AllGather => reference::gather(&parts, shape.n, dtype),
@@ -99,9 +127,16 @@ fn expect(problem: &Problem, wire: Wire) -> Expected {
         x: &x,
         weight: &weight,
         bias: bias.as_deref(),
-        addends: &addend.as_ref().map(|addend| parts(addend, shape.ranks)).unwrap_or_default(),
+        addends: &addend
+            .as_ref()
+            .map(|addend| parts(addend, shape.ranks))
+            .unwrap_or_default(),
     };
-    if shape.op == Op::AllGatherGemm { gemm.gathered(dtype) } else { gemm.reduce(shape.ranks, dtype, wire) }
+    if shape.op == Op::AllGatherGemm {
+        gemm.gathered(dtype)
+    } else {
+        gemm.reduce(shape.ranks, dtype, wire)
+    }
 }
 
 fn parts(all: &[f64], ranks: usize) -> Vec<&[f64]> {
@@ -121,11 +156,18 @@ fn check_exact(problem: &Problem, results: &[Vec<u8>]) -> Result<(), Failure> {
         let block = shape.result_of(rank);
         let got = decode(dtype, bytes);
         let want = &exact[block.rows.start * shape.n..block.rows.end * shape.n];
-        let wrong = got.iter().zip(want).position(|(got, want)| got != want && !(got.is_nan() && want.is_nan()));
+        let wrong = got
+            .iter()
+            .zip(want)
+            .position(|(got, want)| got != want && !(got.is_nan() && want.is_nan()));
         if let Some(at) = wrong {
             let (got, want) = (got[at], want[at]);
-            let message = format!("rank {rank}'s result is not the sum in rank order: element {at} is {got}, expected {want}");
-            return Err(Failure::new(Kind::WrongResult, message).with("rank", rank).with("got", got).with("want", want));
+            let message =
+                format!("rank {rank}'s result is not the sum in rank order: element {at} is {got}, expected {want}");
+            return Err(Failure::new(Kind::WrongResult, message)
+                .with("rank", rank)
+                .with("got", got)
+                .with("want", want));
         }
     }
     Ok(())
@@ -153,11 +195,24 @@ mod tests {
     use tileweave::DType;
     use tileweave::reference::encode;
 
-    /// Two ranks; the sum is [11, 22, 33, 44].
+    /// Two ranks; the sum is [11, 22, 33, 1].
     fn problem(op: Op) -> Problem {
-        let x = encode(DType::F32, &[1.0, 2.0, 3.0, 4.0, 10.0, 20.0, 30.0, 40.0]);
-        let shape = Shape { op, ranks: 2, m: 2, n: 2, k: 0 };
-        Problem { shape, dtype: DType::F32, x, weight: Vec::new(), bias: None, addend: None }
+        let x = encode(DType::F32, &[1.0, 2.0, 3.0, -39.0, 10.0, 20.0, 30.0, 40.0]);
+        let shape = Shape {
+            op,
+            ranks: 2,
+            m: 2,
+            n: 2,
+            k: 0,
+        };
+        Problem {
+            shape,
+            dtype: DType::F32,
+            x,
+            weight: Vec::new(),
+            bias: None,
+            addend: None,
+        }
     }
 
     fn bytes(values: &[f64]) -> Vec<u8> {
@@ -170,20 +225,26 @@ mod tests {
 
     #[test]
     fn right_results_pass() {
-        let all = bytes(&[11.0, 22.0, 33.0, 44.0]);
+        let all = bytes(&[11.0, 22.0, 33.0, 1.0]);
         let verdict = judge_sum(Op::AllReduce, &[all.clone(), all]).expect("right");
-        assert_eq!((verdict.bitwise_equal_across_ranks, verdict.bitwise_equal_unfused), (Some(true), None));
-        let verdict = judge_sum(Op::ReduceScatter, &[bytes(&[11.0, 22.0]), bytes(&[33.0, 44.0])]).expect("right");
+        assert_eq!(
+            (verdict.bitwise_equal_across_ranks, verdict.bitwise_equal_unfused),
+            (Some(true), None)
+        );
+        let verdict = judge_sum(Op::ReduceScatter, &[bytes(&[11.0, 22.0]), bytes(&[33.0, 1.0])]).expect("right");
         assert_eq!(verdict.bitwise_equal_across_ranks, None);
     }
 
     #[test]
     fn every_kind_of_wrong_is_found() {
-        let all = bytes(&[11.0, 22.0, 33.0, 44.0]);
-        let off = bytes(&[11.0, 22.0, 34.0, 44.0]);
-        let nearly = bytes(&[11.0, 22.0, 33.0, f64::from(44f32.next_up())]);
+        let all = bytes(&[11.0, 22.0, 33.0, 1.0]);
+        let off = bytes(&[11.0, 22.0, 34.0, 1.0]);
+        let nearly = bytes(&[11.0, 22.0, 33.0, f64::from(1f32.next_up())]);
         for (results, named) in [
-            (vec![all.clone(), off], "rank 1's result is wrong in 1 of 4 elements; at [1, 0]"),
+            (
+                vec![all.clone(), off],
+                "rank 1's result is wrong in 1 of 4 elements; at [1, 0]",
+            ),
             (vec![nearly.clone(), nearly], "not the sum in rank order"),
             (vec![bytes(&[11.0]), all.clone()], "rank 0's result is wrong"),
         ] {
@@ -191,20 +252,44 @@ mod tests {
             assert_eq!(failure.kind, Kind::WrongResult);
             assert!(failure.message.contains(named), "{}", failure.message);
         }
-        let other = vec![all.clone(), bytes(&[11.0, 22.0, 33.0, 45.0])];
-        let failure = judge(&problem(Op::AllReduce), Wire::Output, &[all.clone(), all], Some(&other)).expect_err("routes");
-        assert!(failure.message.contains("rank 1's fused and unfused results differ in 1 elements"), "{}", failure.message);
+        let other = vec![all.clone(), bytes(&[11.0, 22.0, 33.0, 2.0])];
+        let failure =
+            judge(&problem(Op::AllReduce), Wire::Output, &[all.clone(), all], Some(&other)).expect_err("routes");
+        assert!(
+            failure
+                .message
+                .contains("rank 1's fused and unfused results differ in 1 elements"),
+            "{}",
+            failure.message
+        );
     }
 
     #[test]
     fn ranks_must_agree_to_the_bit() {
         // 0 and -0 are equal numbers and different bits.
-        let shape = Shape { op: Op::AllGather, ranks: 2, m: 1, n: 1, k: 0 };
+        let shape = Shape {
+            op: Op::AllGather,
+            ranks: 2,
+            m: 1,
+            n: 1,
+            k: 0,
+        };
         let x = bytes(&[0.0, 1.0]);
-        let problem = Problem { shape, dtype: DType::F32, x, weight: Vec::new(), bias: None, addend: None };
+        let problem = Problem {
+            shape,
+            dtype: DType::F32,
+            x,
+            weight: Vec::new(),
+            bias: None,
+            addend: None,
+        };
         let results = [bytes(&[0.0, 1.0]), bytes(&[-0.0, 1.0])];
         let failure = judge(&problem, Wire::Output, &results, None).expect_err("bits differ");
-        assert!(failure.message.contains("rank 1's result and rank 0's differ"), "{}", failure.message);
+        assert!(
+            failure.message.contains("rank 1's result and rank 0's differ"),
+            "{}",
+            failure.message
+        );
     }
 
     #[test]

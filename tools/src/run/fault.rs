@@ -28,8 +28,14 @@ impl FromStr for Fault {
         let numbers: Option<Vec<u32>> = rest.split(':').map(|word| word.parse().ok()).collect();
         match (name, numbers.as_deref()) {
             ("silent", Some(&[rank])) => Ok(Fault::Silent { rank: rank as usize }),
-            ("drop-signal", Some(&[from, to])) => Ok(Fault::DropSignal { from: from as usize, to: to as usize }),
-            ("slow", Some(&[rank, factor @ 1..=1000])) => Ok(Fault::Slow { rank: rank as usize, factor }),
+            ("drop-signal", Some(&[from, to])) => Ok(Fault::DropSignal {
+                from: from as usize,
+                to: to as usize,
+            }),
+            ("slow", Some(&[rank, factor @ 1..=1000])) => Ok(Fault::Slow {
+                rank: rank as usize,
+                factor,
+            }),
             ("disagree", Some(&[rank])) => Ok(Fault::Disagree { rank: rank as usize }),
             ("kill", Some(&[rank])) => Ok(Fault::Kill { rank: rank as usize }),
             _ => Err(FORMS.into()),
@@ -42,14 +48,18 @@ impl Fault {
     pub fn check(self, ranks: usize) -> Result<(), Failure> {
         let (one, other) = match self {
             Fault::DropSignal { from, to } => (from, to),
-            Fault::Silent { rank } | Fault::Slow { rank, .. } | Fault::Disagree { rank } | Fault::Kill { rank } => (rank, rank),
+            Fault::Silent { rank } | Fault::Slow { rank, .. } | Fault::Disagree { rank } | Fault::Kill { rank } => {
+                (rank, rank)
+            }
         };
         if let Some(outside) = [one, other].into_iter().find(|rank| *rank >= ranks) {
             let expected = format!("a rank below --ranks ({ranks})");
             return Err(Failure::bad_value("the rank of --fault", outside, &expected));
         }
         if matches!(self, Fault::DropSignal { .. }) && one == other {
-            return Err(Failure::bad_input(format!("--fault drop-signal:{one}:{other}: expected two different ranks")));
+            return Err(Failure::bad_input(format!(
+                "--fault drop-signal:{one}:{other}: expected two different ranks"
+            )));
         }
         Ok(())
     }
@@ -66,7 +76,17 @@ mod tests {
         assert_eq!("slow:2:10".parse(), Ok(Fault::Slow { rank: 2, factor: 10 }));
         assert_eq!("disagree:0".parse(), Ok(Fault::Disagree { rank: 0 }));
         assert_eq!("kill:0".parse(), Ok(Fault::Kill { rank: 0 }));
-        for bad in ["", "silent", "silent:", "silent:-1", "silent:1:2", "slow:1", "slow:1:0", "drop-signal:1", "late:1"] {
+        for bad in [
+            "",
+            "silent",
+            "silent:",
+            "silent:-1",
+            "silent:1:2",
+            "slow:1",
+            "slow:1:0",
+            "drop-signal:1",
+            "late:1",
+        ] {
             assert!(bad.parse::<Fault>().is_err(), "{bad}");
         }
     }

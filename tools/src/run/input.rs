@@ -34,13 +34,21 @@ pub fn problem(args: &RunArgs, ranks: usize) -> Result<Problem, Failure> {
 
 fn random(args: &RunArgs, ranks: usize) -> Result<Problem, Failure> {
     let op = args.op;
-    if args.bias && !op.is_gemm() {
-        return Err(Failure::bad_value("--bias", "given", &format!("an operation with a GEMM, not {}", op.name())));
+    if args.bias && !op.has_gemm() {
+        return Err(Failure::bad_value(
+            "--bias",
+            "given",
+            &format!("an operation with a GEMM, not {}", op.name()),
+        ));
     }
-    if args.k.is_some() && !op.is_gemm() {
-        return Err(Failure::bad_value("--k", "given", &format!("an operation with a GEMM, not {}", op.name())));
+    if args.k.is_some() && !op.has_gemm() {
+        return Err(Failure::bad_value(
+            "--k",
+            "given",
+            &format!("an operation with a GEMM, not {}", op.name()),
+        ));
     }
-    let k = if op.is_gemm() { args.k.unwrap_or(DEFAULT_K) } else { 0 };
+    let k = if op.has_gemm() { args.k.unwrap_or(DEFAULT_K) } else { 0 };
     let (m, n) = (args.m.unwrap_or(DEFAULT_M), args.n.unwrap_or(DEFAULT_N));
     let shape = Shape { op, ranks, m, n, k };
     if args.addend && !shape.reduces_gemm() {
@@ -56,9 +64,11 @@ fn random(args: &RunArgs, ranks: usize) -> Result<Problem, Failure> {
         shape,
         dtype,
         x: draw(Tensor::X, shape.x_dims().iter().product(), 1.0),
-        weight: draw(Tensor::Weight, if op.is_gemm() { n * k } else { 0 }, of_weight),
+        weight: draw(Tensor::Weight, if op.has_gemm() { n * k } else { 0 }, of_weight),
         bias: args.bias.then(|| draw(Tensor::Bias, n, 1.0)),
-        addend: args.addend.then(|| draw(Tensor::Addend, shape.addend_dims().iter().product(), 1.0)),
+        addend: args
+            .addend
+            .then(|| draw(Tensor::Addend, shape.addend_dims().iter().product(), 1.0)),
     })
 }
 
@@ -67,9 +77,12 @@ fn from_file(args: &RunArgs, ranks: usize, file: &File) -> Result<Problem, Failu
     let x = file.tensor("x")?;
     let dtype = x.dtype()?;
     if let Some(asked) = args.dtype.filter(|asked| *asked != dtype) {
-        return Err(Failure::bad_input(format!("--dtype is {asked}: tensor `x` of {} is {dtype}", file.name())));
+        return Err(Failure::bad_input(format!(
+            "--dtype is {asked}: tensor `x` of {} is {dtype}",
+            file.name()
+        )));
     }
-    let shape = if op.is_gemm() {
+    let shape = if op.has_gemm() {
         let [m, k] = x.dims("[M, K]")?;
         let weight = file.tensor("weight")?;
         let [n, weight_k] = weight.dims("[N, K]")?;
@@ -80,23 +93,45 @@ fn from_file(args: &RunArgs, ranks: usize, file: &File) -> Result<Problem, Failu
     } else {
         let [parts, m, n] = x.dims("[P, M, N]")?;
         if parts != ranks && args.common.ranks.is_some() {
-            return Err(x.wrong(format!("expected [{ranks}, M, N], one matrix for each of --ranks {ranks}")));
+            return Err(x.wrong(format!(
+                "expected [{ranks}, M, N], one matrix for each of --ranks {ranks}"
+            )));
         }
         if !(1..=16).contains(&parts) {
             return Err(x.wrong("expected [P, M, N] with one matrix per rank, 1 to 16".into()));
         }
-        Shape { op, ranks: parts, m, n, k: 0 }
+        Shape {
+            op,
+            ranks: parts,
+            m,
+            n,
+            k: 0,
+        }
     };
-    for (option, asked, there) in [("--m", args.m, shape.m), ("--n", args.n, shape.n), ("--k", args.k, shape.k)] {
+    for (option, asked, there) in [
+        ("--m", args.m, shape.m),
+        ("--n", args.n, shape.n),
+        ("--k", args.k, shape.k),
+    ] {
         if let Some(asked) = asked.filter(|asked| *asked != there) {
-            return Err(Failure::bad_value(option, asked, &format!("{there}, as in {}, or no such option", file.name())));
+            return Err(Failure::bad_value(
+                option,
+                asked,
+                &format!("{there}, as in {}, or no such option", file.name()),
+            ));
         }
         if there > MAX_DIMENSION {
-            return Err(Failure::bad_value(&option[2..], there, &format!("at most {MAX_DIMENSION}")));
+            return Err(Failure::bad_value(
+                &option[2..],
+                there,
+                &format!("at most {MAX_DIMENSION}"),
+            ));
         }
     }
     let optional = |name: &str, wanted: bool, dims: &[usize], named: &str| -> Result<Option<Found<'_>>, Failure> {
-        let Some(tensor) = file.optional(name)? else { return Ok(None) };
+        let Some(tensor) = file.optional(name)? else {
+            return Ok(None);
+        };
         if !wanted {
             return Err(tensor.wrong(format!("{} takes none: expected a file without it", op.name())));
         }
@@ -104,9 +139,8 @@ fn from_file(args: &RunArgs, ranks: usize, file: &File) -> Result<Problem, Failu
         Ok(Some(tensor))
     };
     let addend = optional("addend", shape.reduces_gemm(), &shape.addend_dims(), "[P, M, N]")?;
-    let bias = optional("bias", op.is_gemm(), &[shape.n], "[N]")?;
-    let weight = optional("weight", op.is_gemm(), &[shape.n, shape.k], "[N, K]")?;
-    x.expect(dtype, &shape.x_dims(), if op.is_gemm() { "[M, K]" } else { "[P, M, N]" })?;
+    let bias = optional("bias", op.has_gemm(), &[shape.n], "[N]")?;
+    let weight = optional("weight", op.has_gemm(), &[shape.n, shape.k], "[N, K]")?;
     check_size(&shape, dtype, addend.is_some())?;
     let bytes = |tensor: Found<'_>| tensor.bytes().to_vec();
     Ok(Problem {

@@ -16,7 +16,11 @@ pub fn check(path: &Path) -> Result<(), Failure> {
         return Err(Failure::bad_value("--output", path.display(), "a file's name"));
     }
     if !folder.is_dir() {
-        return Err(Failure::bad_value("--output", path.display(), &format!("a file in a folder that exists, {} does not", folder.display())));
+        return Err(Failure::bad_value(
+            "--output",
+            path.display(),
+            &format!("a file in a folder that exists, {} does not", folder.display()),
+        ));
     }
     Ok(())
 }
@@ -32,13 +36,18 @@ pub fn write(path: &Path, shape: &Shape, dtype: DType, results: &[Vec<u8>]) -> R
     let mut tensors = Vec::with_capacity(results.len());
     for (rank, bytes) in results.iter().enumerate() {
         let block = shape.result_of(rank);
-        let view = TensorView::new(tag, vec![block.rows(), block.cols()], bytes).map_err(|error| failed(error.to_string()))?;
+        let view =
+            TensorView::new(tag, vec![block.rows(), block.cols()], bytes).map_err(|error| failed(error.to_string()))?;
         tensors.push((format!("y.rank{rank}"), view));
     }
-    let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let name = path
+        .file_name()
+        .map(|name| name.to_string_lossy().into_owned())
+        .unwrap_or_default();
     let unfinished = Unfinished(folder_of(path).join(format!(".{name}.{}.unfinished", std::process::id())));
     let metadata = HashMap::from([("format".to_string(), "pt".to_string())]); // as PyTorch's own files say
-    safetensors::serialize_to_file(tensors, Some(metadata), &unfinished.0).map_err(|error| failed(error.to_string()))?;
+    safetensors::serialize_to_file(tensors, Some(metadata), &unfinished.0)
+        .map_err(|error| failed(error.to_string()))?;
     std::fs::rename(&unfinished.0, path).map_err(|error| failed(error.to_string()))
 }
 

@@ -43,15 +43,32 @@ impl Report {
             None => "not promised",
         };
         let per_rank = |counts: &[u64]| counts.iter().map(u64::to_string).collect::<Vec<_>>().join(" ");
-        let sizes = if self.k > 0 { format!("M {}  N {}  K {}", self.m, self.n, self.k) } else { format!("M {}  N {}", self.m, self.n) };
-        let time = self.elapsed_ms.map_or("not measured: the simulated node has no GPU's clock".into(), |ms| format!("{ms:.4} ms (median)"));
+        let sizes = if self.k > 0 {
+            format!("M {}  N {}  K {}", self.m, self.n, self.k)
+        } else {
+            format!("M {}  N {}", self.m, self.n)
+        };
+        let time = self
+            .elapsed_ms
+            .map_or("not measured: the simulated node has no GPU's clock".into(), |ms| {
+                format!("{ms:.4} ms (median)")
+            });
         let lines = [
-            ("operation", format!("{}  {sizes}  {}  on {} ranks", self.op, self.dtype, self.ranks)),
+            (
+                "operation",
+                format!("{}  {sizes}  {}  on {} ranks", self.op, self.dtype, self.ranks),
+            ),
             ("device", format!("{} ({})", self.device, self.device_name)),
             ("route", format!("{}: {}", self.route, self.route_reason)),
             ("kernel", self.kernel.clone()),
             ("wire", self.wire.clone()),
-            ("largest error", format!("{:.3e} of the largest result (bound {:.3e})", self.max_rel_err, self.bound)),
+            (
+                "largest error",
+                format!(
+                    "{:.3e} of the largest result (bound {:.3e})",
+                    self.max_rel_err, self.bound
+                ),
+            ),
             ("other route", promise(self.bitwise_equal_unfused).into()),
             ("across ranks", promise(self.bitwise_equal_across_ranks).into()),
             ("digest", self.result_digest.clone()),

@@ -37,12 +37,19 @@ impl File {
         let file = std::fs::File::open(path).map_err(failed)?;
         let metadata = file.metadata().map_err(failed)?;
         if !metadata.is_file() {
-            return Err(Failure::bad_input(format!("--input {name} is no regular file: expected a safetensors file")));
+            return Err(Failure::bad_input(format!(
+                "--input {name} is no regular file: expected a safetensors file"
+            )));
         }
         let mut bytes = Vec::new();
-        if bytes.try_reserve_exact(usize::try_from(metadata.len()).unwrap_or(usize::MAX)).is_err() {
+        if bytes
+            .try_reserve_exact(usize::try_from(metadata.len()).unwrap_or(usize::MAX))
+            .is_err()
+        {
             let size = metadata.len();
-            return Err(Failure::bad_input(format!("--input {name} has {size} bytes: more than memory holds")));
+            return Err(Failure::bad_input(format!(
+                "--input {name} has {size} bytes: more than memory holds"
+            )));
         }
         file.take(metadata.len()).read_to_end(&mut bytes).map_err(failed)?;
         File::from_bytes(name, bytes)
@@ -53,7 +60,9 @@ impl File {
             Ok(_) => Ok(File { name, bytes }),
             Err(error) => {
                 let why = diagnose(&bytes).unwrap_or_else(|| error.to_string());
-                Err(Failure::bad_input(format!("--input {name} is not a whole safetensors file: {why}")))
+                Err(Failure::bad_input(format!(
+                    "--input {name} is not a whole safetensors file: {why}"
+                )))
             }
         }
     }
@@ -64,13 +73,21 @@ impl File {
 
     pub fn tensor(&self, name: &str) -> Result<Found<'_>, Failure> {
         self.optional(name)?.ok_or_else(|| {
-            Failure::bad_input(format!("tensor `{name}` is missing from {}: it holds {}", self.name, self.list()))
+            Failure::bad_input(format!(
+                "tensor `{name}` is missing from {}: it holds {}",
+                self.name,
+                self.list()
+            ))
         })
     }
 
     pub fn optional(&self, name: &str) -> Result<Option<Found<'_>>, Failure> {
         let tensors = self.parsed()?;
-        Ok(tensors.tensor(name).ok().map(|view| Found { file: &self.name, name: name.into(), view }))
+        Ok(tensors.tensor(name).ok().map(|view| Found {
+            file: &self.name,
+            name: name.into(),
+            view,
+        }))
     }
 
     fn parsed(&self) -> Result<SafeTensors<'_>, Failure> {
@@ -105,7 +122,10 @@ impl<'a> Found<'a> {
 
     /// The dimensions, if there are as many as `form` names.
     pub fn dims<const COUNT: usize>(&self, form: &str) -> Result<[usize; COUNT], Failure> {
-        self.view.shape().try_into().map_err(|_| self.wrong(format!("expected {COUNT} dimensions, {form}")))
+        self.view
+            .shape()
+            .try_into()
+            .map_err(|_| self.wrong(format!("expected {COUNT} dimensions, {form}")))
     }
 
     /// Checks type and shape against x's.
@@ -126,7 +146,10 @@ impl<'a> Found<'a> {
     /// An error about this tensor: what it is, then `why`.
     pub fn wrong(&self, why: String) -> Failure {
         let (dtype, shape) = (self.view.dtype(), self.view.shape());
-        Failure::bad_input(format!("tensor `{}` of {} is {dtype} {shape:?}: {why}", self.name, self.file))
+        Failure::bad_input(format!(
+            "tensor `{}` of {} is {dtype} {shape:?}: {why}",
+            self.name, self.file
+        ))
     }
 }
 
@@ -141,14 +164,21 @@ struct Entry {
 fn diagnose(bytes: &[u8]) -> Option<String> {
     let size = bytes.len() as u64;
     let Some((length, rest)) = bytes.split_first_chunk::<8>() else {
-        return Some(format!("it has {size} bytes: expected at least the 8 of the header's length"));
+        return Some(format!(
+            "it has {size} bytes: expected at least the 8 of the header's length"
+        ));
     };
     let length = u64::from_le_bytes(*length);
     if length > MAX_HEADER {
-        return Some(format!("its header claims {length} bytes: expected at most {MAX_HEADER}"));
+        return Some(format!(
+            "its header claims {length} bytes: expected at most {MAX_HEADER}"
+        ));
     }
     if length > rest.len() as u64 {
-        return Some(format!("its header claims {length} bytes, and {} follow: it is truncated", rest.len()));
+        return Some(format!(
+            "its header claims {length} bytes, and {} follow: it is truncated",
+            rest.len()
+        ));
     }
     let (header, data) = rest.split_at(usize::try_from(length).ok()?);
     let header: BTreeMap<String, serde_json::Value> = match serde_json::from_slice(header) {
@@ -166,16 +196,29 @@ fn diagnose(bytes: &[u8]) -> Option<String> {
     }
     entries.sort_by_key(|(_, entry)| entry.data_offsets);
     let mut covered = 0;
-    for (name, Entry { dtype, shape, data_offsets: (start, end) }) in &entries {
+    for (
+        name,
+        Entry {
+            dtype,
+            shape,
+            data_offsets: (start, end),
+        },
+    ) in &entries
+    {
         let is = format!("tensor `{name}` is {dtype} {shape:?} at bytes {start}..{end}");
         let element = match dtype.as_str() {
             "BF16" | "F16" => 2u128,
             "F32" => 4,
             _ => return None, // another type's size: the crate knows it
         };
-        let elements = shape.iter().try_fold(element, |product, dim| product.checked_mul(u128::from(*dim)));
+        let elements = shape
+            .iter()
+            .try_fold(element, |product, dim| product.checked_mul(u128::from(*dim)));
         if start > end || *end > data.len() as u64 {
-            return Some(format!("{is}: expected offsets within the {} bytes of data", data.len()));
+            return Some(format!(
+                "{is}: expected offsets within the {} bytes of data",
+                data.len()
+            ));
         }
         match elements {
             Some(need) if need == u128::from(end - start) => {}
@@ -183,12 +226,21 @@ fn diagnose(bytes: &[u8]) -> Option<String> {
             None => return Some(format!("{is}: its size overflows")),
         }
         if *start != covered {
-            return Some(format!("{is}: expected it to start at {covered}, where the one before ends"));
+            return Some(format!(
+                "{is}: expected it to start at {covered}, where the one before ends"
+            ));
         }
         covered = *end;
     }
     let left = (data.len() as u64).checked_sub(covered).filter(|left| *left > 0)?;
-    Some(format!("{left} bytes of data belong to no tensor of {}", entries.iter().map(|(name, _)| format!("`{name}`")).collect::<Vec<_>>().join(", ")))
+    Some(format!(
+        "{left} bytes of data belong to no tensor of {}",
+        entries
+            .iter()
+            .map(|(name, _)| format!("`{name}`"))
+            .collect::<Vec<_>>()
+            .join(", ")
+    ))
 }
 
 #[cfg(test)]
