@@ -64,7 +64,10 @@ fn build(csrc: &Path, out: &Path) -> Result<Built, String> {
         return Err(fail(format!("{version} knows none of sm_80, sm_90, sm_100")));
     }
     let mut command = Command::new(&nvcc);
-    command.args("-x cu -std=c++17 -O3 -fmad=false -fatbin --threads=0 -Xptxas=-v".split(' '));
+    command.args(
+        "-x cu -std=c++17 -O3 -fmad=false -fatbin --threads=0 -Xptxas=-v --expt-relaxed-constexpr -compress-mode=size"
+            .split(' '),
+    );
     command.arg("-I").arg(csrc).arg("-I").arg(csrc.join("machine/cuda"));
     command.args(archs.iter().map(|a| format!("-gencode=arch=compute_{a},code=sm_{a}")));
     command

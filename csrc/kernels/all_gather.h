@@ -116,7 +116,7 @@ struct GemmConsumer {
     Source::multiply(s.p, {rows.m, rows.first + b.rows, s.p.k}, rows.first, b, values);
     TW_UNROLL
     for (uint32_t v = 0; v < Source::kOctets; ++v) {
-      const uint32_t row = Source::row(b, v);
+      const uint32_t row = Source::row(s.p, b, v);
       const Columns cols = Source::columns(s.p, b, v);
       if (row >= b.row + b.rows || !cols.any()) continue;
       Octet o = values.octet(v);
@@ -130,7 +130,7 @@ struct GemmConsumer {
 template <class T>
 struct CopyConsumer {
   using Type = T;
-  static constexpr uint32_t kM = 16, kThreads = 256, kSize = Element<T>::kSize;
+  static constexpr uint32_t kM = TW_GATHER_ROWS, kThreads = TW_TILE_MEMORY_THREADS, kSize = Element<T>::kSize;
   static TW_DEV uint32_t tile_n(const TwParams& p) { return p.n ? p.n : 1; }
 
   static TW_DEV void consume(Session& s, const Block& b, const GatheredRows<T>& rows) {

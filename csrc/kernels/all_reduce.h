@@ -25,7 +25,7 @@ class AllReduce {
 
  public:
   TW_DEV explicit AllReduce(const TwParams& params)
-      : s(params), p(params), order{p.m, p.n, p.panel, p.group.world, mx::grid(), Source::kM, Source::kN},
+      : s(params), p(params), order{p.m, p.n, p.panel, p.group.world, mx::grid(), Source::tile_m(p), Source::tile_n(p)},
         wire(p.desc.wire), result_wire(p.desc.dtype), slot_bytes(Slot<Source>::bytes(wire)),
         result_bytes(Slot<Source>::bytes(result_wire)) {}
 
@@ -67,38 +67,41 @@ class AllReduce {
   TW_DEV void reduce(const WaveTile& t) {
     if (!t.block.rows || t.owner != p.group.rank) return;
     s.await_peers(TW_WAIT_PARTIAL, t.index, [&](uint32_t peer) { return partial_index(peer, t); });
-    Sum<Source> sum;
-    for (uint32_t r = 0; s.alive && r < p.group.world; ++r) {
-      const Slot<Source> from = partial_slot(p.group.rank, r, t);  // its own: each thread reads back what it wrote
-      TW_UNROLL
-      for (uint32_t v = 0; v < Source::kOctets; ++v) {
-        if (exists<Source>(p, t.block, v)) sum.add(v, wire.load(from.octet(v)), r == 0);
-      }
-    }
-    TW_UNROLL
-    for (uint32_t v = 0; v < Source::kOctets; ++v) {
-      if (!exists<Source>(p, t.block, v)) continue;
-      const Columns cols = Source::columns(p, t.block, v);
-      add_bias<T>(p, cols, sum.o[v]);
-      for (uint32_t d = 1; s.alive && d < p.group.world; ++d) {  // the next rank first: P owners, P receivers
-        const Slot<Source> to = result_slot((p.group.rank + d) % p.group.world, t);
-        s.bytes += to.wire.push(to.octet(v), sum.o[v], cols.count());
-      }
+    TW_NO_UNROLL
+    for (uint32_t v0 = 0; v0 < Source::kOctets; v0 += Group<Source>::kSize) {
+      Group<Source> sum;
+      sum_partials<Source>(s, t.block, v0, [&](uint32_t r) { return partial_slot(p.group.rank, r, t); }, sum);
+      send_result(t, v0, sum);
+      store_group<Source>(s, t.block, v0, t.block.row, sum);
     }
     s.publish_all(result_index(t));
-    store_block<Source>(s, t.block, t.block.row, sum);
+  }
+
+  TW_DEV void send_result(const WaveTile& t, uint32_t v0, const Group<Source>& sum) {
+    if (!s.alive) return;
+    for (uint32_t d = 1; d < p.group.world; ++d) {  // the next rank first: P owners, P receivers
+      const Slot<Source> to = result_slot((p.group.rank + d) % p.group.world, t);
+      TW_UNROLL
+      for (uint32_t i = 0; i < Group<Source>::kSize; ++i) {
+        if (!exists<Source>(p, t.block, v0 + i)) continue;
+        s.bytes += to.wire.push(to.octet(v0 + i), sum.o[i], Source::columns(p, t.block, v0 + i).count());
+      }
+    }
   }
 
   TW_DEV void collect(const WaveTile& t) {
     if (!t.block.rows || t.owner == p.group.rank) return;
     s.await_peer(TW_WAIT_RESULT, t.owner, t.index, result_index(t));
     const Slot<Source> from = result_slot(p.group.rank, t);
-    Sum<Source> sum;
-    TW_UNROLL
-    for (uint32_t v = 0; v < Source::kOctets; ++v) {
-      if (s.alive && exists<Source>(p, t.block, v)) sum.o[v] = from.wire.load(from.octet(v));
+    TW_NO_UNROLL
+    for (uint32_t v0 = 0; v0 < Source::kOctets; v0 += Group<Source>::kSize) {
+      Group<Source> result;
+      TW_UNROLL
+      for (uint32_t i = 0; i < Group<Source>::kSize; ++i) {
+        if (s.alive && exists<Source>(p, t.block, v0 + i)) result.o[i] = from.wire.load(from.octet(v0 + i));
+      }
+      store_group<Source>(s, t.block, v0, t.block.row, result);
     }
-    store_block<Source>(s, t.block, t.block.row, sum);
   }
 };
 }  // namespace tw

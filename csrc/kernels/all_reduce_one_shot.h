@@ -18,7 +18,7 @@ class OneShot {
 
  public:
   TW_DEV explicit OneShot(const TwParams& params)
-      : s(params), p(params), order{p.m, p.n, 1, p.group.world, mx::grid(), Source::kM, Source::kN}, wire(p.desc.wire) {}
+      : s(params), p(params), order{p.m, p.n, 1, p.group.world, mx::grid(), Source::tile_m(p), Source::tile_n(p)}, wire(p.desc.wire) {}
 
   TW_DEV void run() {
     for (uint32_t t = mx::block(); t < order.tiles(); t += mx::grid()) exchange(t, order.block(t));
@@ -57,31 +57,39 @@ class OneShot {
   TW_DEV void exchange(uint32_t t, const Block& block) {
     typename Source::Values values;
     Source::compute(p, block, values);
-    Sum<Source> own, sum;
+    Octet own[Source::kOctets];
     TW_UNROLL
     for (uint32_t v = 0; v < Source::kOctets; ++v) {
       if (!exists<Source>(p, block, v)) continue;
-      own.o[v] = Source::partial(p, block, values, v);
-      if (s.alive) send(t, v, own.o[v], Source::columns(p, block, v).count());
-      wire.round(own.o[v]);
+      own[v] = Source::partial(p, block, values, v);
+      if (s.alive) send(t, v, own[v], Source::columns(p, block, v).count());
+      wire.round(own[v]);
     }
-    bool ok = s.alive;
-    for (uint32_t r = 0; ok && r < p.group.world; ++r) {
-      TW_UNROLL
-      for (uint32_t v = 0; v < Source::kOctets; ++v) {
-        if (!ok || !exists<Source>(p, block, v)) continue;
-        Octet o = own.o[v];
-        if (r != p.group.rank) ok = receive(t, v, r, o);
-        sum.add(v, o, r == 0);
-      }
-    }
-    // One vote a block: either all of it came, or all of it is NaN.
-    s.alive = mx::cta_sync_and(ok, Site::None);
     TW_UNROLL
-    for (uint32_t v = 0; v < Source::kOctets; ++v) {
-      if (exists<Source>(p, block, v)) add_bias<T>(p, Source::columns(p, block, v), sum.o[v]);
+    for (uint32_t v0 = 0; v0 < Source::kOctets; v0 += Group<Source>::kSize) {
+      Group<Source> sum;
+      bool ok = s.alive;
+      for (uint32_t r = 0; ok && r < p.group.world; ++r) {
+        TW_UNROLL
+        for (uint32_t i = 0; i < Group<Source>::kSize; ++i) {
+          if (!ok || !exists<Source>(p, block, v0 + i)) continue;
+          Octet o = own[v0 + i];
+          if (r != p.group.rank) ok = receive(t, v0 + i, r, o);
+          if (r == 0) {
+            sum.o[i] = o;
+          } else {
+            add_to(sum.o[i], o);
+          }
+        }
+      }
+      // One vote a group: all of it came, or all of it, and what follows, is NaN.
+      s.alive = mx::cta_sync_and(ok, Site::None);
+      TW_UNROLL
+      for (uint32_t i = 0; i < Group<Source>::kSize; ++i) {
+        if (exists<Source>(p, block, v0 + i)) add_bias<T>(p, Source::columns(p, block, v0 + i), sum.o[i]);
+      }
+      store_group<Source>(s, block, v0, block.row, sum);
     }
-    store_block<Source>(s, block, block.row, sum);
   }
 };
 }  // namespace tw

@@ -9,14 +9,14 @@ namespace tw {
 template <class Source>
 TW_DEV void gemm(const TwParams& p) {
   using T = typename Source::Type;
-  const WaveOrder order = {p.m, p.n, 1, 1, mx::grid(), Source::kM, Source::kN};
+  const WaveOrder order = {p.m, p.n, 1, 1, mx::grid(), Source::tile_m(p), Source::tile_n(p)};
   for (uint32_t t = mx::block(); t < order.tiles(); t += mx::grid()) {
     const Block block = order.block(t);
     typename Source::Values values;
     Source::compute(p, block, values);
     TW_UNROLL
     for (uint32_t v = 0; v < Source::kOctets; ++v) {
-      const uint32_t row = Source::row(block, v);
+      const uint32_t row = Source::row(p, block, v);
       const Columns cols = Source::columns(p, block, v);
       if (row >= block.row + block.rows || !cols.any()) continue;
       Octet o = Source::partial(p, block, values, v);

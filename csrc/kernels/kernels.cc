@@ -20,7 +20,6 @@ static_assert(is<Tile64<mx::bf16>>(TW_TILE_64_M, TW_TILE_64_N, TW_TILE_64_THREAD
 static_assert(is<Tile128<mx::bf16>>(TW_TILE_128_M, TW_TILE_128_N, TW_TILE_128_THREADS, TW_TILE_128_SHARED), "abi.h");
 static_assert(is<FfmaTile>(TW_TILE_F32_M, TW_TILE_F32_N, TW_TILE_F32_THREADS, TW_TILE_F32_SHARED), "abi.h");
 static_assert(is<MemoryTile<float>>(TW_TILE_MEMORY_M, TW_TILE_MEMORY_N, TW_TILE_MEMORY_THREADS, TW_TILE_MEMORY_SHARED), "abi.h");
-static_assert(CopyConsumer<float>::kM == TW_TILE_MEMORY_M && CopyConsumer<float>::kThreads == TW_TILE_MEMORY_THREADS, "abi.h");
 
 template <class Source>
 TW_DEV void all_reduce(const TwParams& p) {
@@ -44,9 +43,9 @@ TW_DEV void all_gather(const TwParams& p) {
 #define TW_ONE_SHOT_KERNEL(suffix, Tile) \
   TW_KERNEL(gemm_ar1_##suffix, Tile::kThreads, 2) { tw::one_shot<tw::GemmSource<Tile>>(p); }
 #define TW_PLAIN_KERNELS(suffix, T)                                                                                 \
-  TW_KERNEL(reduce_scatter_##suffix, TW_TILE_MEMORY_THREADS, 2) { tw::reduce_scatter<tw::MemorySource<T>>(p); }     \
-  TW_KERNEL(all_reduce_##suffix, TW_TILE_MEMORY_THREADS, 2) { tw::all_reduce<tw::MemorySource<T>>(p); }             \
-  TW_KERNEL(all_reduce1_##suffix, TW_TILE_MEMORY_THREADS, 2) { tw::one_shot<tw::MemorySource<T>>(p); }              \
+  TW_KERNEL(reduce_scatter_##suffix, TW_TILE_MEMORY_THREADS, 2) { tw::reduce_scatter<tw::MemorySource<T, false>>(p); }     \
+  TW_KERNEL(all_reduce_##suffix, TW_TILE_MEMORY_THREADS, 2) { tw::all_reduce<tw::MemorySource<T, true>>(p); }             \
+  TW_KERNEL(all_reduce1_##suffix, TW_TILE_MEMORY_THREADS, 2) { tw::one_shot<tw::MemorySource<T, true>>(p); }              \
   TW_KERNEL(all_gather_##suffix, TW_TILE_MEMORY_THREADS, 2) { tw::all_gather<tw::CopyConsumer<T>>(p); }
 
 TW_GEMM_KERNELS(bf16_64, tw::Tile64<mx::bf16>, 2)

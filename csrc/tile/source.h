@@ -1,8 +1,9 @@
 // Where a block's partial comes from: a GEMM, or memory. The collectives are written once, over a Source:
-//   kM kN kThreads kOctets Type        its tile
+//   kThreads kElements kOctets Type    its tile: kElements = kThreads * kOctets * 8
+//   tile_m(p) tile_n(p)                the tile's rows and columns
 //   Values                             what a thread holds of a block between `compute` and `partial`
 //   compute(p, block, values)          the work; all threads of the CTA
-//   row(block, v), columns(p, block, v)  where octet v stands in the output, in rows and columns of the whole matrix
+//   row(p, block, v), columns(p, block, v)  where octet v stands, in rows and columns of the whole matrix
 //   partial(p, block, values, v)       octet v in f32, the rank's addend added; not yet rounded to the wire
 #pragma once
 #include "abi.h"
@@ -15,25 +16,23 @@ namespace tw {
 template <class Tile>
 struct TileShape {
   using Type = typename Tile::Type;
-  static constexpr uint32_t kM = Tile::kM, kN = Tile::kN, kThreads = Tile::kThreads, kOctets = Tile::kOctets;
-  static TW_DEV uint32_t row(const Block& b, uint32_t v) { return b.row + Tile::row_of(v); }
+  static constexpr uint32_t kThreads = Tile::kThreads, kOctets = Tile::kOctets, kElements = Tile::kM * Tile::kN;
+  static_assert(kElements == kThreads * kOctets * 8, "a tile is its threads' octets");
   // A thread's place in octet v of a slot of staging: vectors of neighbouring threads are neighbours.
   static TW_DEV uint64_t place(uint32_t v) { return uint64_t(v) * kThreads + mx::thread(); }
 };
 
 template <class Tile>
-TW_DEV Columns columns_in(const Block& b, uint32_t v, uint32_t end) {
-  Columns c = Tile::columns_of(v, end);
-  c.col += b.col;
-  return c;
-}
-
-template <class Tile>
 struct GemmSource : TileShape<Tile> {
   using typename TileShape<Tile>::Type;
   using Values = typename Tile::Values;
+  static TW_DEV uint32_t tile_m(const TwParams&) { return Tile::kM; }
+  static TW_DEV uint32_t tile_n(const TwParams&) { return Tile::kN; }
+  static TW_DEV uint32_t row(const TwParams&, const Block& b, uint32_t v) { return b.row + Tile::row_of(v); }
   static TW_DEV Columns columns(const TwParams&, const Block& b, uint32_t v) {
-    return columns_in<Tile>(b, v, b.col + b.cols);
+    Columns c = Tile::columns_of(v, b.col + b.cols);
+    c.col += b.col;
+    return c;
   }
   static TW_DEV void compute(const TwParams& p, const Block& b, Values& values) {
     multiply(p, {{p.x, p.x_ld}, b.row + b.rows, p.k}, b.row, b, values);
@@ -45,28 +44,28 @@ struct GemmSource : TileShape<Tile> {
   static TW_DEV Octet partial(const TwParams& p, const Block& b, const Values& values, uint32_t v) {
     Octet o = values.octet(v);
     if (p.addend) {
-      add_to(o, load_octet<Type>({p.addend, p.addend_ld}, TileShape<Tile>::row(b, v), columns(p, b, v)));
+      add_to(o, load_octet<Type>({p.addend, p.addend_ld}, row(p, b, v), columns(p, b, v)));
     }
     return o;
   }
 };
 
-template <class T>
+// kFlat: a matrix of one row is a flat vector.
+template <class T, bool kFlat>
 struct MemorySource : TileShape<MemoryTile<T>> {
-  using Values = typename MemoryTile<T>::Values;
+  using Tile = MemoryTile<T>;
+  struct Values {};
+  static TW_DEV bool flat(const TwParams& p) { return kFlat && p.m == 1; }
+  static TW_DEV uint32_t tile_m(const TwParams& p) { return flat(p) ? 1 : Tile::kM; }
+  static TW_DEV uint32_t tile_n(const TwParams& p) { return flat(p) ? Tile::kM * Tile::kN : Tile::kN; }
+  static TW_DEV uint32_t row(const TwParams& p, const Block& b, uint32_t v) { return b.row + Tile::row_of(flat(p), v); }
   static TW_DEV Columns columns(const TwParams& p, const Block& b, uint32_t v) {
-    uint32_t end = b.col + b.cols;
-    if (p.k) {
-      const uint64_t before = uint64_t(TileShape<MemoryTile<T>>::row(b, v)) * MemoryTile<T>::kN;
-      end = before < p.k ? min_u32(end, p.k - uint32_t(before)) : 0;
-    }
-    return columns_in<MemoryTile<T>>(b, v, end);
+    return {b.col + Tile::col_of(flat(p), v), 2, b.col + b.cols};
   }
   static TW_DEV void compute(const TwParams&, const Block&, Values&) {}
   static TW_DEV Octet partial(const TwParams& p, const Block& b, const Values&, uint32_t v) {
-    const uint32_t row = TileShape<MemoryTile<T>>::row(b, v);
-    if (p.desc.wire == TW_F32) return load_octet<float>({p.x, p.x_ld}, row, columns(p, b, v));
-    return load_octet<T>({p.x, p.x_ld}, row, columns(p, b, v));
+    if (p.desc.wire == TW_F32) return load_octet<float>({p.x, p.x_ld}, row(p, b, v), columns(p, b, v));
+    return load_octet<T>({p.x, p.x_ld}, row(p, b, v), columns(p, b, v));
   }
 };
 
