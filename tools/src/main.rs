@@ -14,6 +14,7 @@ use std::sync::OnceLock;
 use failure::{Failure, Kind};
 
 fn main() -> ExitCode {
+    device::prepare();
     // A defect must not show a backtrace to someone who cannot use it; what was wrong still goes out, in one line.
     std::panic::set_hook(Box::new(|defect| {
         drop(DEFECT.set(failure::one_line(&defect.to_string())))
