@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use tileweave::{DType, Wire};
+use tileweave::{DType, Op, Wire};
 
 use crate::failure::{Failure, one_line};
 use crate::run::fault::Fault;
@@ -119,46 +119,6 @@ pub enum Device {
     Auto,
     Sim,
     Cuda,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Op {
-    GemmReduceScatter,
-    GemmAllReduce,
-    AllGatherGemm,
-    ReduceScatter,
-    AllReduce,
-    AllGather,
-}
-
-impl Op {
-    pub const ALL: [Op; 6] = [
-        Op::GemmReduceScatter,
-        Op::GemmAllReduce,
-        Op::AllGatherGemm,
-        Op::ReduceScatter,
-        Op::AllReduce,
-        Op::AllGather,
-    ];
-
-    pub fn name(self) -> &'static str {
-        match self {
-            Op::GemmReduceScatter => "gemm-reduce-scatter",
-            Op::GemmAllReduce => "gemm-all-reduce",
-            Op::AllGatherGemm => "all-gather-gemm",
-            Op::ReduceScatter => "reduce-scatter",
-            Op::AllReduce => "all-reduce",
-            Op::AllGather => "all-gather",
-        }
-    }
-
-    pub fn from_name(name: &str) -> Option<Op> {
-        Op::ALL.into_iter().find(|op| op.name() == name)
-    }
-
-    pub fn has_gemm(self) -> bool {
-        matches!(self, Op::GemmReduceScatter | Op::GemmAllReduce | Op::AllGatherGemm)
-    }
 }
 
 #[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]

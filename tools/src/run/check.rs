@@ -1,10 +1,9 @@
 //! Judges a run: every element against the f64 reference, and the bits that the numerics contract promises.
 
-use tileweave::Wire;
+use tileweave::{Op, Wire};
 use tileweave::reference::{self, Comparison, Expected, Gemm, decode};
 
 use super::input::Problem;
-use crate::cli::Op;
 use crate::failure::{Failure, Kind};
 
 /// What was found; every promise kept.

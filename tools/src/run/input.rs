@@ -1,11 +1,11 @@
 //! The operands of a run: random, or read from a file, checked against each other and against what was asked for.
 
-use tileweave::DType;
+use tileweave::{DType, Op};
 
 use super::random::{self, Tensor};
 use super::shape::Shape;
 use super::tensors::{File, Found};
-use crate::cli::{MAX_DIMENSION, Op, RunArgs};
+use crate::cli::{MAX_DIMENSION, RunArgs};
 use crate::failure::Failure;
 
 /// A problem's full, unsplit operands, row-major, little-endian.

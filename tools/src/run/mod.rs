@@ -18,7 +18,9 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::cli::{Device, Op, RouteArg, RunArgs};
+use tileweave::Op;
+
+use crate::cli::{Device, RouteArg, RunArgs};
 use crate::device;
 use crate::failure::Failure;
 use fault::Fault;

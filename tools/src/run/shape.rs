@@ -2,9 +2,10 @@
 
 use std::ops::Range;
 
+use tileweave::Op;
+
 use tileweave::reference::chunk;
 
-use crate::cli::Op;
 
 /// Global sizes. `k` is 0 for the plain collectives, whose `m` and `n` are those of one rank's matrix.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
