@@ -9,6 +9,7 @@ mod group;
 pub mod kernels;
 mod memory;
 mod op;
+pub mod reference;
 pub mod route;
 
 pub use dtype::{DType, Wire};

@@ -160,4 +160,10 @@ pub struct TwParams {
     pub panel: u32,
     pub window: u32,
     pub comm_ctas: u32,
+    pub tiles: u32,
+    pub tiles_n: u32,
+    pub waves: u32,
+    pub slots: u32,
+    pub wave_slots: u32,
+    pub result_slots: u32,
 }
