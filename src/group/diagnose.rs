@@ -126,7 +126,7 @@ fn follow(start: &WaitRecord, records: &[Option<WaitRecord>], before: &[TwContro
             None => break format!("{name} had finished it: what it sent did not arrive"),
         }
     };
-    let root = path[path.len() - 1].clone();
+    let root = Box::new(path[path.len() - 1].clone());
     let others = records
         .iter()
         .flatten()

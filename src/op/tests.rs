@@ -277,7 +277,8 @@ fn refusal(spoil: impl FnOnce(&mut Operands<'static>)) -> String {
 #[test]
 fn operands_that_cannot_be_used() {
     let shape = "for gemm-all-reduce (N = 20, K = 30, bf16) at M = 10 on rank 0 of 2";
-    let cases: [(String, Box<dyn FnOnce(&mut Operands<'static>)>); 14] = [
+    type Spoil = Box<dyn FnOnce(&mut Operands<'static>)>;
+    let cases: [(String, Spoil); 14] = [
         (
             "m is 11: expected at most the plan's max_m, 10".into(),
             Box::new(|a| a.m = 11),
