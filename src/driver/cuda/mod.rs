@@ -77,6 +77,15 @@ fn hardware_queues() -> usize {
         .map_or(8, |n: usize| n.clamp(1, 32))
 }
 
+/// The CUDA version that the installed driver supports, major and minor.
+///
+/// # Errors
+/// [`Error::Unavailable`] without a usable driver library.
+pub fn driver_version() -> Result<(u32, u32)> {
+    let version = library::open()?.version.unsigned_abs();
+    Ok((version / 1000, version % 1000 / 10))
+}
+
 impl CudaDriver {
     /// Opens this machine's GPUs with the kernels of `fatbin`, built for `archs`; where it is `None`, `reason` says why.
     /// (See [`kernels`](crate::kernels): `CudaDriver::new(FATBIN, ARCHS, REASON)`.)
