@@ -173,6 +173,12 @@ impl Rank {
         &self.group.facts
     }
 
+    /// The device address of this rank's heap, which begins with the control block of `csrc/abi.h`
+    /// ([`TwControl`](crate::abi::TwControl)): for debuggers, and tests that plant faults.
+    pub fn heap_address(&self) -> u64 {
+        self.group.abi.heap[self.rank]
+    }
+
     /// The heap and this rank, as kernels see them.
     pub(crate) fn abi_group(&self) -> TwGroup {
         TwGroup {
