@@ -7,7 +7,8 @@
 //! - a peer that never launched the operation, or only after the failure was noticed,
 //! - a peer that launched it when the wait is for its hello: a hello depends on nothing else, so it was lost or late,
 //! - a peer without a wait of its own: it was still computing, or it had sent what was waited for, and that was lost,
-//! - a peer that is in the chain already: a cycle.
+//! - a peer that is in the chain already. Waits depend on sends that come earlier in the one order of an operation
+//!   (`docs/protocol.md`), so ranks that wait for each other have lost something: the root is the wait for what is sent first.
 //!
 //! Two looks are taken. `before` is as things stood when the failure was noticed; `after`, once all kernels have given up,
 //! holds every record. Only the first tells who was still computing.
@@ -117,7 +118,14 @@ fn follow(start: &WaitRecord, records: &[Option<WaitRecord>], before: &[TwContro
         }
         match records[wait.peer].as_ref().filter(|record| record.epoch <= wait.epoch) {
             Some(next) if path.iter().any(|link| link.rank == next.rank) => {
-                break cycle(&path, next.rank);
+                let verdict = cycle(&path, next.rank);
+                // The chain ends with the root.
+                let first = path.iter().position(|link| link.rank == next.rank).unwrap_or(0);
+                let root = (first..path.len())
+                    .min_by_key(|i| (order(path[*i].kind), path[*i].tile))
+                    .unwrap_or(first);
+                path[first..].rotate_left(root + 1 - first);
+                break verdict;
             }
             Some(next) => path.push(next),
             None if before[wait.peer].epoch_finished < wait.epoch => {
@@ -135,13 +143,27 @@ fn follow(start: &WaitRecord, records: &[Option<WaitRecord>], before: &[TwContro
     Error::Wait { root, verdict, chain }
 }
 
+/// What is sent first: a hello depends on nothing, rows and partials on the hello and credits before them, a result on
+/// partials; a credit on all of a round.
+fn order(kind: WaitKind) -> u32 {
+    match kind {
+        WaitKind::Hello => 0,
+        WaitKind::Rows | WaitKind::Partial | WaitKind::Packet => 1,
+        WaitKind::Result => 2,
+        WaitKind::Credit => 3,
+    }
+}
+
 /// The ranks from `first` to the end of the chain wait for each other.
 fn cycle(path: &[&WaitRecord], first: usize) -> String {
     let members = path.iter().skip_while(|link| link.rank != first);
     let links: Vec<String> = members
         .map(|link| format!("rank {} for rank {}", link.rank, link.peer))
         .collect();
-    format!("these wait for each other: {}", links.join(", "))
+    format!(
+        "these wait for each other, so something that was sent did not arrive: {}",
+        links.join(", ")
+    )
 }
 
 #[cfg(test)]
@@ -267,12 +289,11 @@ mod tests {
         waits(&mut controls, 0, 1, abi::TW_WAIT_PARTIAL, abi::TW_CAUSE_DEADLINE);
         waits(&mut controls, 1, 2, abi::TW_WAIT_PARTIAL, abi::TW_CAUSE_ABORT);
         waits(&mut controls, 2, 1, abi::TW_WAIT_RESULT, abi::TW_CAUSE_ABORT);
-        let (_, _, verdict, chain) = root(diagnose(&controls, &controls));
-        assert_eq!(
-            verdict,
-            "these wait for each other: rank 1 for rank 2, rank 2 for rank 1"
-        );
-        assert_eq!(chain, [0, 1, 2]);
+        let (rank, peer, verdict, chain) = root(diagnose(&controls, &controls));
+        let lost = "these wait for each other, so something that was sent did not arrive";
+        assert_eq!(verdict, format!("{lost}: rank 1 for rank 2, rank 2 for rank 1"));
+        // Rank 2's partial comes before anybody's result.
+        assert_eq!((rank, peer, chain), (1, 2, vec![0, 2, 1]));
     }
 
     #[test]

@@ -39,7 +39,7 @@ pub struct RankPlace {
     pub stream: Option<Stream>,
 }
 
-/// A stream, ended on drop where the group made it.
+/// A stream, run dry on drop, and ended where the group made it.
 #[derive(Debug)]
 struct Lane {
     driver: Arc<dyn Driver>,
@@ -49,10 +49,12 @@ struct Lane {
 
 impl Drop for Lane {
     fn drop(&mut self) {
-        if self.owned {
-            // Nobody is left to hear of a failure.
-            let _ = self.driver.stream_destroy(self.stream);
-        }
+        // Nobody is left to hear of a failure.
+        let _ = if self.owned {
+            self.driver.stream_destroy(self.stream)
+        } else {
+            self.driver.stream_synchronize(self.stream)
+        };
     }
 }
 
@@ -60,6 +62,7 @@ impl Drop for Lane {
 #[derive(Debug)]
 struct Member {
     place: Place,
+    // Dropped before the heap that its work touches.
     lane: Lane,
     heap: Heap,
     /// Operations launched so far. Held while one is enqueued: the order of launches is the order of epochs.
@@ -101,14 +104,18 @@ impl Group {
                 owned: stream.is_none(),
             };
             let heap = Heap::new(driver, *place, config.heap_bytes, &places)?;
-            driver.fill(heap.ptr(), 0, layout.zeroed_bytes(), lane.stream)?;
-            driver.copy_in(heap.ptr(), &TwControl::initial().to_bytes(), lane.stream)?;
-            members.push(Member {
+            let launched = Mutex::new(0);
+            // Whole before its stream is used: dropped after an error, the stream runs dry before the heap goes.
+            let member = Member {
                 place: *place,
                 lane,
                 heap,
-                launched: Mutex::new(0),
-            });
+                launched,
+            };
+            let stream = member.lane.stream;
+            driver.fill(member.heap.ptr(), 0, layout.zeroed_bytes(), stream)?;
+            driver.copy_in(member.heap.ptr(), &TwControl::initial().to_bytes(), stream)?;
+            members.push(member);
         }
         // No rank launches before every control block is ready for the peers' first words.
         for member in &members {

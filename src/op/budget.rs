@@ -1,7 +1,8 @@
 //! How large a heap must be, before there is a group or a machine.
 
-use super::config::{Sizes, kernel};
+use super::config::kernel;
 use super::staging::{MAX_GRID, Staging};
+use super::tiling::Sizes;
 use super::{Op, OpSpec};
 use crate::error::{Error, Result};
 use crate::memory::layout::{Layout, smallest};

@@ -50,13 +50,13 @@ impl Check<'_> {
         if span == 0 {
             return Ok(());
         }
-        let at = format!("a matrix at {:#x}", mat.ptr);
+        let at = || format!("a matrix at {:#x}", mat.ptr);
         if mat.ptr == 0 || mat.ptr.checked_add(span as u64).is_none() {
-            return bad(at, format!("device memory of {span} bytes"));
+            return bad(at(), format!("device memory of {span} bytes"));
         }
         if !mat.ptr.is_multiple_of(mat.dtype.size() as u64) {
             return bad(
-                at,
+                at(),
                 format!(
                     "an address that is a multiple of {}, its element's size",
                     mat.dtype.size()
@@ -79,14 +79,14 @@ impl Check<'_> {
             _ => Ok(()),
         }
     }
+}
 
-    /// An operand that is there if, and only if, it should be.
-    fn presence(&self, name: &str, given: bool, wanted: bool, why: &str) -> Result<()> {
-        match (given, wanted) {
-            (false, true) => Err(Error::bad_argument(name, "missing", format!("a matrix: {why}"))),
-            (true, false) => Err(Error::bad_argument(name, "given", format!("none: {why}"))),
-            _ => Ok(()),
-        }
+/// An operand that is there if, and only if, it should be.
+fn presence(name: &str, given: bool, wanted: bool, why: impl FnOnce() -> String) -> Result<()> {
+    match (given, wanted) {
+        (false, true) => Err(Error::bad_argument(name, "missing", format!("a matrix: {}", why()))),
+        (true, false) => Err(Error::bad_argument(name, "given", format!("none: {}", why()))),
+        _ => Ok(()),
     }
 }
 
@@ -113,21 +113,16 @@ pub(crate) fn check(spec: &OpSpec, by: Launcher, a: &Operands<'_>) -> Result<()>
         Op::GemmReduceScatter | Op::ReduceScatter => (own, n),
         _ => (m, n),
     };
-    check.presence(
-        "weight",
-        a.weight.is_some(),
-        gemm,
-        &format!("{} has {} GEMM", spec.op, if gemm { "a" } else { "no" }),
-    )?;
-    check.presence(
-        "bias",
-        a.bias.is_some(),
-        spec.bias,
-        &format!("the plan was made with bias = {}", spec.bias),
-    )?;
-    if a.addend.is_some() {
-        let why = format!("only GEMMs whose results are summed take one, {} does not", spec.op);
-        check.presence("addend", true, gemm && spec.op.reduces(), &why)?;
+    presence("weight", a.weight.is_some(), gemm, || {
+        format!("{} has {} GEMM", spec.op, if gemm { "a" } else { "no" })
+    })?;
+    presence("bias", a.bias.is_some(), spec.bias, || {
+        format!("the plan was made with bias = {}", spec.bias)
+    })?;
+    if !(gemm && spec.op.reduces()) {
+        presence("addend", a.addend.is_some(), false, || {
+            format!("only GEMMs whose results are summed take one, {} does not", spec.op)
+        })?;
     }
     check.mat("x", &a.x.raw, x.0, x.1)?;
     let mut inputs = [Some(("x", a.x.raw)), None, None, None];

@@ -1,10 +1,11 @@
 //! The parameters of a launch: arithmetic on M and addresses, nothing else.
 
-use super::config::{Config, Facts, Sizes, Tiling, kernel};
+use super::config::{Config, Facts, kernel};
 use super::descriptor::hash;
 use super::kernel::{Kernel, Tile};
 use super::operands::Operands;
 use super::staging::{Rounds, padded};
+use super::tiling::{Sizes, Tiling};
 use super::{Op, OpSpec};
 use crate::abi::{self, TwDescriptor, TwGroup, TwParams};
 use crate::driver::Launch;

@@ -13,6 +13,7 @@ mod split;
 mod staging;
 #[cfg(test)]
 mod tests;
+mod tiling;
 
 pub(crate) use budget::heap_bytes;
 pub(crate) use config::Facts;

@@ -340,7 +340,7 @@ pub fn check_traffic(node: &Node, ranks: &[Rank]) {
         return;
     }
     for rank in ranks {
-        let stats = rank.stats();
+        let stats = rank.stats().unwrap();
         let seen = node.driver().observed_traffic(rank.place());
         assert_eq!(seen, Some((stats.bytes_sent, stats.signals_sent)), "rank {}", rank.rank());
     }
