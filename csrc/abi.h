@@ -138,8 +138,14 @@ typedef struct TwParams {
   uint32_t chunk;            // ceil(rows / world): rank r has rows [r * chunk, min((r + 1) * chunk, rows))
   uint32_t panels;           // staging rounds of this launch, at least 1
   uint32_t panel;            // GEMM+RS, RS, AG+GEMM, AG: rows per owner and round; AR: waves per round
-  uint32_t window;           // GEMM+AR: waves pushed before the first is reduced
+  uint32_t window;           // AR: waves pushed before the first is reduced
   uint32_t comm_ctas;        // AG+GEMM: CTAs that only push
+  // Counts that follow from the above. The host computes them once, for staging's size and for the kernels alike.
+  uint32_t tiles, tiles_n;   // blocks of the output; blocks across it
+  uint32_t waves;            // AR: all of them
+  uint32_t slots;            // per round: RS: blocks of an owner; AR: partials of a source; AG: row blocks of a source
+  uint32_t wave_slots;       // AR: of `slots`, those of one wave
+  uint32_t result_slots;     // AR: results of a round
 } TwParams;
 
 #ifdef __cplusplus

@@ -1,5 +1,5 @@
 //! The schedules of `csrc/schedule`, on the host: every element has one block, every block one slot, and no two blocks
-//! share a slot. `src/op/staging.rs` sizes staging by the same rules; the sizes are compared in its own tests.
+//! share a slot. The counts that the orders take are the host's (`src/op/staging.rs`); here they are counted out again.
 
 use proptest::prelude::*;
 use std::collections::HashSet;
@@ -14,6 +14,8 @@ struct ScatterOrder {
     rank: u32,
     tile_m: u32,
     tile_n: u32,
+    tiles_n: u32,
+    slots: u32,
 }
 
 #[repr(C)]
@@ -25,6 +27,9 @@ struct WaveOrder {
     grid: u32,
     tile_m: u32,
     tile_n: u32,
+    tiles_n: u32,
+    tiles: u32,
+    wave_slots: u32,
 }
 
 #[repr(C)]
@@ -41,11 +46,8 @@ struct Position {
 
 unsafe extern "C" {
     fn tw_schedule_chunk(rows: u32, chunk: u32, rank: u32, begin: *mut u32, end: *mut u32);
-    fn tw_schedule_scatter(order: *const ScatterOrder, slots: *mut u32, positions: *mut u32);
     fn tw_schedule_scatter_at(order: *const ScatterOrder, q: u32, f: u32) -> Position;
-    fn tw_schedule_waves(order: *const WaveOrder, waves: *mut u32, slots: *mut u32, result_slots: *mut u32);
     fn tw_schedule_waves_at(order: *const WaveOrder, wave: u32, cta: u32) -> Position;
-    fn tw_schedule_gather(order: *const ScatterOrder, row_blocks: *mut u32, positions: *mut u32);
     fn tw_schedule_gather_at(order: *const ScatterOrder, q: u32, f: u32) -> Position;
 }
 
@@ -99,12 +101,10 @@ proptest! {
         let panels = chunk_rows.div_ceil(panel).max(1);
         let mut owners_slots = HashSet::new();
         for rank in 0..world {
-            let order = ScatterOrder { rows, cols, chunk: chunk_rows, panel, world, rank, tile_m, tile_n };
-            let (mut slots, mut positions) = (0, 0);
-            // SAFETY: all pointers are to live locals.
-            unsafe { tw_schedule_scatter(&order, &mut slots, &mut positions) };
-            prop_assert_eq!(slots, panel.min(chunk_rows).div_ceil(tile_m) * cols.div_ceil(tile_n));
-            prop_assert_eq!(positions, world * slots);
+            let tiles_n = cols.div_ceil(tile_n);
+            let slots = panel.min(chunk_rows).div_ceil(tile_m) * tiles_n;
+            let positions = world * slots;
+            let order = ScatterOrder { rows, cols, chunk: chunk_rows, panel, world, rank, tile_m, tile_n, tiles_n, slots };
             let mut seen = vec![0u8; (rows * cols) as usize];
             let mut first_owner = None;
             for q in 0..panels {
@@ -140,14 +140,12 @@ proptest! {
 
     #[test]
     fn waves((rows, cols, world, panel, (tile_m, tile_n)) in sizes(), grid in 1u32..9) {
-        let order = WaveOrder { rows, cols, panel, world, grid, tile_m, tile_n };
-        let (mut waves, mut slots, mut result_slots) = (0, 0, 0);
-        // SAFETY: all pointers are to live locals.
-        unsafe { tw_schedule_waves(&order, &mut waves, &mut slots, &mut result_slots) };
-        let tiles = rows.div_ceil(tile_m) * cols.div_ceil(tile_n);
-        prop_assert_eq!(waves, tiles.div_ceil(grid));
-        prop_assert_eq!(slots, panel.min(waves) * grid.div_ceil(world));
-        prop_assert_eq!(result_slots, panel.min(waves) * grid);
+        let tiles_n = cols.div_ceil(tile_n);
+        let tiles = rows.div_ceil(tile_m) * tiles_n;
+        let waves = tiles.div_ceil(grid);
+        let wave_slots = grid.div_ceil(world);
+        let (slots, result_slots) = (panel.min(waves) * wave_slots, panel.min(waves) * grid);
+        let order = WaveOrder { rows, cols, panel, world, grid, tile_m, tile_n, tiles_n, tiles, wave_slots };
         let mut seen = vec![0u8; (rows * cols) as usize];
         let (mut partials, mut results) = (HashSet::new(), HashSet::new());
         let mut owned = vec![0; world as usize];
@@ -178,12 +176,22 @@ proptest! {
         let panel = panel_tiles * tile_m;
         let panels = chunk_rows.div_ceil(panel).max(1);
         for rank in 0..world {
-            let order = ScatterOrder { rows, cols, chunk: chunk_rows, panel, world, rank, tile_m, tile_n };
-            let (mut row_blocks, mut positions) = (0, 0);
-            // SAFETY: all pointers are to live locals; GatherOrder has the layout of ScatterOrder.
-            unsafe { tw_schedule_gather(&order, &mut row_blocks, &mut positions) };
-            prop_assert_eq!(row_blocks, panel.min(chunk_rows).div_ceil(tile_m));
-            prop_assert_eq!(positions, world * row_blocks * cols.div_ceil(tile_n));
+            let tiles_n = cols.div_ceil(tile_n);
+            let row_blocks = panel.min(chunk_rows).div_ceil(tile_m);
+            let positions = world * row_blocks * tiles_n;
+            // GatherOrder has the layout of ScatterOrder, its row blocks in the place of the slots.
+            let order = ScatterOrder {
+                rows,
+                cols,
+                chunk: chunk_rows,
+                panel,
+                world,
+                rank,
+                tile_m,
+                tile_n,
+                tiles_n,
+                slots: row_blocks,
+            };
             let mut seen = vec![0u8; (rows * cols) as usize];
             for q in 0..panels {
                 for f in 0..positions {

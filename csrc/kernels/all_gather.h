@@ -26,8 +26,8 @@ TW_DEV void store_16(gaddr at, uint32_t valid, const vec4& v) {
   }
 }
 
-// What a rank does with gathered rows: `Consumer::kM`, `kN(p)`, and consume(session, tile, rows), where `rows` are the
-// source's, the block's first being row `first` of them.
+// What a rank does with gathered rows: a Consumer has kM, tile_n, tiles_n and consume(session, block, rows), where `rows`
+// are the source's, the block's first being row `first` of them.
 template <class T>
 struct GatheredRows {
   Matrix<T> m;
@@ -47,7 +47,7 @@ class AllGather {
  public:
   TW_DEV explicit AllGather(const TwParams& params)
       : s(params), p(params),
-        order{p.m, p.n, p.chunk, p.panel, p.group.world, p.group.rank, Consumer::kM, Consumer::tile_n(p)},
+        order{p.m, p.n, p.chunk, p.panel, p.group.world, p.group.rank, Consumer::kM, Consumer::tile_n(p), Consumer::tiles_n(p), p.slots},
         own_begin(chunk_of(p.m, p.chunk, p.group.rank).begin), row_bytes(ceil_div(p.k * kSize, 16) * 16) {}
 
   TW_DEV void run() {
@@ -59,7 +59,7 @@ class AllGather {
     for (uint32_t q = 0; q < p.panels; ++q) {
       s.open_round(q);
       if (pushes) {
-        for (uint32_t b = mx::block(); b < order.row_blocks(); b += pushers) push(order.rows_of(q, p.group.rank, b));
+        for (uint32_t b = mx::block(); b < p.slots; b += pushers) push(order.rows_of(q, p.group.rank, b));
       }
       if (consumes) {
         for (uint32_t f = consumer; f < order.positions(); f += consumers) consume(order.at(q, f));
@@ -70,8 +70,8 @@ class AllGather {
   }
 
  private:
-  TW_DEV uint32_t panel_rows() const { return order.row_blocks() * order.tile_m; }
-  TW_DEV uint32_t signal_index(uint32_t source, uint32_t b) const { return source * order.row_blocks() + b; }
+  TW_DEV uint32_t panel_rows() const { return p.slots * order.tile_m; }
+  TW_DEV uint32_t signal_index(uint32_t source, uint32_t b) const { return source * p.slots + b; }
   TW_DEV gaddr staged(uint32_t on, uint32_t source) const {
     return heap_of(p, on) + staging_at(p, s.round) + uint64_t(source) * panel_rows() * row_bytes;
   }
@@ -110,6 +110,7 @@ struct GemmConsumer {
   using Source = GemmSource<Tile>;
   static constexpr uint32_t kM = Tile::kM, kThreads = Tile::kThreads;
   static TW_DEV uint32_t tile_n(const TwParams&) { return Tile::kN; }
+  static TW_DEV uint32_t tiles_n(const TwParams& p) { return p.tiles_n; }
 
   static TW_DEV void consume(Session& s, const Block& b, const GatheredRows<Type>& rows) {
     typename Source::Values values;
@@ -131,7 +132,8 @@ template <class T>
 struct CopyConsumer {
   using Type = T;
   static constexpr uint32_t kM = TW_GATHER_ROWS, kThreads = TW_TILE_MEMORY_THREADS, kSize = Element<T>::kSize;
-  static TW_DEV uint32_t tile_n(const TwParams& p) { return p.n ? p.n : 1; }
+  static TW_DEV uint32_t tile_n(const TwParams& p) { return p.n; }
+  static TW_DEV uint32_t tiles_n(const TwParams&) { return 1; }  // whole rows
 
   static TW_DEV void consume(Session& s, const Block& b, const GatheredRows<T>& rows) {
     const uint32_t vectors = ceil_div(s.p.k * kSize, 16);

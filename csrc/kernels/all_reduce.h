@@ -25,15 +25,16 @@ class AllReduce {
 
  public:
   TW_DEV explicit AllReduce(const TwParams& params)
-      : s(params), p(params), order{p.m, p.n, p.panel, p.group.world, mx::grid(), Source::tile_m(p), Source::tile_n(p)},
+      : s(params), p(params), order{p.m, p.n, p.panel, p.group.world, mx::grid(), Source::tile_m(p), Source::tile_n(p), p.tiles_n, p.tiles,
+              p.wave_slots},
         wire(p.desc.wire), result_wire(p.desc.dtype), slot_bytes(Slot<Source>::bytes(wire)),
         result_bytes(Slot<Source>::bytes(result_wire)) {}
 
   TW_DEV void run() {
-    const uint64_t used = p.group.world * order.slots() * slot_bytes + order.result_slots() * result_bytes;
+    const uint64_t used = p.group.world * p.slots * slot_bytes + p.result_slots * result_bytes;
     for (uint32_t q = 0; q < p.panels; ++q) {
       s.open_round(q);
-      const uint32_t first = q * p.panel, waves = min_u32(order.waves() - min_u32(order.waves(), first), p.panel);
+      const uint32_t first = q * p.panel, waves = min_u32(p.waves - min_u32(p.waves, first), p.panel);
       for (uint32_t i = 0; waves && i < waves + 2 * p.window; ++i) {
         if (i < waves) push(order.at(first + i, mx::block()));
         if (i >= p.window && i - p.window < waves) reduce(order.at(first + i - p.window, mx::block()));
@@ -45,13 +46,13 @@ class AllReduce {
   }
 
  private:
-  TW_DEV uint32_t partial_index(uint32_t source, const WaveTile& t) const { return source * order.slots() + t.slot; }
-  TW_DEV uint32_t result_index(const WaveTile& t) const { return p.group.world * order.slots() + t.result_slot; }
+  TW_DEV uint32_t partial_index(uint32_t source, const WaveTile& t) const { return source * p.slots + t.slot; }
+  TW_DEV uint32_t result_index(const WaveTile& t) const { return p.group.world * p.slots + t.result_slot; }
   TW_DEV Slot<Source> partial_slot(uint32_t on, uint32_t source, const WaveTile& t) const {
     return {heap_of(p, on) + staging_at(p, s.round) + partial_index(source, t) * slot_bytes, wire};
   }
   TW_DEV Slot<Source> result_slot(uint32_t on, const WaveTile& t) const {
-    return {heap_of(p, on) + staging_at(p, s.round) + uint64_t(p.group.world) * order.slots() * slot_bytes +
+    return {heap_of(p, on) + staging_at(p, s.round) + uint64_t(p.group.world) * p.slots * slot_bytes +
                 t.result_slot * result_bytes, result_wire};
   }
 

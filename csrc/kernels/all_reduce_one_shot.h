@@ -18,17 +18,18 @@ class OneShot {
 
  public:
   TW_DEV explicit OneShot(const TwParams& params)
-      : s(params), p(params), order{p.m, p.n, 1, p.group.world, mx::grid(), Source::tile_m(p), Source::tile_n(p)}, wire(p.desc.wire) {}
+      : s(params), p(params), order{p.m, p.n, 1, p.group.world, mx::grid(), Source::tile_m(p), Source::tile_n(p), p.tiles_n, p.tiles, 1},
+        wire(p.desc.wire) {}
 
   TW_DEV void run() {
-    for (uint32_t t = mx::block(); t < order.tiles(); t += mx::grid()) exchange(t, order.block(t));
+    for (uint32_t t = mx::block(); t < p.tiles; t += mx::grid()) exchange(t, order.block(t));
     s.finish(0);
   }
 
  private:
   // Octet v of block t from `source`, as `on` sees it. Packets are twice their data.
   TW_DEV gaddr packets(uint32_t on, uint32_t source, uint32_t t, uint32_t v) const {
-    const uint64_t block = uint64_t(source) * order.tiles() + t;
+    const uint64_t block = uint64_t(source) * p.tiles + t;
     return heap_of(p, on) + packets_at(p, s.round) + 2 * (block * Slot<Source>::bytes(wire) + Source::place(v) * wire.octet_bytes());
   }
 

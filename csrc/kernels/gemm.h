@@ -9,8 +9,8 @@ namespace tw {
 template <class Source>
 TW_DEV void gemm(const TwParams& p) {
   using T = typename Source::Type;
-  const WaveOrder order = {p.m, p.n, 1, 1, mx::grid(), Source::tile_m(p), Source::tile_n(p)};
-  for (uint32_t t = mx::block(); t < order.tiles(); t += mx::grid()) {
+  const WaveOrder order = {p.m, p.n, 1, 1, mx::grid(), Source::tile_m(p), Source::tile_n(p), p.tiles_n, p.tiles, 1};
+  for (uint32_t t = mx::block(); t < p.tiles; t += mx::grid()) {
     const Block block = order.block(t);
     typename Source::Values values;
     Source::compute(p, block, values);

@@ -11,7 +11,8 @@ template <class Source>
 TW_DEV void reduce_scatter(const TwParams& p) {
   Session s(p);
   const WireFormat<typename Source::Type> wire(p.desc.wire);
-  const ScatterOrder order = {p.m, p.n, p.chunk, p.panel, p.group.world, p.group.rank, Source::tile_m(p), Source::tile_n(p)};
+  const ScatterOrder order = {p.m, p.n, p.chunk, p.panel, p.group.world, p.group.rank,
+                              Source::tile_m(p), Source::tile_n(p), p.tiles_n, p.slots};
   const uint64_t slot_bytes = Slot<Source>::bytes(wire), used = slot_bytes * order.positions();
   for (uint32_t q = 0; q < p.panels; ++q) {
     s.open_round(q);
@@ -20,7 +21,7 @@ TW_DEV void reduce_scatter(const TwParams& p) {
       if (!t.block.rows) continue;
       typename Source::Values values;
       Source::compute(p, t.block, values);
-      const auto index_of = [&](uint32_t source) { return source * order.slots() + t.slot; };
+      const auto index_of = [&](uint32_t source) { return source * p.slots + t.slot; };
       const auto slot_of = [&](uint32_t source) {
         return Slot<Source>{heap_of(p, t.owner) + staging_at(p, s.round) + index_of(source) * slot_bytes, wire};
       };

@@ -16,11 +16,9 @@ struct GatherTile {
 };
 
 struct GatherOrder {
-  uint32_t rows, cols, chunk, panel, world, rank, tile_m, tile_n;
+  uint32_t rows, cols, chunk, panel, world, rank, tile_m, tile_n, tiles_n, row_blocks;
 
-  constexpr uint32_t tiles_n() const { return ceil_div(cols, tile_n); }
-  constexpr uint32_t row_blocks() const { return ceil_div(min_u32(panel, chunk), tile_m); }
-  constexpr uint32_t per_source() const { return row_blocks() * tiles_n(); }
+  constexpr uint32_t per_source() const { return row_blocks * tiles_n; }
   constexpr uint32_t positions() const { return world * per_source(); }
 
   // Row block `b` of `source` in round `q`.
@@ -32,8 +30,8 @@ struct GatherOrder {
   }
 
   constexpr GatherTile at(uint32_t q, uint32_t f) const {
-    GatherTile t = rows_of(q, (rank + f / per_source()) % world, f % per_source() / tiles_n());
-    t.block.col = f % tiles_n() * tile_n;
+    GatherTile t = rows_of(q, (rank + f / per_source()) % world, f % per_source() / tiles_n);
+    t.block.col = f % tiles_n * tile_n;
     if (t.block.rows) t.block.cols = min_u32(tile_n, cols - t.block.col);
     return t;
   }

@@ -1,4 +1,4 @@
-// The schedules, callable from Rust: tests hold them to their promises on the host, and Rust's own sizes to theirs.
+// The schedules, callable from Rust: tests hold them to their promises on the host.
 #include "schedule/gather.h"
 #include "schedule/scatter.h"
 #include "schedule/waves.h"
@@ -20,28 +20,13 @@ void tw_schedule_chunk(uint32_t rows, uint32_t chunk, uint32_t rank, uint32_t* b
   *end = s.end;
 }
 
-void tw_schedule_scatter(const tw::ScatterOrder* order, uint32_t* slots, uint32_t* positions) {
-  *slots = order->slots();
-  *positions = order->positions();
-}
 Position tw_schedule_scatter_at(const tw::ScatterOrder* order, uint32_t q, uint32_t f) {
   const tw::ScatterTile t = order->at(q, f);
   return flat(t.owner, t.slot, 0, t.block);
 }
-
-void tw_schedule_waves(const tw::WaveOrder* order, uint32_t* waves, uint32_t* slots, uint32_t* result_slots) {
-  *waves = order->waves();
-  *slots = order->slots();
-  *result_slots = order->result_slots();
-}
 Position tw_schedule_waves_at(const tw::WaveOrder* order, uint32_t wave, uint32_t cta) {
   const tw::WaveTile t = order->at(wave, cta);
   return flat(t.owner, t.slot, t.result_slot, t.block);
-}
-
-void tw_schedule_gather(const tw::GatherOrder* order, uint32_t* row_blocks, uint32_t* positions) {
-  *row_blocks = order->row_blocks();
-  *positions = order->positions();
 }
 Position tw_schedule_gather_at(const tw::GatherOrder* order, uint32_t q, uint32_t f) {
   const tw::GatherTile t = order->at(q, f);

@@ -15,16 +15,14 @@ struct ScatterTile {
 };
 
 struct ScatterOrder {
-  uint32_t rows, cols, chunk, panel, world, rank, tile_m, tile_n;
+  uint32_t rows, cols, chunk, panel, world, rank, tile_m, tile_n, tiles_n, slots;
 
-  constexpr uint32_t tiles_n() const { return ceil_div(cols, tile_n); }
-  constexpr uint32_t slots() const { return ceil_div(min_u32(panel, chunk), tile_m) * tiles_n(); }
-  constexpr uint32_t positions() const { return world * slots(); }
+  constexpr uint32_t positions() const { return world * slots; }
 
   constexpr ScatterTile at(uint32_t q, uint32_t f) const {
-    const uint32_t owner = (rank + 1 + f / slots()) % world, slot = f % slots();
+    const uint32_t owner = (rank + 1 + f / slots) % world, slot = f % slots;
     const Span part = panel_of(chunk_of(rows, chunk, owner), panel, q);
-    const uint32_t row = part.begin + slot / tiles_n() * tile_m, col = slot % tiles_n() * tile_n;
+    const uint32_t row = part.begin + slot / tiles_n * tile_m, col = slot % tiles_n * tile_n;
     if (row >= part.end) return {owner, slot, {row, col, 0, 0}};
     return {owner, slot, {row, col, min_u32(tile_m, part.end - row), min_u32(tile_n, cols - col)}};
   }

@@ -19,6 +19,7 @@ pub const TW_TILE_MEMORY_M: u32 = 16;
 pub const TW_TILE_MEMORY_N: u32 = 256;
 pub const TW_TILE_MEMORY_THREADS: u32 = 256;
 pub const TW_TILE_MEMORY_SHARED: u32 = 0;
+pub const TW_GATHER_ROWS: u32 = 64;
 pub const TW_BF16: _bindgen_ty_1 = 0;
 pub const TW_F16: _bindgen_ty_1 = 1;
 pub const TW_F32: _bindgen_ty_1 = 2;
@@ -159,4 +160,10 @@ pub struct TwParams {
     pub panel: u32,
     pub window: u32,
     pub comm_ctas: u32,
+    pub tiles: u32,
+    pub tiles_n: u32,
+    pub waves: u32,
+    pub slots: u32,
+    pub wave_slots: u32,
+    pub result_slots: u32,
 }

@@ -46,6 +46,16 @@ struct Addresses {
     out: (u64, u64),
 }
 
+/// Blocks of a matrix: all, and across. The kernels count them in 32 bits.
+fn blocks(on: Tiling) -> Result<(u32, u32)> {
+    let tiles = u32::try_from(on.tiles()).ok().filter(|tiles| *tiles < 1 << 31);
+    let tiles = tiles.ok_or_else(|| {
+        let value = format!("{} x {}, {} blocks", on.rows, on.cols, on.tiles());
+        Error::bad_argument("the output", value, "fewer than 2^31 blocks")
+    })?;
+    Ok((tiles, on.cols.div_ceil(on.tile.1) as u32))
+}
+
 /// The kernels of one launch, in order.
 #[derive(Debug)]
 pub(crate) struct Steps {
@@ -101,7 +111,7 @@ impl Maker<'_> {
                 ..Addresses::default()
             };
             let main = self.main(config, Op::AllGather, m, false, gather)?;
-            let after = self.gemm(gemm, m, self.spec.dtype, Addresses { x: between, ..given });
+            let after = self.gemm(gemm, m, self.spec.dtype, Addresses { x: between, ..given })?;
             return Ok(Steps {
                 before: None,
                 main,
@@ -119,7 +129,7 @@ impl Maker<'_> {
                 out: between,
                 ..given
             },
-        );
+        )?;
         let collective = Addresses {
             x: between,
             bias: given.bias,
@@ -153,7 +163,7 @@ impl Maker<'_> {
     }
 
     /// This rank's own GEMM into a matrix of type `output`.
-    fn gemm(&self, gemm: Kernel, m: u64, output: DType, a: Addresses) -> Step {
+    fn gemm(&self, gemm: Kernel, m: u64, output: DType, a: Addresses) -> Result<Step> {
         let (n, k) = (self.spec.n as u64, self.spec.k as u64);
         let tiling = Tiling {
             rows: m,
@@ -175,7 +185,8 @@ impl Maker<'_> {
         };
         let mut params = self.params(desc, a);
         (params.m, params.n, params.k) = (m as u32, n as u32, k as u32);
-        Step::new(gemm, tiling.tiles().clamp(1, resident) as u32, params)
+        (params.tiles, params.tiles_n) = blocks(tiling)?;
+        Ok(Step::new(gemm, tiling.tiles().clamp(1, resident) as u32, params))
     }
 
     /// The kernel that communicates.
@@ -184,11 +195,12 @@ impl Maker<'_> {
         let (kernel, on, one_shot) = kernel(spec, op, m, flat, world, self.facts.layout.one_shot_bytes);
         let sizes = Sizes::of(spec, world);
         let grid = on.work(op, world).min(config.grid_limit as u64) as u32;
+        let staging = on.staging(op, world, grid, sizes.tile(on.tile, spec.dtype), sizes.row);
         let rounds = if one_shot {
-            Some(Rounds { panel: 1, panels: 1 })
+            let (panel, panels, units) = (1, 1, 0);
+            Some(Rounds { panel, panels, units })
         } else {
-            on.staging(op, world, grid, sizes.tile(on.tile, spec.dtype), sizes.row)
-                .rounds(&self.facts.layout)
+            staging.rounds(&self.facts.layout)
         };
         // The plan made sure of one unit of every kernel that it chose.
         let rounds = rounds.ok_or_else(|| Error::HeapTooSmall {
@@ -219,9 +231,17 @@ impl Maker<'_> {
         };
         let mut params = self.params(desc, a);
         (params.m, params.n) = (on.rows as u32, on.cols as u32);
-        params.k = if op.has_gemm() { spec.k as u32 } else { 0 };
+        params.k = match op {
+            _ if op.has_gemm() => spec.k as u32,
+            Op::AllGather => on.cols as u32,
+            _ => 0,
+        };
         params.chunk = on.rows.div_ceil(world as u64) as u32;
         (params.panel, params.panels) = (rounds.panel, rounds.panels);
+        // Of all-gather + GEMM, N and with it the blocks across differ between ranks.
+        (params.tiles, params.tiles_n) = blocks(on)?;
+        (params.slots, params.wave_slots) = (rounds.units * staging.slots as u32, staging.slots as u32);
+        (params.waves, params.result_slots) = (staging.units as u32, rounds.units * grid);
         params.window = WINDOW;
         params.comm_ctas = if op == Op::AllGatherGemm && grid >= 2 {
             (grid / PUSHERS).max(1)

@@ -9,7 +9,8 @@
 //! | waves (GEMM+AR, AR two-shot) | one wave of G CTAs | P * ceil(G / P) tiles on the wire, G tiles of the output | one a tile |
 //! | gather (AG+GEMM, AG) | one row block of every source | P * BM * K, rows padded to 16 bytes | one a block |
 //!
-//! The kernels' twins are `csrc/schedule/{scatter,waves,gather}.h`. Sizes saturate: what overflows does not fit.
+//! The counts go to the kernels as they are (`TwParams::slots` and its neighbours); `csrc/schedule` has the orders, not the
+//! sizes. Sizes saturate: what overflows does not fit.
 
 use crate::memory::layout::Layout;
 
@@ -37,6 +38,8 @@ pub(crate) struct Staging {
     pub units: u64,
     /// What `TwParams::panel` counts: rows of a unit, or 1 for a wave.
     pub step: u64,
+    /// Slots of one rank in a unit: blocks of an owner, partials of a source, row blocks of a source.
+    pub slots: u64,
 }
 
 /// How an operation is cut into rounds.
@@ -46,24 +49,29 @@ pub(crate) struct Rounds {
     pub panel: u32,
     /// `TwParams::panels`.
     pub panels: u32,
+    /// Units of one round.
+    pub units: u32,
 }
 
 impl Staging {
     /// GEMM+RS and RS: tiles of `tile` = (rows, columns) elements over `chunk` rows of each of `world` owners.
     pub fn scatter(chunk: u64, n: u64, world: u64, tile: (u64, u64), bytes: TileBytes) -> Staging {
-        let tiles = world.saturating_mul(n.div_ceil(tile.1));
+        let slots = n.div_ceil(tile.1);
+        let tiles = world.saturating_mul(slots);
         Staging {
             bytes: tiles.saturating_mul(bytes.wire),
             signals: tiles,
             units: chunk.div_ceil(tile.0).max(1),
             step: tile.0,
+            slots,
         }
     }
 
     /// GEMM+AR and AR, two-shot: `tiles` tiles by `grid` CTAs at a time.
     pub fn waves(tiles: u64, grid: u64, world: u64, bytes: TileBytes) -> Staging {
         let grid = grid.max(1);
-        let partials = world * grid.div_ceil(world);
+        let slots = grid.div_ceil(world);
+        let partials = world * slots;
         Staging {
             bytes: partials
                 .saturating_mul(bytes.wire)
@@ -71,6 +79,7 @@ impl Staging {
             signals: partials + grid,
             units: tiles.div_ceil(grid).max(1),
             step: 1,
+            slots,
         }
     }
 
@@ -81,6 +90,7 @@ impl Staging {
             signals: world,
             units: chunk.div_ceil(block_rows).max(1),
             step: block_rows,
+            slots: 1,
         }
     }
 
@@ -104,6 +114,7 @@ impl Staging {
         Some(Rounds {
             panel: u32::try_from(units * self.step).ok()?,
             panels: u32::try_from(self.units.div_ceil(units)).ok()?,
+            units: u32::try_from(units).ok()?,
         })
     }
 }
