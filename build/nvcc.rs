@@ -16,6 +16,10 @@ use std::{env, fs};
 /// The oldest nvcc that is tried: CUDA 12.4 is also the oldest driver that the crate works with.
 const OLDEST: (u32, u32) = (12, 4);
 
+/// `-fmad=false`: the kernels say where they fuse; the simulator must be able to round as often.
+const FLAGS: &str =
+    "-x cu -std=c++17 -O3 -fmad=false --expt-relaxed-constexpr -fatbin -compress-mode=size --threads=0 -Xptxas=-v";
+
 struct Built {
     archs: Vec<String>,
     version: String,
@@ -39,9 +43,9 @@ pub fn embed_nothing(reason: &str) -> Result<(), String> {
 }
 
 fn out_dir() -> Result<PathBuf, String> {
-    env::var_os("OUT_DIR")
-        .map(PathBuf::from)
-        .ok_or("OUT_DIR is not set: cargo sets it".into())
+    Ok(env::var_os("OUT_DIR")
+        .ok_or("OUT_DIR is not set: cargo sets it")?
+        .into())
 }
 
 fn build(csrc: &Path, out: &Path) -> Result<Built, String> {
@@ -51,10 +55,7 @@ fn build(csrc: &Path, out: &Path) -> Result<Built, String> {
     let text = run(Command::new(&nvcc).arg("--version"))?;
     let (release, version) = parse_version(&text).ok_or_else(|| fail("--version names no version: not nvcc".into()))?;
     if release < OLDEST {
-        return Err(fail(format!(
-            "is version {version}, older than {}.{}",
-            OLDEST.0, OLDEST.1
-        )));
+        return Err(fail(format!("is version {version}; 12.4 or later is needed")));
     }
     let archs = match env::var("TILEWEAVE_CUDA_ARCHS") {
         Ok(list) if !list.trim().is_empty() => parse_archs(&list)?,
@@ -64,30 +65,26 @@ fn build(csrc: &Path, out: &Path) -> Result<Built, String> {
         return Err(fail(format!("{version} knows none of sm_80, sm_90, sm_100")));
     }
     let mut command = Command::new(&nvcc);
-    command.args(
-        "-x cu -std=c++17 -O3 -fmad=false -fatbin --threads=0 -Xptxas=-v --expt-relaxed-constexpr -compress-mode=size"
-            .split(' '),
-    );
+    command.args(FLAGS.split(' '));
     command.arg("-I").arg(csrc).arg("-I").arg(csrc.join("machine/cuda"));
     command.args(archs.iter().map(|a| format!("-gencode=arch=compute_{a},code=sm_{a}")));
     command
+        .arg(csrc.join("kernels/kernels.cc"))
         .arg("-o")
-        .arg(out.join("kernels.fatbin"))
-        .arg(csrc.join("kernels/kernels.cc"));
+        .arg(out.join("kernels.fatbin"));
     write(&out.join("ptxas.txt"), &run(&mut command)?)?;
-    Ok(Built {
-        archs: archs.iter().map(|a| format!("sm_{a}")).collect(),
-        version,
-    })
+    let archs = archs.iter().map(|a| format!("sm_{a}")).collect();
+    Ok(Built { archs, version })
 }
 
 fn find() -> Result<PathBuf, String> {
     if let Some(nvcc) = env::var_os("NVCC").filter(|v| !v.is_empty()).map(PathBuf::from) {
         // As for CC: a path, or a name to be looked up.
-        let found = if nvcc.components().count() == 1 {
+        let named = nvcc.components().count() == 1;
+        let found = if named {
             on_path(&nvcc)
         } else {
-            nvcc.is_file().then(|| nvcc.clone())
+            Some(nvcc.clone()).filter(|f| f.is_file())
         };
         return found.ok_or_else(|| format!("NVCC={} is not there", nvcc.display()));
     }
@@ -105,62 +102,52 @@ fn find() -> Result<PathBuf, String> {
 
 fn on_path(name: &Path) -> Option<PathBuf> {
     println!("cargo::rerun-if-env-changed=PATH");
-    env::split_paths(&env::var_os("PATH")?)
-        .map(|dir| dir.join(name))
-        .find(|file| file.is_file())
+    let path = env::var_os("PATH")?;
+    env::split_paths(&path).map(|dir| dir.join(name)).find(|f| f.is_file())
 }
 
 /// What the command prints; `Err` holds the first lines of what went wrong.
 fn run(command: &mut Command) -> Result<String, String> {
-    let output = command
-        .output()
-        .map_err(|e| format!("{command:?} cannot be run: {e}"))?;
+    let output = command.output();
+    let output = output.map_err(|e| format!("{command:?} cannot be run: {e}"))?;
     let text = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
     if output.status.success() {
         return Ok(text);
     }
-    let lines = text
-        .lines()
-        .filter(|l| !l.starts_with("ptxas info") && !l.trim().is_empty());
-    Err(format!(
-        "{command:?} failed ({}): {}",
-        output.status,
-        lines.take(8).collect::<Vec<_>>().join(" | ")
-    ))
+    let telling = |line: &&str| !line.starts_with("ptxas info") && !line.trim().is_empty();
+    let first: Vec<_> = text.lines().filter(telling).take(8).collect();
+    Err(format!("{command:?} failed ({}): {}", output.status, first.join(" | ")))
 }
 
 /// Major and minor, and the full text, from "Cuda compilation tools, release 13.0, V13.0.88".
 fn parse_version(text: &str) -> Option<((u32, u32), String)> {
-    let full = text
-        .split_whitespace()
-        .find(|word| word.starts_with('V') && word.contains('.'))?[1..]
-        .to_string();
+    let mut words = text.split_whitespace();
+    let full = words.find(|word| word.starts_with('V') && word.contains('.'))?[1..].to_string();
     let mut parts = full.split('.').map(|part| part.parse().ok());
     Some(((parts.next()??, parts.next()??), full))
 }
 
 fn parse_archs(list: &str) -> Result<Vec<String>, String> {
-    let archs = list.split([',', ' ']).filter(|word| !word.is_empty());
-    archs
-        .map(|word| {
-            let arch = word.trim_start_matches("sm_");
-            let number: Option<u32> = arch.trim_end_matches(['a', 'f']).parse().ok();
-            match number {
-                Some(80..) => Ok(arch.to_string()),
-                _ => Err(format!(
-                    "TILEWEAVE_CUDA_ARCHS names {word:?}: expected sm_80 or later, like 80,90a,100f"
-                )),
-            }
-        })
+    let parse = |word: &str| {
+        let arch = word.trim_start_matches("sm_");
+        match arch.trim_end_matches(['a', 'f']).parse() {
+            Ok(80u32..) => Ok(arch.to_string()),
+            _ => Err(format!(
+                "TILEWEAVE_CUDA_ARCHS names {word:?}: expected sm_80 or later, like 80,90a,100f"
+            )),
+        }
+    };
+    list.split([',', ' '])
+        .filter(|word| !word.is_empty())
+        .map(parse)
         .collect()
 }
 
 fn choose_archs(known: &str, version: (u32, u32)) -> Vec<String> {
     let blackwell = if version >= (12, 9) { "100f" } else { "100a" };
-    let wanted = [("sm_80", "80"), ("sm_90", "90a"), ("sm_100", blackwell)];
     let known: Vec<_> = known.split_whitespace().collect();
+    let wanted = [("sm_80", "80"), ("sm_90", "90a"), ("sm_100", blackwell)].into_iter();
     wanted
-        .iter()
         .filter(|(base, _)| known.contains(base))
         .map(|(_, arch)| arch.to_string())
         .collect()
@@ -172,10 +159,8 @@ fn watch(csrc: &Path) -> Result<(), String> {
     }
     // cargo watches a folder with all that is in it. The simulated machine is not nvcc's: named here is all but that.
     for folder in [csrc.to_path_buf(), csrc.join("machine")] {
-        for entry in fs::read_dir(&folder)
-            .map_err(|e| format!("{}: {e}", folder.display()))?
-            .flatten()
-        {
+        let entries = fs::read_dir(&folder).map_err(|e| format!("{}: {e}", folder.display()))?;
+        for entry in entries.flatten() {
             if !["machine", "sim"].iter().any(|other| entry.file_name() == *other) {
                 println!("cargo::rerun-if-changed={}", entry.path().display());
             }
@@ -185,21 +170,16 @@ fn watch(csrc: &Path) -> Result<(), String> {
 }
 
 fn write_constants(out: &Path, built: Option<&Built>, reason: &str) -> Result<(), String> {
-    let (fatbin, report) = match built {
-        Some(_) => (
-            "Some(&ALIGNED.0)",
-            "include_str!(concat!(env!(\"OUT_DIR\"), \"/ptxas.txt\"))",
-        ),
-        None => ("None", "\"\""),
-    };
+    let (mut bytes, mut fatbin, mut report) = ("", "None", "\"\"");
+    if built.is_some() {
+        // The driver reads the fatbin's header in place: its bytes are aligned.
+        bytes = "#[repr(C, align(64))]\nstruct Aligned<B: ?Sized>(B);\nstatic ALIGNED: &Aligned<[u8]> = \
+                 &Aligned(*include_bytes!(concat!(env!(\"OUT_DIR\"), \"/kernels.fatbin\")));\n";
+        fatbin = "Some(&ALIGNED.0)";
+        report = "include_str!(concat!(env!(\"OUT_DIR\"), \"/ptxas.txt\"))";
+    }
     let archs = built.map(|b| b.archs.clone()).unwrap_or_default();
     let version = built.map(|b| b.version.as_str());
-    // The driver reads the fatbin's header in place: its bytes are aligned.
-    let bytes = built.map_or(String::new(), |_| {
-        "#[repr(C, align(64))]\nstruct Aligned<B: ?Sized>(B);\n\
-         static ALIGNED: &Aligned<[u8]> = &Aligned(*include_bytes!(concat!(env!(\"OUT_DIR\"), \"/kernels.fatbin\")));\n"
-            .into()
-    });
     let text = format!(
         "{bytes}\
          /// The kernels' machine code for every architecture of [`ARCHS`]; `None`: not built, see [`REASON`].\n\

@@ -139,7 +139,7 @@ pub enum Error {
     #[error("{root}; {}", verdict)]
     Wait {
         /// The wait at the root: `peer` is the culprit.
-        root: WaitRecord,
+        root: Box<WaitRecord>,
         /// What is known of the culprit: never launched, still computing, had sent.
         verdict: String,
         /// Every rank's first unsatisfied wait.

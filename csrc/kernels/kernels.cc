@@ -2,6 +2,7 @@
 #include "kernels/all_gather.h"
 #include "kernels/all_reduce.h"
 #include "kernels/all_reduce_one_shot.h"
+#include "kernels/conformance.h"
 #include "kernels/gemm.h"
 #include "kernels/reduce_scatter.h"
 

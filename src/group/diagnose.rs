@@ -4,8 +4,8 @@
 //! is followed: rank waits for peer; if the peer waits too, in the same operation or an earlier one, it is not the culprit
 //! but the next link. The chain ends at
 //!
-//! - a peer that never launched the operation,
-//! - a peer that has launched it when the wait is for its hello: a hello depends on nothing, so it was sent and lost,
+//! - a peer that never launched the operation, or only after the failure was noticed,
+//! - a peer that launched it when the wait is for its hello: a hello depends on nothing else, so it was lost or late,
 //! - a peer without a wait of its own: it was still computing, or it had sent what was waited for, and that was lost,
 //! - a peer that is in the chain already: a cycle.
 //!
@@ -109,8 +109,11 @@ fn follow(start: &WaitRecord, records: &[Option<WaitRecord>], before: &[TwContro
                 last => format!("{name} never launched it: its last operation is epoch {last}"),
             };
         }
+        if before[wait.peer].epoch_started < wait.epoch {
+            break format!("{name} launched it only after that");
+        }
         if wait.kind == WaitKind::Hello {
-            break format!("{name} had launched it and sent its hello, which did not arrive");
+            break format!("{name} launched it, but its hello did not arrive: lost, or sent too late");
         }
         match records[wait.peer].as_ref().filter(|record| record.epoch <= wait.epoch) {
             Some(next) if path.iter().any(|link| link.rank == next.rank) => {
@@ -123,7 +126,7 @@ fn follow(start: &WaitRecord, records: &[Option<WaitRecord>], before: &[TwContro
             None => break format!("{name} had finished it: what it sent did not arrive"),
         }
     };
-    let root = path[path.len() - 1].clone();
+    let root = Box::new(path[path.len() - 1].clone());
     let others = records
         .iter()
         .flatten()
@@ -236,7 +239,7 @@ mod tests {
         assert_eq!((rank, peer, chain), (0, 1, vec![1, 0]));
         assert_eq!(
             verdict,
-            "rank 1 had launched it and sent its hello, which did not arrive"
+            "rank 1 launched it, but its hello did not arrive: lost, or sent too late"
         );
     }
 

@@ -7,8 +7,12 @@
 
 mod config;
 mod diagnose;
+#[cfg(test)]
+pub(crate) mod fake;
 mod node;
 mod rank;
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -147,11 +151,11 @@ impl Group {
         let at = std::mem::offset_of!(TwControl, abort) as u64;
         let word = (abi::TW_ABORT_HOST as u64).to_le_bytes();
         // Every rank is tried, whatever becomes of the others; the first failure is reported.
-        let pokes = self
-            .members
-            .iter()
-            .map(|member| self.driver.poke(member.heap.ptr() + at, &word));
-        pokes.fold(Ok(()), |all, one| all.and(one))
+        let mut result = Ok(());
+        for member in &self.members {
+            result = result.and(self.driver.poke(member.heap.ptr() + at, &word));
+        }
+        result
     }
 
     /// The group's failure: the first one to be set.

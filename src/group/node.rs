@@ -18,6 +18,29 @@ impl Node {
         Node { driver }
     }
 
+    /// This machine's GPUs, with the kernels that were built into the library.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] without a driver, a GPU, or kernels (feature `build-kernels`); [`Error::KernelsNotBuilt`]
+    /// where they were built for other GPUs only.
+    #[cfg(feature = "cuda")]
+    pub fn this_machine() -> Result<Node> {
+        #[cfg(any(target_os = "linux", target_os = "windows"))]
+        {
+            use crate::driver::cuda::CudaDriver;
+            use crate::kernels::{ARCHS, FATBIN, REASON};
+            Ok(Node::new(Arc::new(CudaDriver::new(FATBIN, ARCHS, REASON)?)))
+        }
+        #[cfg(not(any(target_os = "linux", target_os = "windows")))]
+        {
+            let reason = "CUDA exists on Linux and Windows".to_string();
+            Err(Error::Unavailable {
+                what: "a GPU".to_string(),
+                reason,
+            })
+        }
+    }
+
     /// The driver.
     pub fn driver(&self) -> &Arc<dyn Driver> {
         &self.driver

@@ -17,7 +17,7 @@ use crate::op::{Facts, OpSpec, Plan};
 /// context stays usable.
 #[derive(Debug, Clone)]
 pub struct Rank {
-    group: Arc<Group>,
+    pub(super) group: Arc<Group>,
     rank: usize,
 }
 
@@ -152,7 +152,7 @@ impl Rank {
         })
     }
 
-    fn member(&self) -> &super::Member {
+    pub(super) fn member(&self) -> &super::Member {
         &self.group.members[self.rank]
     }
 
@@ -171,6 +171,12 @@ impl Rank {
 
     pub(crate) fn facts(&self) -> &Facts {
         &self.group.facts
+    }
+
+    /// The device address of this rank's heap, which begins with the control block of `csrc/abi.h`
+    /// ([`TwControl`](crate::abi::TwControl)): for debuggers, and tests that plant faults.
+    pub fn heap_address(&self) -> u64 {
+        self.group.abi.heap[self.rank]
     }
 
     /// The heap and this rank, as kernels see them.

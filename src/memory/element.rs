@@ -6,7 +6,7 @@ mod sealed {
     pub trait Sealed {}
 }
 
-/// A plain number: every bit pattern is a value and no byte is padding. `u8`, `u16`, `u32`, [`bf16`], [`f16`] and `f32`.
+/// A plain number: every bit pattern is a value and no byte is padding. `u8`, `u16`, `u32`, `bf16`, `f16` and `f32`.
 pub trait Element: sealed::Sealed + Copy + Default + Send + Sync + 'static {}
 
 macro_rules! elements {

@@ -115,7 +115,7 @@ mod tests {
     fn runs() {
         assert_eq!(last_of_each(0, |_| 7), [0]);
         assert_eq!(
-            last_of_each(100, |m| m.max(31).min(80)),
+            last_of_each(100, |m| m.clamp(31, 80)),
             (31..=80).map(|m| if m == 80 { 100 } else { m }).collect::<Vec<_>>()
         );
         assert_eq!(last_of_each(9, |m| m > 8), [8, 9]);

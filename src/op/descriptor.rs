@@ -96,7 +96,6 @@ mod tests {
         TwDescriptor {
             op: 2,
             grid: 8,
-            has_bias: 1,
             world: 4,
             m: 64,
             n: 512,

@@ -15,7 +15,7 @@ pub(crate) enum Tile {
 }
 
 /// Rows of a block that a plain all-gather pushes at a time.
-pub(crate) const GATHER_ROWS: u64 = 64;
+pub(crate) const GATHER_ROWS: u64 = abi::TW_GATHER_ROWS as u64;
 
 impl Tile {
     /// Rows and columns.

@@ -221,7 +221,7 @@ impl Maker<'_> {
             dtype: spec.dtype.code(),
             wire: sizes.wire.code(),
             tile: kernel.tile.code(),
-            has_bias: (spec.bias && op.reduces() || spec.bias && op == Op::AllGatherGemm) as u32,
+            has_bias: (a.bias != 0) as u32,
             world: world as u32,
             m: desc_m,
             n: desc_n,
@@ -241,7 +241,9 @@ impl Maker<'_> {
         // Of all-gather + GEMM, N and with it the blocks across differ between ranks.
         (params.tiles, params.tiles_n) = blocks(on)?;
         (params.slots, params.wave_slots) = (rounds.units * staging.slots as u32, staging.slots as u32);
-        (params.waves, params.result_slots) = (staging.units as u32, rounds.units * grid);
+        if matches!(op, Op::GemmAllReduce | Op::AllReduce) {
+            (params.waves, params.result_slots) = (staging.units as u32, rounds.units * grid);
+        }
         params.window = WINDOW;
         params.comm_ctas = if op == Op::AllGatherGemm && grid >= 2 {
             (grid / PUSHERS).max(1)

@@ -11,6 +11,8 @@ mod plan;
 mod spec;
 mod split;
 mod staging;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use budget::heap_bytes;
 pub(crate) use config::Facts;

@@ -34,7 +34,11 @@ fn by_contract(gemm: &Gemm, world: usize, dtype: DType, wire: Wire, row: usize, 
         if let Some(addend) = gemm.addends.get(rank) {
             partial += addend[row * gemm.n + col] as f32;
         }
-        let sent = if world == 1 { partial } else { round(wire.dtype(dtype), partial) };
+        let sent = if world == 1 {
+            partial
+        } else {
+            round(wire.dtype(dtype), partial)
+        };
         sum = Some(sum.map_or(sent, |sum: f32| sum + sent));
     }
     round(
