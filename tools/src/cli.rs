@@ -101,10 +101,10 @@ pub struct RunArgs {
     #[arg(long, value_name = "N")]
     pub graph: Option<u64>,
     /// GPU timing: launches before the first that is timed
-    #[arg(long, value_name = "W", default_value_t = 3, value_parser = clap::value_parser!(u32).range(..=1_000_000))]
+    #[arg(long, value_name = "W", default_value_t = 3, value_parser = clap::value_parser!(u32).range(..=100_000))]
     pub warmup: u32,
     /// GPU timing: launches timed; the median counts
-    #[arg(long, value_name = "I", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    #[arg(long, value_name = "I", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub iters: u32,
     /// Simulated node: silent:R, drop-signal:FROM:TO, slow:R:FACTOR or disagree:R
     #[arg(long, value_name = "SPEC", value_parser = str::parse::<Fault>)]
