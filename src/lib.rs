@@ -18,3 +18,8 @@ pub use group::{GroupConfig, Node, Rank, RankPlace, Stats};
 pub use memory::{Buffer, Element, Mat, MatMut};
 pub use op::{Op, OpSpec, Operands, Out, Plan, chunk};
 pub use route::{Path, Route, Want};
+
+/// The README's examples, as tests.
+#[cfg(all(doctest, feature = "sim"))]
+#[doc = include_str!("../README.md")]
+struct Readme;

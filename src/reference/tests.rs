@@ -53,7 +53,7 @@ fn chunks_follow_torch() {
     assert_eq!(split(10, 4), [0..3, 3..6, 6..9, 9..10]);
     assert_eq!(split(5, 4), [0..2, 2..4, 4..5, 5..5]);
     assert_eq!(split(0, 2), [0..0, 0..0]);
-    assert_eq!(split(3, 1), [0..3]);
+    assert_eq!(split(3, 1), vec![0..3]);
 }
 
 proptest! {

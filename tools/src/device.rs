@@ -2,10 +2,13 @@
 
 use std::sync::Arc;
 
+use tileweave::Node;
 use tileweave::driver::Driver;
+use tileweave::driver::sim::{SimConfig, SimNode};
 
-use crate::cli::Device;
+use crate::cli::{Device, RunArgs};
 use crate::failure::Failure;
+use crate::run::fault::Fault;
 
 /// A machine that is there.
 pub enum Machine {
@@ -21,6 +24,21 @@ impl Machine {
         match self {
             Machine::Sim => "sim",
             Machine::Cuda(_) => "cuda",
+        }
+    }
+
+    /// The node for a run of `ranks` ranks.
+    pub fn node(&self, ranks: usize, args: &RunArgs) -> Result<Node, Failure> {
+        match self {
+            Machine::Sim => {
+                let faults = args.fault.and_then(Fault::of_the_machine).into_iter().collect();
+                let config = SimConfig {
+                    faults,
+                    ..SimConfig::new(ranks, args.common.schedule_seed)
+                };
+                Ok(Node::new(Arc::new(SimNode::new(config)?)))
+            }
+            Machine::Cuda(driver) => Ok(Node::new(driver.clone())),
         }
     }
 
@@ -55,7 +73,9 @@ pub fn choose(wanted: Device) -> Result<Machine, Failure> {
 
 /// The CUDA version that the installed driver supports, or why there is none.
 pub fn cuda_driver_version() -> Result<String, String> {
-    cuda::version().map(|(major, minor)| format!("{major}.{minor}")).map_err(|error| error.to_string())
+    cuda::version()
+        .map(|(major, minor)| format!("{major}.{minor}"))
+        .map_err(|error| error.to_string())
 }
 
 /// Asks CUDA for as many hardware queues as there may be ranks. To be called before any thread is started.
@@ -100,7 +120,10 @@ mod cuda {
     use tileweave::{Error, Result};
 
     fn none<T>() -> Result<T> {
-        Err(Error::Unavailable { what: "CUDA".into(), reason: "there is no driver for this operating system".into() })
+        Err(Error::Unavailable {
+            what: "CUDA".into(),
+            reason: "there is no driver for this operating system".into(),
+        })
     }
 
     pub fn open() -> Result<Arc<dyn Driver>> {

@@ -3,6 +3,7 @@
 mod cli;
 mod device;
 mod failure;
+#[allow(dead_code, reason = "ptxas's report is for the tests of the kernels")]
 mod kernels;
 mod run;
 mod version;

@@ -1,7 +1,7 @@
 //! Judges a run: every element against the f64 reference, and the bits that the numerics contract promises.
 
-use tileweave::{Op, Wire};
 use tileweave::reference::{self, Comparison, Expected, Gemm, decode};
+use tileweave::{Op, Wire};
 
 use super::input::Problem;
 use crate::failure::{Failure, Kind};

@@ -2,6 +2,8 @@
 
 use std::str::FromStr;
 
+use tileweave::driver::sim;
+
 use crate::failure::Failure;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,6 +46,15 @@ impl FromStr for Fault {
 }
 
 impl Fault {
+    /// The fault that the simulated machine makes; `None` for one that a rank's program makes. Rank r is on device r.
+    pub fn of_the_machine(self) -> Option<sim::Fault> {
+        match self {
+            Fault::DropSignal { from, to } => Some(sim::Fault::DropSignals { from, to }),
+            Fault::Slow { rank, factor } => Some(sim::Fault::Slow { device: rank, factor }),
+            Fault::Silent { .. } | Fault::Disagree { .. } | Fault::Kill { .. } => None,
+        }
+    }
+
     /// The ranks it names exist, and a signal has two ends.
     pub fn check(self, ranks: usize) -> Result<(), Failure> {
         let (one, other) = match self {

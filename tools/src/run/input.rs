@@ -41,13 +41,6 @@ fn random(args: &RunArgs, ranks: usize) -> Result<Problem, Failure> {
             &format!("an operation with a GEMM, not {}", op.name()),
         ));
     }
-    if args.k.is_some() && !op.has_gemm() {
-        return Err(Failure::bad_value(
-            "--k",
-            "given",
-            &format!("an operation with a GEMM, not {}", op.name()),
-        ));
-    }
     let k = if op.has_gemm() { args.k.unwrap_or(DEFAULT_K) } else { 0 };
     let (m, n) = (args.m.unwrap_or(DEFAULT_M), args.n.unwrap_or(DEFAULT_N));
     let shape = Shape { op, ranks, m, n, k };
@@ -57,8 +50,7 @@ fn random(args: &RunArgs, ranks: usize) -> Result<Problem, Failure> {
     }
     let dtype = args.dtype.unwrap_or(DType::Bf16);
     check_size(&shape, dtype, args.addend)?;
-    let seed = args.seed.unwrap_or(0);
-    let draw = |tensor, count, scale| random::normal(dtype, seed, tensor, count, scale);
+    let draw = |tensor, count, scale| random::normal(dtype, args.seed, tensor, count, scale);
     let of_weight = 1.0 / (k.max(1) as f64).sqrt(); // results of x's own size
     Ok(Problem {
         shape,
@@ -113,7 +105,8 @@ fn from_file(args: &RunArgs, ranks: usize, file: &File) -> Result<Problem, Failu
         ("--n", args.n, shape.n),
         ("--k", args.k, shape.k),
     ] {
-        if let Some(asked) = asked.filter(|asked| *asked != there) {
+        let meant = asked.filter(|_| option != "--k" || op.has_gemm());
+        if let Some(asked) = meant.filter(|asked| *asked != there) {
             return Err(Failure::bad_value(
                 option,
                 asked,

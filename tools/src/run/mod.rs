@@ -13,6 +13,7 @@ mod random;
 mod report;
 mod shape;
 mod tensors;
+mod timing;
 
 use std::time::Duration;
 
@@ -48,7 +49,7 @@ pub fn run(args: &RunArgs) -> Result<Report, Failure> {
         "running {} on {} ranks ({})",
         args.op.name(),
         problem.shape.ranks,
-        machine.name()
+        machine.word()
     ));
     let outcome = execute::execute(&machine, &problem, args)?;
     progress.set_message("comparing with the reference");

@@ -6,7 +6,6 @@ use tileweave::Op;
 
 use tileweave::reference::chunk;
 
-
 /// Global sizes. `k` is 0 for the plain collectives, whose `m` and `n` are those of one rank's matrix.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Shape {
