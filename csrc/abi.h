@@ -1,5 +1,5 @@
 // The structs that Rust and the kernels share. C99 and C++17; sizes and offsets are asserted here, and
-// `src/abi/bindings.rs` is made from this file by bindgen (`cargo run -p tools --bin abi-bindings`).
+// `src/abi/bindings.rs` is made from this file by bindgen (`cargo run -p tools --features bindings --bin abi-bindings`).
 #pragma once
 #include <stdint.h>
 
@@ -35,10 +35,11 @@ enum { TW_TILE_64 = 0, TW_TILE_128 = 1, TW_TILE_F32 = 2, TW_TILE_MEMORY = 3 };
 #define TW_TILE_F32_N 64
 #define TW_TILE_F32_THREADS 128
 #define TW_TILE_F32_SHARED 32768
-#define TW_TILE_MEMORY_M 16   // plain collectives: no GEMM, values come from memory
+#define TW_TILE_MEMORY_M 16   // plain collectives: values come from memory; of a flat all-reduce (m = 1) 1 x 4096
 #define TW_TILE_MEMORY_N 256
 #define TW_TILE_MEMORY_THREADS 256
 #define TW_TILE_MEMORY_SHARED 0
+#define TW_GATHER_ROWS 64     // rows of a block of a plain all-gather
 
 // How an operation is carried out, `TwDescriptor::algorithm`. Part of the hello's hash: all ranks must agree.
 enum { TW_TWO_SHOT = 0, TW_ONE_SHOT = 1 };
@@ -133,11 +134,18 @@ typedef struct TwParams {
   uint64_t x, weight, bias, addend, out;
   uint64_t x_ld, weight_ld, addend_ld, out_ld;
   uint32_t m, n, k;          // this rank's GEMM (k: its own share; n: its own for all_gather_gemm); collectives: rows, columns
+                             // (all-gather: k = n)
   uint32_t chunk;            // ceil(rows / world): rank r has rows [r * chunk, min((r + 1) * chunk, rows))
   uint32_t panels;           // staging rounds of this launch, at least 1
   uint32_t panel;            // GEMM+RS, RS, AG+GEMM, AG: rows per owner and round; AR: waves per round
-  uint32_t window;           // GEMM+AR: waves pushed before the first is reduced
+  uint32_t window;           // AR: waves pushed before the first is reduced
   uint32_t comm_ctas;        // AG+GEMM: CTAs that only push
+  // Counts that follow from the above. The host computes them once, for staging's size and for the kernels alike.
+  uint32_t tiles, tiles_n;   // blocks of the output; blocks across it
+  uint32_t waves;            // AR: all of them
+  uint32_t slots;            // per round: RS: blocks of an owner; AR: partials of a source; AG: row blocks of a source
+  uint32_t wave_slots;       // AR: of `slots`, those of one wave
+  uint32_t result_slots;     // AR: results of a round
 } TwParams;
 
 #ifdef __cplusplus

@@ -120,7 +120,9 @@ pub enum Error {
         have: usize,
     },
     /// Ranks launched different operations.
-    #[error("rank {rank} and rank {peer} disagree in epoch {epoch}: rank {rank} launched {ours}, rank {peer} launched {theirs}")]
+    #[error(
+        "rank {rank} and rank {peer} disagree in epoch {epoch}: rank {rank} launched {ours}, rank {peer} launched {theirs}"
+    )]
     Disagreed {
         /// Number of the operation.
         epoch: u64,
@@ -137,7 +139,7 @@ pub enum Error {
     #[error("{root}; {}", verdict)]
     Wait {
         /// The wait at the root: `peer` is the culprit.
-        root: WaitRecord,
+        root: Box<WaitRecord>,
         /// What is known of the culprit: never launched, still computing, had sent.
         verdict: String,
         /// Every rank's first unsatisfied wait.
@@ -181,7 +183,11 @@ pub enum Error {
 impl Error {
     /// A [`Error::BadArgument`].
     pub fn bad_argument(name: impl Into<String>, value: impl ToString, expected: impl Into<String>) -> Self {
-        Error::BadArgument { name: name.into(), value: value.to_string(), expected: expected.into() }
+        Error::BadArgument {
+            name: name.into(),
+            value: value.to_string(),
+            expected: expected.into(),
+        }
     }
 }
 

@@ -1,5 +1,5 @@
 //! The thin waist: everything the crate asks of a machine, in plain calls. Two implementations: the simulated node
-//! ([`sim`](crate::driver::sim)) and CUDA. All logic stands above it, so that one code path serves both.
+//! (`sim`) and CUDA (`cuda`). All logic stands above it, so that one code path serves both.
 //!
 //! Handles are plain integers, valid for the driver that made them. Calls are asynchronous where CUDA's are: a copy, a
 //! fill and a launch are enqueued on a stream and return.

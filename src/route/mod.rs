@@ -1,5 +1,9 @@
 //! Which path an operation takes, and why.
 
+mod choose;
+
+pub(crate) use choose::{choose, explain};
+
 /// The path taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]

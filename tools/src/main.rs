@@ -1,1 +1,69 @@
-fn main() {}
+//! The `tileweave` program. `docs/program.md` is its contract: words, JSON and exit codes.
+
+mod cli;
+mod device;
+mod failure;
+#[allow(dead_code, reason = "ptxas's report is for the tests of the kernels")]
+mod kernels;
+mod run;
+mod version;
+
+use std::io::Write;
+use std::process::ExitCode;
+use std::sync::OnceLock;
+
+use failure::{Failure, Kind};
+
+fn main() -> ExitCode {
+    device::prepare();
+    // A defect must not show a backtrace to someone who cannot use it; what was wrong still goes out, in one line.
+    std::panic::set_hook(Box::new(|defect| {
+        drop(DEFECT.set(failure::one_line(&defect.to_string())))
+    }));
+    let arguments: Vec<_> = std::env::args_os().collect();
+    let json = arguments.iter().any(|argument| argument == "--json");
+    let result = std::panic::catch_unwind(|| cli::parse(&arguments).and_then(|parsed| perform(parsed, json)));
+    let result = result.unwrap_or_else(|_| Err(defect()));
+    match result {
+        Ok(text) => {
+            print(&text);
+            ExitCode::SUCCESS
+        }
+        Err(failure) => {
+            if json {
+                print(&failure.to_json());
+            }
+            let _ = writeln!(std::io::stderr(), "tileweave: {}", failure.message);
+            ExitCode::from(failure.kind.exit_code())
+        }
+    }
+}
+
+fn perform(parsed: cli::Parsed, json: bool) -> Result<String, Failure> {
+    match parsed {
+        cli::Parsed::Help(text) => Ok(text),
+        cli::Parsed::Version => version::describe(json),
+        cli::Parsed::Run(args) => {
+            let report = run::run(&args)?;
+            if json { report.to_json() } else { Ok(report.to_table()) }
+        }
+    }
+}
+
+/// A closed pipe is the reader's choice, not an error (`println!` would panic).
+fn print(text: &str) {
+    let mut out = std::io::stdout().lock();
+    let _ = writeln!(out, "{}", text.trim_end()).and_then(|()| out.flush());
+}
+
+/// The first panic, if there was one.
+static DEFECT: OnceLock<String> = OnceLock::new();
+
+/// The last resort: something panicked.
+pub fn defect() -> Failure {
+    let what = DEFECT.get().map_or("no message", String::as_str);
+    Failure::new(
+        Kind::Aborted,
+        format!("a defect in tileweave, please report it: {what}"),
+    )
+}

@@ -1,0 +1,148 @@
+// AG+GEMM and AG: every rank pushes its rows, a row block at a time, into the staging of all peers, and consumes all ranks'
+// rows, its own first (schedule/gather.h). `comm_ctas` CTAs only push while the others compute from the first instruction
+// on; with 0 (a grid of one, or little to do) every CTA first pushes its share. Pushes depend on nothing but the round,
+// consumption on pushes alone.
+//
+// A staging half holds, per source, the panel's rows at a pitch of whole 16-byte vectors, so that gathered rows are always
+// addressable by the GEMM's vector loads, whatever the caller's leading dimension.
+#pragma once
+#include "protocol/session.h"
+#include "schedule/gather.h"
+#include "tile/source.h"
+
+namespace tw {
+
+// 16 bytes of a row, of which `valid` exist, at an address that may not allow one access.
+template <uint32_t kSize>
+TW_DEV vec4 load_16(gaddr at, uint32_t valid) {
+  return valid == 16 && at % 16 == 0 ? mx::ld_global_v4(at) : gather_16<kSize>(at, valid);
+}
+template <uint32_t kSize>
+TW_DEV void store_16(gaddr at, uint32_t valid, const vec4& v) {
+  if (valid == 16 && at % 16 == 0) {
+    mx::st_global_v4(at, v);
+  } else {
+    scatter_16<kSize>(at, valid, v);
+  }
+}
+
+// What a rank does with gathered rows: a Consumer has kM, tile_n, tiles_n and consume(session, block, rows), where `rows`
+// are the source's, the block's first being row `first` of them.
+template <class T>
+struct GatheredRows {
+  Matrix<T> m;
+  uint32_t first;
+};
+
+template <class Consumer>
+class AllGather {
+  using T = typename Consumer::Type;
+  static constexpr uint32_t kSize = Element<T>::kSize;
+  Session s;
+  const TwParams& p;
+  const GatherOrder order;
+  const uint32_t own_begin;   // first row of this rank's chunk
+  const uint32_t row_bytes;   // pitch in staging
+
+ public:
+  TW_DEV explicit AllGather(const TwParams& params)
+      : s(params), p(params),
+        order{p.m, p.n, p.chunk, p.panel, p.group.world, p.group.rank, Consumer::kM, Consumer::tile_n(p), Consumer::tiles_n(p), p.slots},
+        own_begin(chunk_of(p.m, p.chunk, p.group.rank).begin), row_bytes(ceil_div(p.k * kSize, 16) * 16) {}
+
+  TW_DEV void run() {
+    const bool split = p.comm_ctas != 0, pushes = !split || mx::block() < p.comm_ctas;
+    const bool consumes = !split || !pushes;
+    const uint32_t pushers = split ? p.comm_ctas : mx::grid(), consumers = split ? mx::grid() - p.comm_ctas : mx::grid();
+    const uint32_t consumer = split ? mx::block() - p.comm_ctas : mx::block();
+    const uint64_t used = uint64_t(p.group.world) * panel_rows() * row_bytes;
+    for (uint32_t q = 0; q < p.panels; ++q) {
+      s.open_round(q);
+      if (pushes) {
+        for (uint32_t b = mx::block(); b < p.slots; b += pushers) push(order.rows_of(q, p.group.rank, b));
+      }
+      if (consumes) {
+        for (uint32_t f = consumer; f < order.positions(); f += consumers) consume(order.at(q, f));
+      }
+      s.close_round(q, used);
+    }
+    s.finish(used);
+  }
+
+ private:
+  TW_DEV uint32_t panel_rows() const { return p.slots * order.tile_m; }
+  TW_DEV uint32_t signal_index(uint32_t source, uint32_t b) const { return source * p.slots + b; }
+  TW_DEV gaddr staged(uint32_t on, uint32_t source) const {
+    return heap_of(p, on) + staging_at(p, s.round) + uint64_t(source) * panel_rows() * row_bytes;
+  }
+
+  TW_DEV void push(const GatherTile& t) {
+    if (!t.block.rows || p.group.world == 1) return;
+    const uint32_t vectors = row_bytes / 16, row0 = t.block.row - own_begin;
+    for (uint32_t at = mx::thread(); s.alive && at < t.block.rows * vectors; at += mx::threads()) {
+      const uint32_t row = at / vectors, chunk = at % vectors, valid = min_u32(16, p.k * kSize - chunk * 16);
+      const vec4 v = load_16<kSize>(Matrix<T>{p.x, p.x_ld}.at(row0 + row, 0) + chunk * 16, valid);
+      for (uint32_t d = 1; d < p.group.world; ++d) {
+        const gaddr to = staged((p.group.rank + d) % p.group.world, p.group.rank);
+        if (valid < 16) mx::payload(valid);
+        mx::st_global_v4(to + uint64_t(t.local_row + row) * row_bytes + chunk * 16, v);
+        s.bytes += valid;
+      }
+    }
+    s.publish_all(signal_index(p.group.rank, t.row_block));
+  }
+
+  TW_DEV void consume(const GatherTile& t) {
+    if (!t.block.rows) return;
+    if (t.source == p.group.rank) {
+      Consumer::consume(s, t.block, GatheredRows<T>{{p.x, p.x_ld}, t.block.row - own_begin});
+      return;
+    }
+    s.await_peer(TW_WAIT_ROWS, t.source, t.row_block, signal_index(t.source, t.row_block));
+    Consumer::consume(s, t.block, GatheredRows<T>{{staged(p.group.rank, t.source), row_bytes / kSize}, t.local_row});
+  }
+};
+
+// AG+GEMM: a block of the gathered rows times this rank's columns.
+template <class Tile>
+struct GemmConsumer {
+  using Type = typename Tile::Type;
+  using Source = GemmSource<Tile>;
+  static constexpr uint32_t kM = Tile::kM, kThreads = Tile::kThreads;
+  static TW_DEV uint32_t tile_n(const TwParams&) { return Tile::kN; }
+  static TW_DEV uint32_t tiles_n(const TwParams& p) { return p.tiles_n; }
+
+  static TW_DEV void consume(Session& s, const Block& b, const GatheredRows<Type>& rows) {
+    typename Source::Values values;
+    Source::multiply(s.p, {rows.m, rows.first + b.rows, s.p.k}, rows.first, b, values);
+    TW_UNROLL
+    for (uint32_t v = 0; v < Source::kOctets; ++v) {
+      const uint32_t row = Source::row(s.p, b, v);
+      const Columns cols = Source::columns(s.p, b, v);
+      if (row >= b.row + b.rows || !cols.any()) continue;
+      Octet o = values.octet(v);
+      add_bias<Type>(s.p, cols, o);
+      store_octet<Type>({s.p.out, s.p.out_ld}, row, cols, s.alive ? o : nan_octet());
+    }
+  }
+};
+
+// AG: the rows themselves, bit for bit. Here `k` and `n` are both the number of columns.
+template <class T>
+struct CopyConsumer {
+  using Type = T;
+  static constexpr uint32_t kM = TW_GATHER_ROWS, kThreads = TW_TILE_MEMORY_THREADS, kSize = Element<T>::kSize;
+  static TW_DEV uint32_t tile_n(const TwParams& p) { return p.n; }
+  static TW_DEV uint32_t tiles_n(const TwParams&) { return 1; }  // whole rows
+
+  static TW_DEV void consume(Session& s, const Block& b, const GatheredRows<T>& rows) {
+    const uint32_t vectors = ceil_div(s.p.k * kSize, 16);
+    for (uint32_t at = mx::thread(); at < b.rows * vectors; at += mx::threads()) {
+      const uint32_t row = at / vectors, chunk = at % vectors, valid = min_u32(16, s.p.k * kSize - chunk * 16);
+      vec4 v = {{~0u, ~0u, ~0u, ~0u}};  // after an abort: NaN in every type
+      if (s.alive) v = load_16<kSize>(rows.m.at(rows.first + row, 0) + chunk * 16, valid);
+      store_16<kSize>(Matrix<T>{s.p.out, s.p.out_ld}.at(b.row + row, 0) + chunk * 16, valid, v);
+    }
+  }
+};
+}  // namespace tw

@@ -1,0 +1,62 @@
+// The one translation unit of all kernels, for nvcc and for the host's compiler.
+#include "kernels/all_gather.h"
+#include "kernels/all_reduce.h"
+#include "kernels/all_reduce_one_shot.h"
+#include "kernels/conformance.h"
+#include "kernels/gemm.h"
+#include "kernels/reduce_scatter.h"
+
+namespace tw {
+//                                     M    N   warps  stages
+template <class T>
+using Tile64 = MmaTile<T, TW_TILE_64_M, TW_TILE_64_N, 2, 2, 3>;
+template <class T>
+using Tile128 = MmaTile<T, TW_TILE_128_M, TW_TILE_128_N, 2, 4, 3>;
+
+template <class Tile>
+constexpr bool is(uint32_t m, uint32_t n, uint32_t threads, uint32_t shared) {
+  return Tile::kM == m && Tile::kN == n && Tile::kThreads == threads && Tile::kShared == shared;
+}
+static_assert(is<Tile64<mx::bf16>>(TW_TILE_64_M, TW_TILE_64_N, TW_TILE_64_THREADS, TW_TILE_64_SHARED), "abi.h");
+static_assert(is<Tile128<mx::bf16>>(TW_TILE_128_M, TW_TILE_128_N, TW_TILE_128_THREADS, TW_TILE_128_SHARED), "abi.h");
+static_assert(is<FfmaTile>(TW_TILE_F32_M, TW_TILE_F32_N, TW_TILE_F32_THREADS, TW_TILE_F32_SHARED), "abi.h");
+static_assert(is<MemoryTile<float>>(TW_TILE_MEMORY_M, TW_TILE_MEMORY_N, TW_TILE_MEMORY_THREADS, TW_TILE_MEMORY_SHARED), "abi.h");
+
+template <class Source>
+TW_DEV void all_reduce(const TwParams& p) {
+  AllReduce<Source>(p).run();
+}
+template <class Source>
+TW_DEV void one_shot(const TwParams& p) {
+  OneShot<Source>(p).run();
+}
+template <class Consumer>
+TW_DEV void all_gather(const TwParams& p) {
+  AllGather<Consumer>(p).run();
+}
+}  // namespace tw
+
+#define TW_GEMM_KERNELS(suffix, Tile, ctas)                                                                \
+  TW_KERNEL(gemm_##suffix, Tile::kThreads, ctas) { tw::gemm<tw::GemmSource<Tile>>(p); }                    \
+  TW_KERNEL(gemm_rs_##suffix, Tile::kThreads, ctas) { tw::reduce_scatter<tw::GemmSource<Tile>>(p); }       \
+  TW_KERNEL(gemm_ar_##suffix, Tile::kThreads, ctas) { tw::all_reduce<tw::GemmSource<Tile>>(p); }           \
+  TW_KERNEL(ag_gemm_##suffix, Tile::kThreads, ctas) { tw::all_gather<tw::GemmConsumer<Tile>>(p); }
+#define TW_ONE_SHOT_KERNEL(suffix, Tile) \
+  TW_KERNEL(gemm_ar1_##suffix, Tile::kThreads, 2) { tw::one_shot<tw::GemmSource<Tile>>(p); }
+#define TW_PLAIN_KERNELS(suffix, T)                                                                                 \
+  TW_KERNEL(reduce_scatter_##suffix, TW_TILE_MEMORY_THREADS, 2) { tw::reduce_scatter<tw::MemorySource<T, false>>(p); }     \
+  TW_KERNEL(all_reduce_##suffix, TW_TILE_MEMORY_THREADS, 2) { tw::all_reduce<tw::MemorySource<T, true>>(p); }             \
+  TW_KERNEL(all_reduce1_##suffix, TW_TILE_MEMORY_THREADS, 2) { tw::one_shot<tw::MemorySource<T, true>>(p); }              \
+  TW_KERNEL(all_gather_##suffix, TW_TILE_MEMORY_THREADS, 2) { tw::all_gather<tw::CopyConsumer<T>>(p); }
+
+TW_GEMM_KERNELS(bf16_64, tw::Tile64<mx::bf16>, 2)
+TW_GEMM_KERNELS(bf16_128, tw::Tile128<mx::bf16>, 1)
+TW_GEMM_KERNELS(f16_64, tw::Tile64<mx::f16>, 2)
+TW_GEMM_KERNELS(f16_128, tw::Tile128<mx::f16>, 1)
+TW_GEMM_KERNELS(f32, tw::FfmaTile, 2)
+TW_ONE_SHOT_KERNEL(bf16_64, tw::Tile64<mx::bf16>)
+TW_ONE_SHOT_KERNEL(f16_64, tw::Tile64<mx::f16>)
+TW_ONE_SHOT_KERNEL(f32, tw::FfmaTile)
+TW_PLAIN_KERNELS(bf16, mx::bf16)
+TW_PLAIN_KERNELS(f16, mx::f16)
+TW_PLAIN_KERNELS(f32, float)

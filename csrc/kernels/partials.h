@@ -1,0 +1,84 @@
+// Partials on their way: pushed by whoever computed them, summed by their owner in rank order.
+#pragma once
+#include "protocol/session.h"
+#include "tile/source.h"
+
+namespace tw {
+
+// A block's octets in a slot of staging, in the order the threads hold them: no layout changes on either side.
+template <class Source>
+struct Slot {
+  using T = typename Source::Type;
+  gaddr base;
+  WireFormat<T> wire;
+  static TW_DEV uint64_t bytes(const WireFormat<T>& w) { return uint64_t(Source::kElements) * w.element_bytes(); }
+  TW_DEV gaddr octet(uint32_t v) const { return base + Source::place(v) * wire.octet_bytes(); }
+};
+
+template <class Source>
+TW_DEV bool exists(const TwParams& p, const Block& b, uint32_t v) {
+  return Source::row(p, b, v) < b.row + b.rows && Source::columns(p, b, v).any();
+}
+
+// Writes this rank's partial of a block to a slot of a peer, or of its own staging.
+template <class Source>
+TW_DEV void push_partial(Session& s, const Block& b, const typename Source::Values& values, const Slot<Source>& to, bool remote) {
+  if (!s.alive) return;
+  TW_UNROLL
+  for (uint32_t v = 0; v < Source::kOctets; ++v) {
+    if (!exists<Source>(s.p, b, v)) continue;
+    const Octet o = Source::partial(s.p, b, values, v);
+    if (remote) {
+      s.bytes += to.wire.push(to.octet(v), o, Source::columns(s.p, b, v).count());
+    } else {
+      to.wire.store(to.octet(v), o);
+    }
+  }
+}
+
+// Some of a block's octets: as many as are loaded from one rank's slot before the next rank's. The rest of a block's end
+// (sum, bias, result, store) is a loop over groups, so that registers hold one group, not a block.
+template <class Source>
+struct Group {
+  static constexpr uint32_t kSize = Source::kOctets < 4 ? Source::kOctets : 4;
+  static_assert(Source::kOctets % kSize == 0, "Group");
+  Octet o[kSize];
+};
+
+// Adds the partials of a block's octets from `v0` on, slot_of(r) being rank r's in this rank's staging, from rank 0's
+// upwards; then the bias. A rank's own partial went through its own staging too: each thread reads back what it wrote.
+template <class Source, class SlotOf>
+TW_DEV void sum_partials(const Session& s, const Block& b, uint32_t v0, SlotOf slot_of, Group<Source>& sum) {
+  if (!s.alive) return;
+  for (uint32_t r = 0; r < s.p.group.world; ++r) {
+    const Slot<Source> from = slot_of(r);
+    TW_UNROLL
+    for (uint32_t i = 0; i < Group<Source>::kSize; ++i) {
+      if (!exists<Source>(s.p, b, v0 + i)) continue;
+      const Octet o = from.wire.load(from.octet(v0 + i));
+      if (r == 0) {
+        sum.o[i] = o;
+      } else {
+        add_to(sum.o[i], o);
+      }
+    }
+  }
+  TW_UNROLL
+  for (uint32_t i = 0; i < Group<Source>::kSize; ++i) {
+    if (exists<Source>(s.p, b, v0 + i)) add_bias<typename Source::Type>(s.p, Source::columns(s.p, b, v0 + i), sum.o[i]);
+  }
+}
+
+// Writes finished octets to the output, row `row0` of which is the block's first. After an abort: NaN, since some of the
+// partials never came.
+template <class Source>
+TW_DEV void store_group(const Session& s, const Block& b, uint32_t v0, uint32_t row0, const Group<Source>& sum) {
+  using T = typename Source::Type;
+  TW_UNROLL
+  for (uint32_t i = 0; i < Group<Source>::kSize; ++i) {
+    if (!exists<Source>(s.p, b, v0 + i)) continue;
+    store_octet<T>({s.p.out, s.p.out_ld}, row0 + (Source::row(s.p, b, v0 + i) - b.row), Source::columns(s.p, b, v0 + i),
+                   s.alive ? sum.o[i] : nan_octet());
+  }
+}
+}  // namespace tw

@@ -1,0 +1,13 @@
+// Who a thread is. CTAs and grids are one-dimensional.
+#pragma once
+#include "types.h"
+
+namespace mx {
+TW_DEV u32 thread() { return threadIdx.x; }
+TW_DEV u32 threads() { return blockDim.x; }
+TW_DEV u32 block() { return blockIdx.x; }
+TW_DEV u32 grid() { return gridDim.x; }
+// Not `%laneid` and `%warpid`: the latter may change while a thread runs.
+TW_DEV u32 lane() { return threadIdx.x % 32; }
+TW_DEV u32 warp() { return threadIdx.x / 32; }
+}  // namespace mx

@@ -1,0 +1,17 @@
+// The real machine: each function is one PTX instruction, one special register, or nothing. `docs/machine.md` is the
+// contract; `csrc/machine/sim` holds the same functions on the simulated SM. Lowest target: sm_80.
+//
+// Every instruction that reads or writes memory, or orders it, is `asm volatile` with a "memory" clobber: the compiler
+// keeps them in program order, which is all the PTX memory model asks of it. Instructions that are functions of
+// registers alone are plain `asm`, free to move and to disappear.
+#pragma once
+#include "arith.h"
+#include "async.h"
+#include "clock.h"
+#include "global.h"
+#include "identity.h"
+#include "mma.h"
+#include "packet.h"
+#include "shared.h"
+#include "sync.h"
+#include "types.h"

@@ -1,0 +1,192 @@
+// One operation, as a CTA takes part in it: hello, staging rounds, end. docs/protocol.md holds the argument; in short:
+//
+//   begin       read epoch and round; CTA 0 says hello to every peer; look at the abort word once
+//   open_round  before a CTA pushes into a staging half again: round 1 of a launch waits for every peer's hello (it has
+//               finished the operation before, which read that half), later rounds for every rank's credit of two rounds ago
+//   close_round the last CTA that has consumed a round gives the credit
+//   finish      the last CTA out waits for every peer's hello, retires the last round and advances epoch and round
+//
+// Sends never wait. After an abort, waits return at once and sends become no-ops, but every CTA walks its schedule to the end.
+#pragma once
+#include "protocol/wait.h"
+
+namespace tw {
+
+// One-shot packets carry 32 bits of their round. 0 is never a tag, so cleared memory matches none; equal tags lie 2^32 - 1
+// rounds apart, and each half's packets are cleared every 2^30 rounds (`clear_packets`).
+TW_DEV uint32_t packet_tag(uint64_t round) { return uint32_t(round % 0xffffffffull) + 1; }
+constexpr uint64_t kPacketClearPeriod = 1ull << 30;
+
+class Session {
+ public:
+  const TwParams& p;
+  uint64_t epoch, first_round, round;
+  bool alive;               // equal in all threads of the CTA
+  uint32_t bytes = 0;       // payload this thread sent to peers
+  uint32_t signals = 0;     // words this thread signalled to peers
+
+  TW_DEV explicit Session(const TwParams& params) : p(params) {
+    const gaddr ctl = own_heap(p);
+    // The previous operation's last CTA wrote both; stream order makes them visible.
+    epoch = mx::ld_relaxed_sys(ctl + offsetof(TwControl, epoch));
+    first_round = round = mx::ld_relaxed_sys(ctl + offsetof(TwControl, round));
+    const bool aborted = mx::thread() == 0 && mx::ld_relaxed_sys(ctl + offsetof(TwControl, abort)) != TW_ABORT_NONE;
+    alive = !mx::cta_sync_or(aborted, Site::None);
+    if (mx::block() == 0) say_hello();
+  }
+
+  TW_DEV bool is_peer_thread() const { return mx::thread() < p.group.world && mx::thread() != p.group.rank; }
+
+  // Thread t < P waits for peer t's signal `index(t)` of this round; then all threads of the CTA see what all peers pushed.
+  template <class Index>
+  TW_DEV void await_peers(uint32_t kind, uint32_t tile, Index index) {
+    bool ok = alive;
+    const uint32_t peer = mx::thread();
+    if (ok && is_peer_thread()) {
+      ok = await_word(p, epoch, {kind, peer, tile, own_heap(p) + signal_at(p, round, index(peer)), round, false},
+                      Site::TilePoll, Site::TileAcquire);
+    }
+    alive = mx::cta_sync_and(ok, Site::TileAcquired);
+  }
+
+  // The same for one peer.
+  TW_DEV void await_peer(uint32_t kind, uint32_t peer, uint32_t tile, uint32_t index) {
+    bool ok = alive;
+    if (ok && mx::thread() == 0) {
+      ok = await_word(p, epoch, {kind, peer, tile, own_heap(p) + signal_at(p, round, index), round, false}, Site::TilePoll,
+                      Site::TileAcquire);
+    }
+    alive = mx::cta_sync_and(ok, Site::TileAcquired);
+  }
+
+  // Publishes to `peer` what all threads of the CTA pushed. The barrier makes one thread's release cover them all.
+  TW_DEV void publish(uint32_t peer, uint32_t index) {
+    mx::cta_sync(Site::TileBarrier);
+    if (mx::thread() == 0) signal(peer, index);
+  }
+
+  // The same to every peer, a thread each.
+  TW_DEV void publish_all(uint32_t index) {
+    mx::cta_sync(Site::TileBarrier);
+    if (is_peer_thread()) signal(mx::thread(), index);
+  }
+
+  TW_DEV void open_round(uint32_t q) {
+    round = first_round + q;
+    if (q == 0) return;
+    bool ok = alive;
+    if (ok && mx::thread() < p.group.world) {
+      if (q == 1) {
+        ok = mx::thread() == p.group.rank || await_hello(mx::thread());
+      } else {
+        ok = await_credit(mx::thread(), round - 2);
+      }
+    }
+    alive = mx::cta_sync_and(ok, Site::CreditBarrier);
+  }
+
+  // `used`: bytes of the staging half that the operation may have touched in this round.
+  TW_DEV void close_round(uint32_t q, uint64_t used) {
+    if (q + 1 == p.panels) return;  // the end of the operation closes the last
+    mx::cta_sync(Site::CreditBarrier);
+    if (mx::thread() != 0) return;
+    const gaddr count = own_heap(p) + offsetof(TwControl, panel_done) + (round & 1) * 4;
+    if (mx::atom_add_acq_rel_gpu(count, 1, Site::CreditArrive) != mx::grid() - 1) return;
+    mx::st_global_b32(count, 0);  // next counted in round + 2, which this rank's own credit opens
+    mx::discard(own_heap(p) + staging_at(p, round), used);
+    clear_packets(0, 1);
+    if (!alive) return;
+    // Covers every CTA's reads of this half: each arrived with acq_rel, this thread last.
+    for (uint32_t r = 0; r < p.group.world; ++r) {
+      mx::st_release_sys(heap_of(p, r) + credit_at(round, p.group.rank), round, Site::CreditRelease);
+      signals += r != p.group.rank;
+    }
+  }
+
+  // The CTA leaves. `used` as in close_round.
+  TW_DEV void finish(uint64_t used) {
+    count_sent();
+    mx::cta_sync(Site::LastBarrier);
+    const gaddr ctl = own_heap(p);
+    const bool last = mx::thread() == 0 && mx::atom_add_acq_rel_gpu(ctl + offsetof(TwControl, ctas_done), 1,
+                                                                    Site::LastArrive) == mx::grid() - 1;
+    if (!mx::cta_sync_or(last, Site::None)) return;
+    bool ok = alive;
+    if (ok && mx::thread() < p.group.world) {
+      ok = mx::thread() == p.group.rank || await_hello(mx::thread());
+      if (ok && p.panels > 1) ok = await_credit(mx::thread(), round - 1);
+    }
+    alive = mx::cta_sync_and(ok, Site::None);
+    clear_packets(mx::thread(), mx::threads());
+    if (mx::thread() == 0) {
+      mx::discard(own_heap(p) + staging_at(p, round), used);
+      mx::st_global_b32(ctl + offsetof(TwControl, ctas_done), 0);
+      if (alive) mx::st_global_b64(ctl + offsetof(TwControl, epoch_finished), epoch);
+      mx::st_relaxed_sys(ctl + offsetof(TwControl, round), first_round + p.panels);
+      mx::st_relaxed_sys(ctl + offsetof(TwControl, epoch), epoch + 1);
+    }
+  }
+
+ private:
+  TW_DEV void say_hello() {
+    const gaddr ctl = own_heap(p);
+    if (mx::thread() == 0) {
+      const gaddr d = ctl + offsetof(TwControl, current);
+      mx::st_global_v4(d, {{p.desc.op, p.desc.algorithm, p.desc.dtype, p.desc.wire}});
+      mx::st_global_v4(d + 16, {{p.desc.tile, p.desc.grid, p.desc.has_bias, p.desc.world}});
+      mx::st_global_b64(d + 32, p.desc.m);
+      mx::st_global_b64(d + 40, p.desc.n);
+      mx::st_global_b64(d + 48, p.desc.k);
+      mx::st_global_b64(d + 56, p.desc.panel);
+      mx::st_global_b64(ctl + offsetof(TwControl, current_hash), p.hash);
+      mx::st_global_b64(ctl + offsetof(TwControl, epoch_started), epoch);
+    }
+    if (!alive || !is_peer_thread()) return;
+    const gaddr hello = heap_of(p, mx::thread()) + hello_at(epoch, p.group.rank);
+    mx::st_relaxed_sys(hello + offsetof(TwHello, hash), p.hash);
+    // Publishes the hash; and, since it follows this rank's previous operation in stream order, that its staging is consumed.
+    mx::st_release_sys(hello + offsetof(TwHello, epoch), epoch, Site::HelloSend);
+    ++signals;
+  }
+
+  TW_DEV bool await_hello(uint32_t peer) {
+    const Wanted w = {TW_WAIT_HELLO, peer, 0, own_heap(p) + hello_at(epoch, peer) + offsetof(TwHello, epoch), epoch, false};
+    if (!await_word(p, epoch, w, Site::HelloPoll, Site::HelloAcquire)) return false;
+    const uint64_t hash = mx::ld_relaxed_sys(own_heap(p) + hello_at(epoch, peer) + offsetof(TwHello, hash));
+    if (hash != p.hash) record_wait(p, epoch, w, TW_CAUSE_DISAGREED, p.hash, hash, 0);
+    return hash == p.hash;
+  }
+
+  TW_DEV bool await_credit(uint32_t from, uint64_t of_round) {
+    return await_word(p, epoch, {TW_WAIT_CREDIT, from, 0, own_heap(p) + credit_at(of_round, from), of_round, true},
+                      Site::CreditPoll, Site::CreditAcquire);
+  }
+
+  TW_DEV void signal(uint32_t peer, uint32_t index) {
+    if (!alive) return;
+    mx::st_release_sys(heap_of(p, peer) + signal_at(p, round, index), round, Site::TileRelease);
+    ++signals;
+  }
+
+  // Every round is retired once, by all threads of one CTA or (between the rounds of a launch) by one thread, when all of
+  // this rank's reads of its half are done and no peer may write there yet: that needs this round's credit or the next hello.
+  TW_DEV void clear_packets(uint32_t first, uint32_t step) {
+    if (round / 2 % (kPacketClearPeriod / 2) != 0) return;
+    const gaddr begin = own_heap(p) + packets_at(p, round);
+    for (uint64_t at = uint64_t(first) * 16; at < p.group.packets_half; at += uint64_t(step) * 16) {
+      mx::st_packet(begin + at, {{0, 0, 0, 0}});
+    }
+  }
+
+  TW_DEV void count_sent() {
+    uint32_t b = bytes, s = signals;
+    for (uint32_t mask = 16; mask; mask /= 2) {
+      b += mx::shfl_xor(b, mask);
+      s += mx::shfl_xor(s, mask);
+    }
+    if (mx::lane() != 0) return;
+    if (b) mx::red_add_relaxed_gpu(own_heap(p) + offsetof(TwControl, bytes_sent), b);
+    if (s) mx::red_add_relaxed_gpu(own_heap(p) + offsetof(TwControl, signals_sent), s);
+  }
+};
+}  // namespace tw

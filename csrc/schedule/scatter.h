@@ -1,0 +1,31 @@
+// The order of a reduce-scatter (GEMM+RS, RS).
+//
+// A round covers, of every owner's rows, one panel. Its blocks are `slots` per owner, row-major. Rank r walks the owners
+// r+1, r+2, .., r: what the next rank owns comes first, its own last, so that at any time the P ranks push to P different
+// owners and a rank's own blocks are reduced when the others' partials have had the longest time to arrive.
+// Position f of a round is (owner r+1 + f / slots, slot f % slots); CTA c takes positions c, c + grid, ...
+#pragma once
+#include "schedule/chunk.h"
+
+namespace tw {
+
+struct ScatterTile {
+  uint32_t owner, slot;
+  Block block;
+};
+
+struct ScatterOrder {
+  uint32_t rows, cols, chunk, panel, world, rank, tile_m, tile_n, tiles_n, slots;
+
+  constexpr uint32_t positions() const { return world * slots; }
+
+  constexpr ScatterTile at(uint32_t q, uint32_t f) const {
+    const uint32_t owner = (rank + 1 + f / slots) % world, slot = f % slots;
+    const Span part = panel_of(chunk_of(rows, chunk, owner), panel, q);
+    const uint32_t row = part.begin + slot / tiles_n * tile_m, col = slot % tiles_n * tile_n;
+    if (row >= part.end) return {owner, slot, {row, col, 0, 0}};
+    return {owner, slot, {row, col, min_u32(tile_m, part.end - row), min_u32(tile_n, cols - col)}};
+  }
+};
+
+}  // namespace tw

@@ -1,0 +1,83 @@
+// The f32 tile: the same ring of stages, one fused multiply-add a product (FFMA), K upwards. Exact in the sense that every
+// product enters its f32 sum unrounded; no TF32 anywhere.
+//
+// Thread (u, t) = (thread / 8, thread % 8) of 128 holds rows 4u .. 4u+3 and, of each, the pairs of columns 16j + 2t:
+// one octet a row.
+#pragma once
+#include "tile/stage.h"
+
+namespace tw {
+
+struct FfmaTile {
+  using Type = float;
+  static constexpr uint32_t kM = 64, kN = 64, kThreads = 128, kStages = 2;
+  static constexpr uint32_t kOctets = 4;
+  static constexpr uint32_t kStep = kStageRowBytes / 4;
+  static constexpr uint32_t kStageBytes = (kM + kN) * kStageRowBytes;
+  static constexpr uint32_t kShared = kStages * kStageBytes;
+
+  struct Values {
+    float d[kOctets][8];
+    TW_DEV Octet octet(uint32_t v) const {
+      Octet o;
+      TW_UNROLL
+      for (int e = 0; e < 8; ++e) o.f[e] = d[v][e];
+      return o;
+    }
+  };
+
+  static TW_DEV uint32_t row_of(uint32_t v) { return mx::thread() / 8 * 4 + v; }
+  static TW_DEV Columns columns_of(uint32_t, uint32_t end) { return {mx::thread() % 8 * 2, 16, end}; }
+
+  static TW_DEV void multiply(const Operand<float>& x, uint32_t row0, const Operand<float>& w, uint32_t col0, Values& acc) {
+    TW_UNROLL
+    for (uint32_t v = 0; v < kOctets; ++v) {
+      TW_UNROLL
+      for (int e = 0; e < 8; ++e) acc.d[v][e] = 0.f;
+    }
+    const uint32_t steps = ceil_div(x.k, kStep);
+    mx::cta_sync(Site::StageBarrier);
+    fill(0, steps, x, row0, w, col0);
+    for (uint32_t step = 0; step < steps; ++step) {
+      mx::cp_async_wait<0>(Site::CopyWait);
+      mx::cta_sync(Site::StageBarrier);
+      fill(step + 1, steps, x, row0, w, col0);
+      multiply_stage(mx::shared() + step % kStages * kStageBytes, acc);
+    }
+  }
+
+ private:
+  static TW_DEV void fill(uint32_t step, uint32_t steps, const Operand<float>& x, uint32_t row0, const Operand<float>& w,
+                          uint32_t col0) {
+    if (step < steps) {
+      const saddr stage = mx::shared() + step % kStages * kStageBytes;
+      load_stage<float, kM, kThreads>(stage, x, row0, step * kStep);
+      load_stage<float, kN, kThreads>(stage + kM * kStageRowBytes, w, col0, step * kStep);
+    }
+    mx::cp_async_commit();
+  }
+
+  static TW_DEV void multiply_stage(saddr stage, Values& acc) {
+    const saddr w_stage = stage + kM * kStageRowBytes;
+    for (uint32_t chunk = 0; chunk < kChunks; ++chunk) {
+      vec4 a[kOctets], b[8];
+      TW_UNROLL
+      for (uint32_t v = 0; v < kOctets; ++v) a[v] = mx::ld_shared_v4(stage_chunk(stage, row_of(v), chunk));
+      TW_UNROLL
+      for (int e = 0; e < 8; ++e) {
+        b[e] = mx::ld_shared_v4(stage_chunk(w_stage, e / 2 * 16 + mx::thread() % 8 * 2 + e % 2, chunk));
+      }
+      TW_UNROLL
+      for (int k = 0; k < 4; ++k) {
+        TW_UNROLL
+        for (uint32_t v = 0; v < kOctets; ++v) {
+          TW_UNROLL
+          for (int e = 0; e < 8; ++e) {
+            acc.d[v][e] = mx::fma(mx::bits_f32(a[v].v[k]), mx::bits_f32(b[e].v[k]), acc.d[v][e]);
+          }
+        }
+      }
+    }
+  }
+};
+}  // namespace tw

@@ -1,0 +1,116 @@
+// Octets: eight values of one output row that one thread holds, the unit of rounding, pushing, reducing and storing.
+// Pair j of an octet is two neighbouring columns; where the pairs stand is the tile's business. On the wire an octet of a
+// 16-bit type is one 16-byte vector, of f32 two.
+#pragma once
+#include "abi.h"
+#include "machine.h"
+
+namespace tw {
+using mx::gaddr;
+using mx::saddr;
+using mx::Site;
+using mx::vec4;
+
+struct Octet {
+  float f[8];
+};
+
+template <class T>
+struct Element;  // size in bytes; pack and unpack of one 16-byte vector's worth
+template <class T>
+struct Element16 {
+  static constexpr uint32_t kSize = 2;
+  static TW_DEV vec4 pack(const Octet& o) {
+    return {{mx::pack2<T>(o.f[0], o.f[1]), mx::pack2<T>(o.f[2], o.f[3]), mx::pack2<T>(o.f[4], o.f[5]),
+             mx::pack2<T>(o.f[6], o.f[7])}};
+  }
+  static TW_DEV void unpack(const vec4& v, Octet& o) {
+    TW_UNROLL
+    for (int j = 0; j < 4; ++j) {
+      o.f[2 * j] = mx::unpack_lo<T>(v.v[j]);
+      o.f[2 * j + 1] = mx::unpack_hi<T>(v.v[j]);
+    }
+  }
+};
+template <>
+struct Element<mx::bf16> : Element16<mx::bf16> {};
+template <>
+struct Element<mx::f16> : Element16<mx::f16> {};
+template <>
+struct Element<float> {
+  static constexpr uint32_t kSize = 4;
+};
+
+TW_DEV vec4 f32_half(const Octet& o, int half) {
+  return {{mx::f32_bits(o.f[4 * half]), mx::f32_bits(o.f[4 * half + 1]), mx::f32_bits(o.f[4 * half + 2]),
+           mx::f32_bits(o.f[4 * half + 3])}};
+}
+TW_DEV void f32_half(const vec4& v, Octet& o, int half) {
+  TW_UNROLL
+  for (int j = 0; j < 4; ++j) o.f[4 * half + j] = mx::bits_f32(v.v[j]);
+}
+
+// How octets of an operation with element type T travel: as T, or as f32. `count` of an octet's values exist.
+template <class T>
+struct WireFormat {
+  bool wide;  // f32
+  TW_DEV explicit WireFormat(uint32_t wire) : wide(Element<T>::kSize == 4 || wire == TW_F32) {}
+  TW_DEV uint32_t element_bytes() const { return wide ? 4 : 2; }
+  TW_DEV uint32_t octet_bytes() const { return wide ? 32 : 16; }
+  // The octet's vectors; a 16-bit octet has only the first.
+  TW_DEV vec4 vector(const Octet& o, int i) const {
+    if constexpr (Element<T>::kSize == 2) {
+      if (!wide) return Element<T>::pack(o);
+    }
+    return f32_half(o, i);
+  }
+  TW_DEV void set(Octet& o, const vec4& v, int i) const {
+    if constexpr (Element<T>::kSize == 2) {
+      if (!wide) {
+        Element<T>::unpack(v, o);
+        return;
+      }
+    }
+    f32_half(v, o, i);
+  }
+  TW_DEV void store(gaddr at, const Octet& o) const {
+    mx::st_global_v4(at, vector(o, 0));
+    if (wide) mx::st_global_v4(at + 16, vector(o, 1));
+  }
+  // Stores to a peer; returns the payload bytes. The vectors travel whole, what does not exist of them is not payload.
+  TW_DEV uint32_t push(gaddr at, const Octet& o, uint32_t count) const {
+    const uint32_t payload = count * element_bytes();
+    if (payload < 16) mx::payload(payload);
+    mx::st_global_v4(at, vector(o, 0));
+    if (wide) {
+      if (payload < 32) mx::payload(payload > 16 ? payload - 16 : 0);
+      mx::st_global_v4(at + 16, vector(o, 1));
+    }
+    return payload;
+  }
+  TW_DEV Octet load(gaddr at) const {
+    Octet o;
+    set(o, mx::ld_global_v4(at), 0);
+    if (wide) set(o, mx::ld_global_v4(at + 16), 1);
+    return o;
+  }
+  // The values as the other side will see them.
+  TW_DEV void round(Octet& o) const {
+    if constexpr (Element<T>::kSize == 2) {
+      if (!wide) Element<T>::unpack(Element<T>::pack(o), o);
+    }
+  }
+};
+
+TW_DEV void add_to(Octet& sum, const Octet& x) {
+  TW_UNROLL
+  for (int i = 0; i < 8; ++i) sum.f[i] = mx::add(sum.f[i], x.f[i]);
+}
+
+TW_DEV Octet nan_octet() {
+  Octet o;
+  TW_UNROLL
+  for (int i = 0; i < 8; ++i) o.f[i] = mx::bits_f32(0x7fffffffu);
+  return o;
+}
+}  // namespace tw

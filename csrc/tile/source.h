@@ -1,0 +1,77 @@
+// Where a block's partial comes from: a GEMM, or memory. The collectives are written once, over a Source:
+//   kThreads kElements kOctets Type    its tile: kElements = kThreads * kOctets * 8
+//   tile_m(p) tile_n(p)                the tile's rows and columns
+//   Values                             what a thread holds of a block between `compute` and `partial`
+//   compute(p, block, values)          the work; all threads of the CTA
+//   row(p, block, v), columns(p, block, v)  where octet v stands, in rows and columns of the whole matrix
+//   partial(p, block, values, v)       octet v in f32, the rank's addend added; not yet rounded to the wire
+#pragma once
+#include "abi.h"
+#include "tile/ffma_tile.h"
+#include "tile/memory_tile.h"
+#include "tile/mma_tile.h"
+
+namespace tw {
+
+template <class Tile>
+struct TileShape {
+  using Type = typename Tile::Type;
+  static constexpr uint32_t kThreads = Tile::kThreads, kOctets = Tile::kOctets, kElements = Tile::kM * Tile::kN;
+  static_assert(kElements == kThreads * kOctets * 8, "a tile is its threads' octets");
+  // A thread's place in octet v of a slot of staging: vectors of neighbouring threads are neighbours.
+  static TW_DEV uint64_t place(uint32_t v) { return uint64_t(v) * kThreads + mx::thread(); }
+};
+
+template <class Tile>
+struct GemmSource : TileShape<Tile> {
+  using typename TileShape<Tile>::Type;
+  using Values = typename Tile::Values;
+  static TW_DEV uint32_t tile_m(const TwParams&) { return Tile::kM; }
+  static TW_DEV uint32_t tile_n(const TwParams&) { return Tile::kN; }
+  static TW_DEV uint32_t row(const TwParams&, const Block& b, uint32_t v) { return b.row + Tile::row_of(v); }
+  static TW_DEV Columns columns(const TwParams&, const Block& b, uint32_t v) {
+    Columns c = Tile::columns_of(v, b.col + b.cols);
+    c.col += b.col;
+    return c;
+  }
+  static TW_DEV void compute(const TwParams& p, const Block& b, Values& values) {
+    multiply(p, {{p.x, p.x_ld}, b.row + b.rows, p.k}, b.row, b, values);
+  }
+  // Rows of x may come from elsewhere (a gathered panel): `x_row` is the block's first row there.
+  static TW_DEV void multiply(const TwParams& p, const Operand<Type>& x, uint32_t x_row, const Block& b, Values& values) {
+    Tile::multiply(x, x_row, {{p.weight, p.weight_ld}, b.col + b.cols, p.k}, b.col, values);
+  }
+  static TW_DEV Octet partial(const TwParams& p, const Block& b, const Values& values, uint32_t v) {
+    Octet o = values.octet(v);
+    if (p.addend) {
+      add_to(o, load_octet<Type>({p.addend, p.addend_ld}, row(p, b, v), columns(p, b, v)));
+    }
+    return o;
+  }
+};
+
+// kFlat: a matrix of one row is a flat vector.
+template <class T, bool kFlat>
+struct MemorySource : TileShape<MemoryTile<T>> {
+  using Tile = MemoryTile<T>;
+  struct Values {};
+  static TW_DEV bool flat(const TwParams& p) { return kFlat && p.m == 1; }
+  static TW_DEV uint32_t tile_m(const TwParams& p) { return flat(p) ? 1 : Tile::kM; }
+  static TW_DEV uint32_t tile_n(const TwParams& p) { return flat(p) ? Tile::kM * Tile::kN : Tile::kN; }
+  static TW_DEV uint32_t row(const TwParams& p, const Block& b, uint32_t v) { return b.row + Tile::row_of(flat(p), v); }
+  static TW_DEV Columns columns(const TwParams& p, const Block& b, uint32_t v) {
+    return {b.col + Tile::col_of(flat(p), v), 2, b.col + b.cols};
+  }
+  static TW_DEV void compute(const TwParams&, const Block&, Values&) {}
+  static TW_DEV Octet partial(const TwParams& p, const Block& b, const Values&, uint32_t v) {
+    if (p.desc.wire == TW_F32) return load_octet<float>({p.x, p.x_ld}, row(p, b, v), columns(p, b, v));
+    return load_octet<T>({p.x, p.x_ld}, row(p, b, v), columns(p, b, v));
+  }
+};
+
+// The end of an output value: bias once, after the sum, then one rounding to the output type.
+template <class T>
+TW_DEV void add_bias(const TwParams& p, const Columns& c, Octet& o) {
+  if (p.bias) add_to(o, load_octet<T>({p.bias, 0}, 0, c));
+}
+}  // namespace tw

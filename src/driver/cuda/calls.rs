@@ -1,0 +1,214 @@
+//! The trait, call by call.
+
+use cudarc::driver::sys;
+
+use super::device::{Current, Handle, create_stream};
+use super::{CudaDriver, copies, hardware_queues, virtual_memory};
+use crate::abi::TwParams;
+use crate::driver::{DevicePtr, Driver, Event, Kind, Launch, Physical, Place, PlaceInfo, Stream};
+use crate::error::{Error, Result};
+
+fn handle(event: Event) -> sys::CUevent {
+    std::ptr::with_exposed_provenance_mut(event.0)
+}
+
+impl Driver for CudaDriver {
+    fn kind(&self) -> Kind {
+        Kind::Cuda
+    }
+
+    fn device_count(&self) -> usize {
+        self.facts.len()
+    }
+
+    fn place_info(&self, place: Place) -> Result<PlaceInfo> {
+        let (device, _) = self.place(place)?;
+        let split = device.split(place.shares)?;
+        let facts = &device.facts;
+        let name = match (&split.capped, place.shares) {
+            (_, 1) => facts.name.clone(),
+            (None, shares) => format!("{}, share {} of {shares} ({} SMs)", facts.name, place.share, split.sms),
+            (Some(why), shares) => {
+                let (name, sms) = (&facts.name, split.sms);
+                format!(
+                    "{name}, share {} of {shares} (grids capped to {sms} SMs, no green contexts: {why})",
+                    place.share
+                )
+            }
+        };
+        let (compute_capability, shared_per_cta) = (facts.capability, facts.shared_per_cta);
+        Ok(PlaceInfo {
+            name,
+            compute_capability,
+            sms: split.sms,
+            shared_per_cta,
+        })
+    }
+
+    fn stream_create(&self, place: Place) -> Result<Stream> {
+        let queues = hardware_queues();
+        // One queue is for the stream that peeks and pokes.
+        if place.shares >= queues {
+            return Err(Error::bad_argument(
+                "ranks on one device",
+                place.shares,
+                format!(
+                    "below its {queues} hardware queues; set CUDA_DEVICE_MAX_CONNECTIONS=32 before the program starts"
+                ),
+            ));
+        }
+        let (device, context) = self.place(place)?;
+        let split = device.split(place.shares)?;
+        let _current = Current::push(context)?;
+        let stream = match split.green.get(place.share) {
+            None => create_stream()?,
+            Some(green) => {
+                let mut stream = std::ptr::null_mut();
+                let flags = sys::CUstream_flags_enum::CU_STREAM_NON_BLOCKING as u32;
+                // SAFETY: `stream` outlives the call; the green context lives as long as the device.
+                unsafe { cu!(cuGreenCtxStreamCreate(&mut stream, green.handle.0, flags, 0)) }?;
+                Handle(stream)
+            }
+        };
+        let id = stream.0.expose_provenance();
+        super::lock(&self.streams).insert(id, context);
+        Ok(Stream(id))
+    }
+
+    fn stream_destroy(&self, stream: Stream) -> Result<()> {
+        let (_current, handle) = self.enter(stream)?;
+        // SAFETY: the stream is alive until here, and ends here: the contract of the call.
+        unsafe { cu!(cuStreamSynchronize(handle)) }?;
+        super::lock(&self.streams).remove(&stream.0);
+        // SAFETY: as above.
+        unsafe { cu!(cuStreamDestroy_v2(handle)) }
+    }
+
+    fn stream_synchronize(&self, stream: Stream) -> Result<()> {
+        let (_current, handle) = self.enter(stream)?;
+        // SAFETY: the stream is alive: the caller's word.
+        unsafe { cu!(cuStreamSynchronize(handle)) }
+    }
+
+    fn event_create(&self, place: Place) -> Result<Event> {
+        // An event and the streams that record it must be of one context.
+        let (_, context) = self.place(place)?;
+        let _current = Current::push(context)?;
+        let mut event = std::ptr::null_mut();
+        let flags = sys::CUevent_flags_enum::CU_EVENT_DEFAULT as u32;
+        // SAFETY: `event` outlives the call.
+        unsafe { cu!(cuEventCreate(&mut event, flags)) }?;
+        Ok(Event(event.expose_provenance()))
+    }
+
+    fn event_destroy(&self, event: Event) -> Result<()> {
+        // SAFETY: the event is alive until here, and ends here: the contract of the call.
+        unsafe { cu!(cuEventDestroy_v2(handle(event))) }
+    }
+
+    fn event_record(&self, event: Event, stream: Stream) -> Result<()> {
+        let (_current, stream) = self.enter(stream)?;
+        // SAFETY: both are alive: the caller's word.
+        unsafe { cu!(cuEventRecord(handle(event), stream)) }
+    }
+
+    fn stream_wait_event(&self, stream: Stream, event: Event) -> Result<()> {
+        let (_current, stream) = self.enter(stream)?;
+        // SAFETY: both are alive: the caller's word; 0 is the flag for no option.
+        unsafe { cu!(cuStreamWaitEvent(stream, handle(event), 0)) }
+    }
+
+    fn event_elapsed_ms(&self, start: Event, end: Event) -> Result<Option<f64>> {
+        let mut ms = 0f32;
+        // SAFETY: `ms` outlives the call; both events are alive: the caller's word.
+        let code = unsafe { (self.library.elapsed_time)(&mut ms, handle(start), handle(end)) };
+        super::library::check("cuEventElapsedTime", code)?;
+        Ok(Some(f64::from(ms)))
+    }
+
+    fn alloc(&self, place: Place, bytes: usize) -> Result<DevicePtr> {
+        self.device(place.device)?.alloc(bytes)
+    }
+
+    fn free_async(&self, ptr: DevicePtr, stream: Stream) -> Result<()> {
+        let (_current, stream) = self.enter(stream)?;
+        // SAFETY: `ptr` came from `alloc` and is freed once, behind the stream's work: the contract of the call.
+        unsafe { cu!(cuMemFreeAsync(ptr, stream)) }
+    }
+
+    fn copy_in(&self, dst: DevicePtr, src: &[u8], stream: Stream) -> Result<()> {
+        let (_current, stream) = self.enter(stream)?;
+        self.device_of(dst)?.copy_in(dst, src, stream)
+    }
+
+    fn copy_out(&self, dst: &mut [u8], src: DevicePtr, stream: Stream) -> Result<()> {
+        self.stream_synchronize(stream)?;
+        self.peek(dst, src)
+    }
+
+    fn fill(&self, dst: DevicePtr, byte: u8, bytes: usize, stream: Stream) -> Result<()> {
+        let (_current, stream) = self.enter(stream)?;
+        copies::fill(dst, byte, bytes, stream)
+    }
+
+    fn peek(&self, dst: &mut [u8], src: DevicePtr) -> Result<()> {
+        self.device_of(src)?.peek(dst, src)
+    }
+
+    fn poke(&self, dst: DevicePtr, src: &[u8]) -> Result<()> {
+        self.device_of(dst)?.poke(dst, src)
+    }
+
+    fn physical_granularity(&self, place: Place) -> Result<usize> {
+        self.device(place.device)?;
+        virtual_memory::granularity(place)
+    }
+
+    fn physical_create(&self, place: Place, bytes: usize) -> Result<Physical> {
+        self.device(place.device)?;
+        virtual_memory::create(place, bytes)
+    }
+
+    fn physical_map(&self, memory: Physical, bytes: usize, accessors: &[Place]) -> Result<DevicePtr> {
+        for place in accessors {
+            self.device(place.device)?;
+        }
+        virtual_memory::map(memory, bytes, accessors)
+    }
+
+    fn physical_unmap(&self, ptr: DevicePtr, bytes: usize) -> Result<()> {
+        virtual_memory::unmap(ptr, bytes)
+    }
+
+    fn physical_release(&self, memory: Physical) -> Result<()> {
+        virtual_memory::release(memory)
+    }
+
+    #[cfg(unix)]
+    fn physical_export(&self, memory: Physical) -> Result<std::os::fd::OwnedFd> {
+        virtual_memory::export(memory)
+    }
+
+    #[cfg(unix)]
+    fn physical_import(&self, fd: std::os::fd::BorrowedFd<'_>, place: Place, _bytes: usize) -> Result<Physical> {
+        self.device(place.device)?;
+        virtual_memory::import(fd)
+    }
+
+    fn load_kernels(&self, place: Place) -> Result<()> {
+        let (device, context) = self.place(place)?;
+        let _current = Current::push(context)?;
+        self.kernels.load_in_current(&device.facts)
+    }
+
+    fn ctas_per_sm(&self, kernel: &str, launch: Launch, place: Place) -> Result<u32> {
+        let (_, context) = self.place(place)?;
+        let _current = Current::push(context)?;
+        self.kernels.ctas_per_sm(kernel, launch)
+    }
+
+    fn launch(&self, kernel: &str, launch: Launch, params: &TwParams, stream: Stream) -> Result<()> {
+        let (_current, stream) = self.enter(stream)?;
+        self.kernels.launch(kernel, launch, params, stream)
+    }
+}

@@ -1,0 +1,89 @@
+//! How a group is made.
+
+use std::time::Duration;
+
+use crate::error::{Error, Result};
+use crate::op::{OpSpec, heap_bytes};
+
+/// The sizes and bounds of a group; equal on all its ranks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct GroupConfig {
+    /// Bytes of each rank's symmetric heap, from which all operations of the group are served. Default: 64 MiB.
+    pub heap_bytes: usize,
+    /// The largest message, padded to whole tiles, that an all-reduce sends to every rank at once instead of reducing it
+    /// where it is owned. Takes 4 * world times as much of the heap. Default: 64 KiB.
+    pub one_shot_bytes: usize,
+    /// The most CTAs that one operation keeps resident on a rank; 0: all that fit. Groups that share devices need budgets
+    /// that fit together. Default: 0.
+    pub max_ctas: u32,
+    /// Bound on every wait for another rank (simulated time on the simulated node). Default: 120 s.
+    pub deadline: Duration,
+}
+
+impl Default for GroupConfig {
+    fn default() -> Self {
+        GroupConfig {
+            heap_bytes: 64 << 20,
+            one_shot_bytes: 64 << 10,
+            max_ctas: 0,
+            deadline: Duration::from_secs(120),
+        }
+    }
+}
+
+impl GroupConfig {
+    /// With a heap of this many bytes a rank.
+    pub fn heap_bytes(self, heap_bytes: usize) -> Self {
+        GroupConfig { heap_bytes, ..self }
+    }
+
+    /// With one-shot messages up to this many bytes.
+    pub fn one_shot_bytes(self, one_shot_bytes: usize) -> Self {
+        GroupConfig { one_shot_bytes, ..self }
+    }
+
+    /// With at most this many CTAs an operation.
+    pub fn max_ctas(self, max_ctas: u32) -> Self {
+        GroupConfig { max_ctas, ..self }
+    }
+
+    /// With this bound on waits.
+    pub fn deadline(self, deadline: Duration) -> Self {
+        GroupConfig { deadline, ..self }
+    }
+
+    /// The smallest heap, in bytes a rank, in which each of `specs` runs in one round at every M up to its `max_m`. Pure:
+    /// no machine is asked, so that it can be told before a KV cache takes the rest. With a smaller heap operations take
+    /// several rounds, as long as the smallest one fits. An all-reduce on a rank that keeps fewer CTAs resident than there
+    /// are ranks may take several rounds all the same.
+    ///
+    /// It holds for the default `one_shot_bytes`; see [`GroupConfig::sized_for`].
+    ///
+    /// # Errors
+    /// [`Error::BadArgument`] for a world outside 1..=16, or a spec that no plan can be made for.
+    pub fn heap_bytes_for(specs: &[OpSpec], world: usize) -> Result<usize> {
+        heap_bytes(specs, world, GroupConfig::default().one_shot_bytes)
+    }
+
+    /// With the heap that [`GroupConfig::heap_bytes_for`] tells, for this configuration's `one_shot_bytes`.
+    ///
+    /// # Errors
+    /// As [`GroupConfig::heap_bytes_for`].
+    pub fn sized_for(self, specs: &[OpSpec], world: usize) -> Result<Self> {
+        let heap_bytes = heap_bytes(specs, world, self.one_shot_bytes)?;
+        Ok(self.heap_bytes(heap_bytes))
+    }
+
+    pub(crate) fn check(&self) -> Result<()> {
+        if self.deadline.is_zero() {
+            return Err(Error::bad_argument("deadline", "0 s", "a bound longer than that"));
+        }
+        Ok(())
+    }
+
+    /// The deadline in nanoseconds; beyond 2^63 it is as good as none.
+    pub(crate) fn deadline_ns(&self) -> u64 {
+        u64::try_from(self.deadline.as_nanos()).unwrap_or(u64::MAX).min(1 << 63)
+    }
+}

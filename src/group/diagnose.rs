@@ -1,0 +1,357 @@
+//! Who is to blame: from the control blocks of a failed group to one error.
+//!
+//! Every rank records its first unsatisfied wait. From a wait that ran into the deadline, the chain of who waits for whom
+//! is followed: rank waits for peer; if the peer waits too, in the same operation or an earlier one, it is not the culprit
+//! but the next link. The chain ends at
+//!
+//! - a peer that never launched the operation, or only after the failure was noticed,
+//! - a peer that launched it when the wait is for its hello: a hello depends on nothing else, so it was lost or late,
+//! - a peer without a wait of its own: it was still computing, or it had sent what was waited for, and that was lost,
+//! - a peer that is in the chain already. Waits depend on sends that come earlier in the one order of an operation
+//!   (`docs/protocol.md`), so ranks that wait for each other have lost something: the root is the wait for what is sent first.
+//!
+//! Two looks are taken. `before` is as things stood when the failure was noticed; `after`, once all kernels have given up,
+//! holds every record. Only the first tells who was still computing.
+
+use crate::abi::{self, TwControl, TwWaitRecord};
+use crate::error::{Error, WaitCause, WaitKind, WaitRecord};
+use crate::op::descriptor::{describe, op_name};
+
+pub(super) fn diagnose(before: &[TwControl], after: &[TwControl]) -> Error {
+    let records: Vec<Option<WaitRecord>> = after
+        .iter()
+        .map(|control| decode(&control.record, after.len()))
+        .collect();
+    let of_cause = |cause| {
+        let all = records.iter().flatten().filter(move |record| record.cause == cause);
+        all.min_by_key(|record| (record.epoch, record.rank))
+    };
+    if let Some(record) = of_cause(WaitCause::Disagreed) {
+        return disagreement(record, after);
+    }
+    if let Some(start) = of_cause(WaitCause::Deadline) {
+        return follow(start, &records, before, after);
+    }
+    if after.iter().any(|control| control.abort == abi::TW_ABORT_HOST as u64) {
+        return Error::Aborted {
+            why: "a host raised the abort word".to_string(),
+        };
+    }
+    // An abort without the record of what caused it: whatever is known is told.
+    match of_cause(WaitCause::Abort) {
+        Some(start) => follow(start, &records, before, after),
+        None => Error::Aborted {
+            why: "a rank raised the abort word and left no record".to_string(),
+        },
+    }
+}
+
+/// A complete record in words, `None` for anything else.
+fn decode(record: &TwWaitRecord, world: usize) -> Option<WaitRecord> {
+    if record.state != abi::TW_RECORD_COMPLETE || record.rank as usize >= world || record.peer as usize >= world {
+        return None;
+    }
+    let kind = match record.kind {
+        abi::TW_WAIT_HELLO => WaitKind::Hello,
+        abi::TW_WAIT_PARTIAL => WaitKind::Partial,
+        abi::TW_WAIT_RESULT => WaitKind::Result,
+        abi::TW_WAIT_ROWS => WaitKind::Rows,
+        abi::TW_WAIT_PACKET => WaitKind::Packet,
+        abi::TW_WAIT_CREDIT => WaitKind::Credit,
+        _ => return None,
+    };
+    let cause = match record.cause {
+        abi::TW_CAUSE_DEADLINE => WaitCause::Deadline,
+        abi::TW_CAUSE_ABORT => WaitCause::Abort,
+        abi::TW_CAUSE_DISAGREED => WaitCause::Disagreed,
+        _ => return None,
+    };
+    Some(WaitRecord {
+        op: op_name(record.op),
+        epoch: record.epoch,
+        rank: record.rank as usize,
+        peer: record.peer as usize,
+        kind,
+        cause,
+        tile: record.tile,
+        expected: record.expected,
+        seen: record.seen,
+        waited_ns: record.waited_ns,
+    })
+}
+
+fn disagreement(record: &WaitRecord, controls: &[TwControl]) -> Error {
+    let (ours, theirs) = (&controls[record.rank], &controls[record.peer]);
+    let theirs = if theirs.epoch_started == record.epoch {
+        describe(&theirs.current)
+    } else {
+        // Its hello is here, but its control block speaks of another operation.
+        format!("an operation of hash {:#018x}", record.seen)
+    };
+    Error::Disagreed {
+        epoch: record.epoch,
+        rank: record.rank,
+        peer: record.peer,
+        ours: describe(&ours.current),
+        theirs,
+    }
+}
+
+/// Follows the chain from `start` to its root.
+fn follow(start: &WaitRecord, records: &[Option<WaitRecord>], before: &[TwControl], after: &[TwControl]) -> Error {
+    let mut path = vec![start];
+    let verdict = loop {
+        let wait = path[path.len() - 1];
+        let peer = &after[wait.peer];
+        let name = format!("rank {}", wait.peer);
+        if peer.epoch_started < wait.epoch {
+            break match peer.epoch_started {
+                0 => format!("{name} never launched an operation"),
+                last => format!("{name} never launched it: its last operation is epoch {last}"),
+            };
+        }
+        if before[wait.peer].epoch_started < wait.epoch {
+            break format!("{name} launched it only after that");
+        }
+        if wait.kind == WaitKind::Hello {
+            break format!("{name} launched it, but its hello did not arrive: lost, or sent too late");
+        }
+        match records[wait.peer].as_ref().filter(|record| record.epoch <= wait.epoch) {
+            Some(next) if path.iter().any(|link| link.rank == next.rank) => {
+                let verdict = cycle(&path, next.rank);
+                // The chain ends with the root.
+                let first = path.iter().position(|link| link.rank == next.rank).unwrap_or(0);
+                let root = (first..path.len())
+                    .min_by_key(|i| (order(path[*i].kind), path[*i].tile))
+                    .unwrap_or(first);
+                path[first..].rotate_left(root + 1 - first);
+                break verdict;
+            }
+            Some(next) => path.push(next),
+            None if before[wait.peer].epoch_finished < wait.epoch => {
+                break format!("{name} waited for nobody and had not finished: it was still computing");
+            }
+            None => break format!("{name} had finished it: what it sent did not arrive"),
+        }
+    };
+    let root = Box::new(path[path.len() - 1].clone());
+    let others = records
+        .iter()
+        .flatten()
+        .filter(|record| path.iter().all(|link| link.rank != record.rank));
+    let chain = path.iter().copied().chain(others).cloned().collect();
+    Error::Wait { root, verdict, chain }
+}
+
+/// What is sent first: a hello depends on nothing, rows and partials on the hello and credits before them, a result on
+/// partials; a credit on all of a round.
+fn order(kind: WaitKind) -> u32 {
+    match kind {
+        WaitKind::Hello => 0,
+        WaitKind::Rows | WaitKind::Partial | WaitKind::Packet => 1,
+        WaitKind::Result => 2,
+        WaitKind::Credit => 3,
+    }
+}
+
+/// The ranks from `first` to the end of the chain wait for each other.
+fn cycle(path: &[&WaitRecord], first: usize) -> String {
+    let members = path.iter().skip_while(|link| link.rank != first);
+    let links: Vec<String> = members
+        .map(|link| format!("rank {} for rank {}", link.rank, link.peer))
+        .collect();
+    format!(
+        "these wait for each other, so something that was sent did not arrive: {}",
+        links.join(", ")
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::abi::TwDescriptor;
+
+    /// Ranks that have started and finished `epoch`.
+    fn finished(world: usize, epoch: u64) -> Vec<TwControl> {
+        let descriptor = TwDescriptor {
+            op: abi::TW_GEMM_ALL_REDUCE,
+            m: 64,
+            n: 512,
+            world: world as u32,
+            ..Default::default()
+        };
+        let one = TwControl {
+            epoch: epoch + 1,
+            epoch_started: epoch,
+            epoch_finished: epoch,
+            current: descriptor,
+            abort: abi::TW_ABORT_WAIT as u64,
+            ..TwControl::initial()
+        };
+        vec![one; world]
+    }
+
+    fn waits(controls: &mut [TwControl], rank: usize, peer: usize, kind: u32, cause: u32) {
+        controls[rank].record = TwWaitRecord {
+            state: abi::TW_RECORD_COMPLETE,
+            kind,
+            cause,
+            op: abi::TW_GEMM_ALL_REDUCE,
+            rank: rank as u32,
+            peer: peer as u32,
+            tile: 7,
+            epoch: controls[rank].epoch_started,
+            expected: 3,
+            seen: 1,
+            waited_ns: 5_000_000,
+            ..Default::default()
+        };
+    }
+
+    fn root(error: Error) -> (usize, usize, String, Vec<usize>) {
+        let Error::Wait { root, verdict, chain } = error else {
+            panic!("{error}")
+        };
+        (
+            root.rank,
+            root.peer,
+            verdict,
+            chain.iter().map(|wait| wait.rank).collect(),
+        )
+    }
+
+    #[test]
+    fn a_rank_that_never_launched() {
+        let mut controls = finished(3, 5);
+        controls[1].epoch_started = 4;
+        controls[1].epoch_finished = 4;
+        waits(&mut controls, 0, 1, abi::TW_WAIT_HELLO, abi::TW_CAUSE_DEADLINE);
+        waits(&mut controls, 2, 0, abi::TW_WAIT_RESULT, abi::TW_CAUSE_ABORT);
+        let verdict = "rank 1 never launched it: its last operation is epoch 4";
+        assert_eq!(
+            root(diagnose(&controls, &controls)),
+            (0, 1, verdict.to_string(), vec![0, 2])
+        );
+        controls[1].epoch_started = 0;
+        assert_eq!(
+            root(diagnose(&controls, &controls)).2,
+            "rank 1 never launched an operation"
+        );
+    }
+
+    #[test]
+    fn the_chain_is_followed_to_its_root() {
+        // 0 ran into the deadline waiting for 3, which waits for 2, which waits for 1, which never came.
+        let mut controls = finished(4, 2);
+        controls[1].epoch_started = 1;
+        waits(&mut controls, 0, 3, abi::TW_WAIT_RESULT, abi::TW_CAUSE_DEADLINE);
+        waits(&mut controls, 3, 2, abi::TW_WAIT_PARTIAL, abi::TW_CAUSE_ABORT);
+        waits(&mut controls, 2, 1, abi::TW_WAIT_HELLO, abi::TW_CAUSE_ABORT);
+        let (rank, peer, _, chain) = root(diagnose(&controls, &controls));
+        assert_eq!((rank, peer, chain), (2, 1, vec![0, 3, 2]));
+    }
+
+    #[test]
+    fn a_lost_hello_and_a_cycle_around_it() {
+        // Nothing that rank 1 sends reaches rank 0; rank 1 waits for what rank 0 therefore does not send.
+        let mut controls = finished(2, 1);
+        waits(&mut controls, 0, 1, abi::TW_WAIT_HELLO, abi::TW_CAUSE_ABORT);
+        waits(&mut controls, 1, 0, abi::TW_WAIT_PARTIAL, abi::TW_CAUSE_DEADLINE);
+        let (rank, peer, verdict, chain) = root(diagnose(&controls, &controls));
+        assert_eq!((rank, peer, chain), (0, 1, vec![1, 0]));
+        assert_eq!(
+            verdict,
+            "rank 1 launched it, but its hello did not arrive: lost, or sent too late"
+        );
+    }
+
+    #[test]
+    fn still_computing_or_sent_and_lost() {
+        let mut after = finished(2, 1);
+        waits(&mut after, 0, 1, abi::TW_WAIT_PARTIAL, abi::TW_CAUSE_DEADLINE);
+        let mut before = after.clone();
+        before[1].epoch_finished = 0;
+        assert!(root(diagnose(&before, &after)).2.contains("still computing"));
+        assert!(root(diagnose(&after, &after)).2.contains("what it sent did not arrive"));
+        // A peer that is ahead, and waits there, had finished the operation all the same.
+        after[1].epoch_started = 2;
+        waits(&mut after, 1, 0, abi::TW_WAIT_HELLO, abi::TW_CAUSE_ABORT);
+        let (rank, _, verdict, _) = root(diagnose(&after, &after));
+        assert!(
+            rank == 0 && verdict.contains("what it sent did not arrive"),
+            "{verdict}"
+        );
+    }
+
+    #[test]
+    fn a_cycle_is_named() {
+        let mut controls = finished(4, 1);
+        waits(&mut controls, 0, 1, abi::TW_WAIT_PARTIAL, abi::TW_CAUSE_DEADLINE);
+        waits(&mut controls, 1, 2, abi::TW_WAIT_PARTIAL, abi::TW_CAUSE_ABORT);
+        waits(&mut controls, 2, 1, abi::TW_WAIT_RESULT, abi::TW_CAUSE_ABORT);
+        let (rank, peer, verdict, chain) = root(diagnose(&controls, &controls));
+        let lost = "these wait for each other, so something that was sent did not arrive";
+        assert_eq!(verdict, format!("{lost}: rank 1 for rank 2, rank 2 for rank 1"));
+        // Rank 2's partial comes before anybody's result.
+        assert_eq!((rank, peer, chain), (1, 2, vec![0, 2, 1]));
+    }
+
+    #[test]
+    fn a_disagreement_names_both() {
+        let mut controls = finished(2, 9);
+        controls[1].current.m = 65;
+        waits(&mut controls, 0, 1, abi::TW_WAIT_HELLO, abi::TW_CAUSE_DISAGREED);
+        waits(&mut controls, 1, 0, abi::TW_WAIT_HELLO, abi::TW_CAUSE_DEADLINE);
+        let Error::Disagreed {
+            epoch: 9,
+            rank: 0,
+            peer: 1,
+            ours,
+            theirs,
+        } = diagnose(&controls, &controls)
+        else {
+            panic!()
+        };
+        assert!(
+            ours.contains("M 64, N 512") && theirs.contains("M 65, N 512"),
+            "{ours} / {theirs}"
+        );
+        controls[1].epoch_started = 10;
+        let Error::Disagreed { theirs, .. } = diagnose(&controls, &controls) else {
+            panic!()
+        };
+        assert_eq!(theirs, "an operation of hash 0x0000000000000001");
+    }
+
+    #[test]
+    fn aborts_without_a_wait() {
+        let mut controls = finished(2, 1);
+        let aborted = |controls: &[TwControl]| matches!(diagnose(controls, controls), Error::Aborted { .. });
+        assert!(aborted(&controls));
+        controls[0].abort = abi::TW_ABORT_HOST as u64;
+        waits(&mut controls, 1, 0, abi::TW_WAIT_PARTIAL, abi::TW_CAUSE_ABORT);
+        assert!(aborted(&controls));
+        controls[0].abort = abi::TW_ABORT_WAIT as u64;
+        assert_eq!(root(diagnose(&controls, &controls)).0, 1);
+    }
+
+    #[test]
+    fn records_that_make_no_sense_are_not_believed() {
+        let mut controls = finished(2, 1);
+        waits(&mut controls, 0, 1, abi::TW_WAIT_PARTIAL, abi::TW_CAUSE_DEADLINE);
+        let good = controls[0].record;
+        let bad = [
+            TwWaitRecord {
+                state: abi::TW_RECORD_CLAIMED,
+                ..good
+            },
+            TwWaitRecord { peer: 2, ..good },
+            TwWaitRecord { kind: 99, ..good },
+            TwWaitRecord { cause: 99, ..good },
+        ];
+        for record in bad {
+            controls[0].record = record;
+            assert!(matches!(diagnose(&controls, &controls), Error::Aborted { .. }));
+        }
+    }
+}

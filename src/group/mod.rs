@@ -1,0 +1,220 @@
+//! Groups of ranks: one order of operations, one symmetric heap on each rank, one fate.
+//!
+//! In one process a [`Group`] owns every rank's heap and stream. [`Rank`]s, plans and buffers share it, so no heap goes
+//! while a peer may still map it. When the last of them goes, the group first lets all streams run dry. That is bounded:
+//! kernels' waits are, and where some ranks have launched more than others, so that somebody would wait for a launch that
+//! cannot come any more, the group is aborted first.
+
+mod config;
+mod diagnose;
+#[cfg(test)]
+pub(crate) mod fake;
+mod node;
+mod rank;
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+
+pub use config::GroupConfig;
+pub use node::Node;
+pub use rank::{Rank, Stats};
+
+use crate::abi::{self, CONTROL_BYTES, TwControl, TwGroup};
+use crate::driver::{Driver, Place, Stream};
+use crate::error::{Error, Result};
+use crate::memory::heap::Heap;
+use crate::memory::layout::Layout;
+use crate::op::Facts;
+use crate::op::kernel::Kernel;
+
+/// Where a rank runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RankPlace {
+    /// The device, or the share of one.
+    pub place: Place,
+    /// The stream its operations are enqueued on; `None`: one of its own.
+    pub stream: Option<Stream>,
+}
+
+/// A stream, run dry on drop, and ended where the group made it.
+#[derive(Debug)]
+struct Lane {
+    driver: Arc<dyn Driver>,
+    stream: Stream,
+    owned: bool,
+}
+
+impl Drop for Lane {
+    fn drop(&mut self) {
+        // Nobody is left to hear of a failure.
+        let _ = if self.owned {
+            self.driver.stream_destroy(self.stream)
+        } else {
+            self.driver.stream_synchronize(self.stream)
+        };
+    }
+}
+
+/// One rank's part of a group.
+#[derive(Debug)]
+struct Member {
+    place: Place,
+    // Dropped before the heap that its work touches.
+    lane: Lane,
+    heap: Heap,
+    /// Operations launched so far. Held while one is enqueued: the order of launches is the order of epochs.
+    launched: Mutex<u64>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Group {
+    driver: Arc<dyn Driver>,
+    /// Unlike that of any other group in this process.
+    number: u64,
+    members: Vec<Member>,
+    facts: Facts,
+    abi: TwGroup,
+    /// The first failure; every later launch is refused with it.
+    failure: OnceLock<Error>,
+}
+
+impl Group {
+    fn make(driver: &Arc<dyn Driver>, ranks: &[RankPlace], config: &GroupConfig) -> Result<Vec<Rank>> {
+        static GROUPS: AtomicU64 = AtomicU64::new(0);
+        let world = ranks.len();
+        if !(1..=abi::TW_MAX_RANKS as usize).contains(&world) {
+            return Err(Error::bad_argument("world", world, "1 to 16 ranks"));
+        }
+        config.check()?;
+        let layout = Layout::new(config.heap_bytes, world, config.one_shot_bytes)?;
+        let places: Vec<Place> = ranks.iter().map(|rank| rank.place).collect();
+        // All kernels are there before the first launch: loading one under a kernel that waits may deadlock.
+        for place in &places {
+            driver.load_kernels(*place)?;
+        }
+        let ctas = resident_ctas(&**driver, &places, config.max_ctas)?;
+        let mut members = Vec::with_capacity(world);
+        for RankPlace { place, stream } in ranks {
+            let lane = Lane {
+                driver: driver.clone(),
+                stream: stream.map_or_else(|| driver.stream_create(*place), Ok)?,
+                owned: stream.is_none(),
+            };
+            let heap = Heap::new(driver, *place, config.heap_bytes, &places)?;
+            let launched = Mutex::new(0);
+            // Whole before its stream is used: dropped after an error, the stream runs dry before the heap goes.
+            let member = Member {
+                place: *place,
+                lane,
+                heap,
+                launched,
+            };
+            let stream = member.lane.stream;
+            driver.fill(member.heap.ptr(), 0, layout.zeroed_bytes(), stream)?;
+            driver.copy_in(member.heap.ptr(), &TwControl::initial().to_bytes(), stream)?;
+            members.push(member);
+        }
+        // No rank launches before every control block is ready for the peers' first words.
+        for member in &members {
+            driver.stream_synchronize(member.lane.stream)?;
+        }
+        let mut abi = TwGroup {
+            deadline_ns: config.deadline_ns(),
+            ..layout.group()
+        };
+        for (address, member) in abi.heap.iter_mut().zip(&members) {
+            *address = member.heap.ptr();
+        }
+        let facts = Facts { world, layout, ctas };
+        let number = GROUPS.fetch_add(1, Ordering::Relaxed);
+        let failure = OnceLock::new();
+        let group = Arc::new(Group {
+            driver: driver.clone(),
+            number,
+            members,
+            facts,
+            abi,
+            failure,
+        });
+        Ok((0..world).map(|rank| Rank::new(group.clone(), rank)).collect())
+    }
+
+    /// Reads every rank's control block, as it is now.
+    fn controls(&self) -> Result<Vec<TwControl>> {
+        self.members.iter().map(|member| self.control(member)).collect()
+    }
+
+    fn control(&self, member: &Member) -> Result<TwControl> {
+        let mut bytes = [0; CONTROL_BYTES];
+        self.driver.peek(&mut bytes, member.heap.ptr())?;
+        Ok(TwControl::from_bytes(bytes))
+    }
+
+    /// Raises every rank's abort word: kernels that wait give up, one by one and soon.
+    fn raise_abort(&self) -> Result<()> {
+        let at = std::mem::offset_of!(TwControl, abort) as u64;
+        let word = (abi::TW_ABORT_HOST as u64).to_le_bytes();
+        // Every rank is tried, whatever becomes of the others; the first failure is reported.
+        let mut result = Ok(());
+        for member in &self.members {
+            result = result.and(self.driver.poke(member.heap.ptr() + at, &word));
+        }
+        result
+    }
+
+    /// The group's failure: the first one to be set.
+    fn fail(&self, error: Error) -> Error {
+        self.failure.get_or_init(|| error).clone()
+    }
+
+    fn launched(member: &Member) -> MutexGuard<'_, u64> {
+        // The counter is whole at every moment, whatever happened to a thread that held it.
+        member.launched.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        let counts: Vec<u64> = self.members.iter().map(|member| *Group::launched(member)).collect();
+        if self.failure.get().is_none() && counts.iter().any(|count| *count != counts[0]) {
+            // Some kernel waits, or will, for a launch that cannot come any more.
+            let _ = self.raise_abort();
+        }
+        // Kernels of all ranks write into all heaps, so every stream runs dry before the first heap goes. There is nobody
+        // left to tell of a failure.
+        for member in &self.members {
+            let _ = self.driver.stream_synchronize(member.lane.stream);
+        }
+    }
+}
+
+/// How many CTAs of each kernel are resident on every rank at once, at most `budget` unless that is 0.
+fn resident_ctas(driver: &dyn Driver, places: &[Place], budget: u32) -> Result<HashMap<Kernel, u32>> {
+    let mut ctas = HashMap::new();
+    for (index, place) in places.iter().enumerate() {
+        // Shares of one device are alike.
+        let alike = |other: &Place| (other.device, other.shares) == (place.device, place.shares);
+        if places[..index].iter().any(alike) {
+            continue;
+        }
+        let info = driver.place_info(*place)?;
+        for kernel in Kernel::all() {
+            let launch = kernel.tile.launch(1);
+            let fits = if launch.shared > info.shared_per_cta {
+                0
+            } else {
+                driver
+                    .ctas_per_sm(kernel.name(), launch, *place)?
+                    .saturating_mul(info.sms)
+            };
+            let fits = if budget == 0 { fits } else { fits.min(budget) };
+            ctas.entry(kernel)
+                .and_modify(|least: &mut u32| *least = fits.min(*least))
+                .or_insert(fits);
+        }
+    }
+    Ok(ctas)
+}

@@ -1,0 +1,101 @@
+//! A machine: where groups are made.
+
+use std::sync::Arc;
+
+use super::{Group, GroupConfig, Rank, RankPlace};
+use crate::driver::{Driver, Place, ThreadGuard};
+use crate::error::{Error, Result};
+
+/// The devices of one machine. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Node {
+    driver: Arc<dyn Driver>,
+}
+
+impl Node {
+    /// A node over any driver.
+    pub fn new(driver: Arc<dyn Driver>) -> Node {
+        Node { driver }
+    }
+
+    /// This machine's GPUs, with the kernels that were built into the library.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] without a driver, a GPU, or kernels (feature `build-kernels`); [`Error::KernelsNotBuilt`]
+    /// where they were built for other GPUs only.
+    #[cfg(feature = "cuda")]
+    pub fn this_machine() -> Result<Node> {
+        #[cfg(any(target_os = "linux", target_os = "windows"))]
+        {
+            use crate::driver::cuda::CudaDriver;
+            use crate::kernels::{ARCHS, FATBIN, REASON};
+            Ok(Node::new(Arc::new(CudaDriver::new(FATBIN, ARCHS, REASON)?)))
+        }
+        #[cfg(not(any(target_os = "linux", target_os = "windows")))]
+        {
+            let reason = "CUDA exists on Linux and Windows".to_string();
+            Err(Error::Unavailable {
+                what: "a GPU".to_string(),
+                reason,
+            })
+        }
+    }
+
+    /// The driver.
+    pub fn driver(&self) -> &Arc<dyn Driver> {
+        &self.driver
+    }
+
+    /// Devices present.
+    pub fn device_count(&self) -> usize {
+        self.driver.device_count()
+    }
+
+    /// Marks this thread as one that drives ranks, until the guard is dropped. The simulated node then advances only while
+    /// every such thread waits for it, which makes a run with several threads repeatable. Elsewhere it does nothing.
+    pub fn attach_thread(&self) -> ThreadGuard {
+        self.driver.attach_thread()
+    }
+
+    /// A group of `world` ranks, all in this process, in rank order. Rank r is on device r where there are as many devices;
+    /// else the ranks share the devices evenly, each with SMs of its own.
+    ///
+    /// # Errors
+    /// [`Error::BadArgument`] for a world outside 1..=16, [`Error::HeapTooSmall`] for a heap without room for a tile, and
+    /// the driver's.
+    pub fn group(&self, world: usize, config: &GroupConfig) -> Result<Vec<Rank>> {
+        let devices = self.device_count();
+        if devices == 0 {
+            let reason = "the machine has none".to_string();
+            return Err(Error::Unavailable {
+                what: "a device".to_string(),
+                reason,
+            });
+        }
+        let shares = world.div_ceil(devices).max(1);
+        let place = |rank| Place {
+            device: rank % devices,
+            share: rank / devices,
+            shares,
+        };
+        let ranks: Vec<_> = (0..world)
+            .map(|rank| RankPlace {
+                place: place(rank),
+                stream: None,
+            })
+            .collect();
+        Group::make(&self.driver, &ranks, config)
+    }
+
+    /// A group of ranks at places, and on streams, of the caller's choice; all in this process, in rank order.
+    ///
+    /// # Safety
+    /// Every stream given is a live stream of this driver on the device of its place, and outlives the group: every
+    /// [`Rank`], [`Plan`](crate::Plan) and [`Buffer`](crate::Buffer) of it.
+    ///
+    /// # Errors
+    /// As [`Node::group`].
+    pub unsafe fn group_on(&self, ranks: &[RankPlace], config: &GroupConfig) -> Result<Vec<Rank>> {
+        Group::make(&self.driver, ranks, config)
+    }
+}

@@ -1,0 +1,206 @@
+//! A rank: one participant of a group.
+
+use std::sync::Arc;
+
+use super::diagnose::diagnose;
+use super::{Group, Node};
+use crate::abi::{self, TwGroup};
+use crate::driver::{Driver, Kind, Place, Stream};
+use crate::error::{Error, Result};
+use crate::memory::Buffer;
+use crate::op::{Facts, OpSpec, Plan};
+
+/// One participant of a group. Cheap to clone, may be shared by threads; one thread may drive all ranks.
+///
+/// Operations are numbered in the order of their launches, which is the same on every rank. A failure of one rank is the
+/// group's: it is diagnosed once, every later launch on any rank is refused, and a new group has to be made. The device's
+/// context stays usable.
+#[derive(Debug, Clone)]
+pub struct Rank {
+    pub(super) group: Arc<Group>,
+    rank: usize,
+}
+
+/// What a rank has sent since the group began.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct Stats {
+    /// Payload bytes that left this rank's memory for peers.
+    pub bytes_sent: u64,
+    /// Hellos, tile signals and credits to peers.
+    pub signals_sent: u64,
+    /// Operations finished.
+    pub operations: u64,
+}
+
+impl Rank {
+    pub(super) fn new(group: Arc<Group>, rank: usize) -> Rank {
+        Rank { group, rank }
+    }
+
+    /// Which one, from 0.
+    pub fn rank(&self) -> usize {
+        self.rank
+    }
+
+    /// How many there are.
+    pub fn world(&self) -> usize {
+        self.group.members.len()
+    }
+
+    /// The machine.
+    pub fn node(&self) -> Node {
+        Node::new(self.group.driver.clone())
+    }
+
+    /// Where it runs.
+    pub fn place(&self) -> Place {
+        self.member().place
+    }
+
+    /// The stream that its operations are enqueued on.
+    pub fn stream(&self) -> Stream {
+        self.member().lane.stream
+    }
+
+    /// `bytes` of ordinary memory on its device.
+    ///
+    /// # Errors
+    /// The driver's, where there is not that much.
+    pub fn alloc(&self, bytes: usize) -> Result<Buffer> {
+        Buffer::new(self, bytes)
+    }
+
+    /// Plans an operation for every M up to `spec.max_m`. Local: asks no peer and no device, allocates nothing there.
+    ///
+    /// # Errors
+    /// [`Error::BadArgument`] for sizes beyond the kernels', [`Error::HeapTooSmall`] where the heap has no room for one
+    /// round, [`Error::RouteUnavailable`] for an explicit route that cannot be had.
+    pub fn plan(&self, spec: &OpSpec) -> Result<Plan> {
+        Plan::new(self, spec)
+    }
+
+    /// Blocks until all work in the rank's stream is done, then tells whether it went well.
+    ///
+    /// # Errors
+    /// As [`Rank::health`].
+    pub fn synchronize(&self) -> Result<()> {
+        if let Err(error) = self.driver().stream_synchronize(self.stream()) {
+            return Err(self.group.fail(error));
+        }
+        self.health()
+    }
+
+    /// Whether the rank's finished operations went well. Reads its control block, and waits for nothing while all is well:
+    /// call it after a synchronisation of your own. On a failure it waits until every rank's kernels have given up, and
+    /// names the rank at the root.
+    ///
+    /// # Errors
+    /// [`Error::Wait`] where a wait for another rank was not satisfied, [`Error::Disagreed`] where ranks launched different
+    /// operations, [`Error::Aborted`] after [`Rank::abort`]; the same error again at every later call on any rank.
+    pub fn health(&self) -> Result<()> {
+        if let Some(error) = self.group.failure.get() {
+            return Err(error.clone());
+        }
+        let control = self.group.control(self.member())?;
+        if control.abort == abi::TW_ABORT_NONE as u64 && control.record.state == abi::TW_RECORD_EMPTY {
+            return Ok(());
+        }
+        Err(self.diagnose())
+    }
+
+    /// Finds out what went wrong. No lock is held while waiting: threads of several ranks may be here at once, and the
+    /// simulated node goes on only while all of them wait for it.
+    fn diagnose(&self) -> Error {
+        let group = &self.group;
+        // How things stood when this rank gave up tells who was still computing; afterwards everybody has finished.
+        let before = match group.controls() {
+            Ok(controls) => controls,
+            Err(error) => return group.fail(error),
+        };
+        for member in &group.members {
+            if let Err(error) = group.driver.stream_synchronize(member.lane.stream) {
+                return group.fail(error);
+            }
+        }
+        match group.controls() {
+            Ok(after) => group.fail(diagnose(&before, &after)),
+            Err(error) => group.fail(error),
+        }
+    }
+
+    /// Makes every rank's operations, running and launched, end soon and without a result. Later launches are refused.
+    /// Without effect after another failure.
+    pub fn abort(&self, why: &str) {
+        let error = Error::Aborted { why: why.to_string() };
+        // An abort word that cannot be written leaves the kernels to their deadline; the group is refused all the same.
+        if self.group.failure.set(error).is_ok() {
+            let _ = self.group.raise_abort();
+        }
+    }
+
+    /// What it has sent, as its kernels counted: of finished operations, and part of a running one.
+    ///
+    /// # Errors
+    /// The driver's.
+    pub fn stats(&self) -> Result<Stats> {
+        let control = self.group.control(self.member())?;
+        Ok(Stats {
+            bytes_sent: control.bytes_sent,
+            signals_sent: control.signals_sent,
+            operations: control.epoch_finished,
+        })
+    }
+
+    pub(super) fn member(&self) -> &super::Member {
+        &self.group.members[self.rank]
+    }
+
+    pub(crate) fn driver(&self) -> &dyn Driver {
+        &*self.group.driver
+    }
+
+    pub(crate) fn kind(&self) -> Kind {
+        self.group.driver.kind()
+    }
+
+    /// The group's number and the rank.
+    pub(crate) fn identity(&self) -> (u64, usize) {
+        (self.group.number, self.rank)
+    }
+
+    pub(crate) fn facts(&self) -> &Facts {
+        &self.group.facts
+    }
+
+    /// The device address of this rank's heap, which begins with the control block of `csrc/abi.h`
+    /// ([`TwControl`](crate::abi::TwControl)): for debuggers, and tests that plant faults.
+    pub fn heap_address(&self) -> u64 {
+        self.group.abi.heap[self.rank]
+    }
+
+    /// The heap and this rank, as kernels see them.
+    pub(crate) fn abi_group(&self) -> TwGroup {
+        TwGroup {
+            rank: self.rank as u32,
+            ..self.group.abi
+        }
+    }
+
+    /// Runs `enqueue` as the only one on this rank, with the number of operations launched so far, unless the group has
+    /// failed.
+    pub(crate) fn in_order<T>(&self, enqueue: impl FnOnce(&mut u64) -> Result<T>) -> Result<T> {
+        let mut launched = Group::launched(self.member());
+        if let Some(error) = self.group.failure.get() {
+            return Err(Error::Poisoned(Arc::new(error.clone())));
+        }
+        enqueue(&mut launched)
+    }
+}
+
+const _: () = {
+    const fn shareable<T: Send + Sync + Clone + 'static>() {}
+    shareable::<Rank>();
+    shareable::<Plan>();
+    shareable::<Node>();
+};

@@ -1,0 +1,54 @@
+//! A rank's symmetric heap: physical memory on its device, mapped for every rank's.
+
+use std::sync::Arc;
+
+use crate::driver::{DevicePtr, Driver, Physical, Place};
+use crate::error::{Error, Result};
+
+/// One rank's heap, mapped in this process. Unmapped and given back when dropped: the owner sees to it that no kernel of
+/// any rank still runs.
+#[derive(Debug)]
+pub(crate) struct Heap {
+    driver: Arc<dyn Driver>,
+    memory: Physical,
+    ptr: DevicePtr,
+    bytes: usize,
+}
+
+impl Heap {
+    /// `bytes`, rounded up to the device's granularity, on `place`, accessible from all of `accessors`.
+    pub fn new(driver: &Arc<dyn Driver>, place: Place, bytes: usize, accessors: &[Place]) -> Result<Heap> {
+        let granularity = driver.physical_granularity(place)?.max(1);
+        let bytes = bytes
+            .checked_next_multiple_of(granularity)
+            .ok_or_else(|| Error::bad_argument("heap_bytes", bytes, "a size that a device can have"))?;
+        let memory = driver.physical_create(place, bytes)?;
+        match driver.physical_map(memory, bytes, accessors) {
+            Ok(ptr) => Ok(Heap {
+                driver: driver.clone(),
+                memory,
+                ptr,
+                bytes,
+            }),
+            Err(error) => {
+                // The mapping's error is the one to report.
+                let _ = driver.physical_release(memory);
+                Err(error)
+            }
+        }
+    }
+
+    /// Where it is mapped; the same for every rank in this process.
+    pub fn ptr(&self) -> DevicePtr {
+        self.ptr
+    }
+}
+
+impl Drop for Heap {
+    fn drop(&mut self) {
+        // Nobody is left to hear of a failure here; what cannot be unmapped must not be released.
+        if self.driver.physical_unmap(self.ptr, self.bytes).is_ok() {
+            let _ = self.driver.physical_release(self.memory);
+        }
+    }
+}

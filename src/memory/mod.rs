@@ -1,0 +1,12 @@
+//! Device memory: the symmetric heap that ranks share, and the buffers and views that operations take.
+
+mod buffer;
+mod element;
+pub(crate) mod heap;
+pub(crate) mod layout;
+mod mat;
+
+pub use buffer::Buffer;
+pub use element::Element;
+pub(crate) use mat::RawMat;
+pub use mat::{Mat, MatMut};

@@ -1,0 +1,172 @@
+//! What a launch must be given: checked before anything is enqueued. Messages name the argument, its value, and what
+//! would be right.
+
+use super::operands::{Operands, Out};
+use super::{Op, OpSpec, chunk};
+use crate::error::{Error, Result};
+use crate::memory::RawMat;
+
+/// Who launches.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Launcher {
+    pub rank: usize,
+    pub world: usize,
+    /// The group's number and the rank, as buffers carry them.
+    pub identity: (u64, usize),
+}
+
+struct Check<'a> {
+    spec: &'a OpSpec,
+    by: Launcher,
+    m: usize,
+}
+
+impl Check<'_> {
+    /// One matrix: its shape, type, leading dimension, address and owner.
+    fn mat(&self, name: &str, mat: &RawMat, rows: usize, cols: usize) -> Result<()> {
+        let bad = |value: String, expected: String| Err(Error::bad_argument(name, value, expected));
+        if (mat.rows, mat.cols) != (rows, cols) {
+            return bad(
+                format!("[{}, {}]", mat.rows, mat.cols),
+                format!(
+                    "[{rows}, {cols}] for {} at M = {} on rank {} of {}",
+                    self.spec, self.m, self.by.rank, self.by.world
+                ),
+            );
+        }
+        if mat.dtype != self.spec.dtype {
+            return bad(mat.dtype.to_string(), format!("{}, the plan's type", self.spec.dtype));
+        }
+        if rows > 1 && mat.ld < cols {
+            return bad(
+                format!("a matrix of leading dimension {}", mat.ld),
+                format!("at least its {cols} columns"),
+            );
+        }
+        let Some(span) = mat.span() else {
+            let what = format!("a matrix of leading dimension {}", mat.ld);
+            return bad(what, "one whose bytes can be counted in 64 bits".to_string());
+        };
+        if span == 0 {
+            return Ok(());
+        }
+        let at = || format!("a matrix at {:#x}", mat.ptr);
+        if mat.ptr == 0 || mat.ptr.checked_add(span as u64).is_none() {
+            return bad(at(), format!("device memory of {span} bytes"));
+        }
+        if !mat.ptr.is_multiple_of(mat.dtype.size() as u64) {
+            return bad(
+                at(),
+                format!(
+                    "an address that is a multiple of {}, its element's size",
+                    mat.dtype.size()
+                ),
+            );
+        }
+        match mat.owner {
+            Some(owner) if owner != self.by.identity => bad(
+                format!(
+                    "a buffer of rank {}{}",
+                    owner.1,
+                    if owner.0 == self.by.identity.0 {
+                        ""
+                    } else {
+                        " of another group"
+                    }
+                ),
+                format!("one of rank {}, which launches", self.by.rank),
+            ),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// An operand that is there if, and only if, it should be.
+fn presence(name: &str, given: bool, wanted: bool, why: impl FnOnce() -> String) -> Result<()> {
+    match (given, wanted) {
+        (false, true) => Err(Error::bad_argument(name, "missing", format!("a matrix: {}", why()))),
+        (true, false) => Err(Error::bad_argument(name, "given", format!("none: {}", why()))),
+        _ => Ok(()),
+    }
+}
+
+/// Checks the operands of `spec` on one rank.
+pub(crate) fn check(spec: &OpSpec, by: Launcher, a: &Operands<'_>) -> Result<()> {
+    let check = Check { spec, by, m: a.m };
+    if a.m > spec.max_m {
+        return Err(Error::bad_argument(
+            "m",
+            a.m,
+            format!("at most the plan's max_m, {}", spec.max_m),
+        ));
+    }
+    let (m, n, k) = (a.m, spec.n, spec.k);
+    let own = chunk(m, by.world, by.rank).len();
+    let gemm = spec.op.has_gemm();
+    let x = match spec.op {
+        Op::GemmReduceScatter | Op::GemmAllReduce => (m, k),
+        Op::AllGatherGemm => (own, k),
+        Op::ReduceScatter | Op::AllReduce => (m, n),
+        Op::AllGather => (own, n),
+    };
+    let out = match spec.op {
+        Op::GemmReduceScatter | Op::ReduceScatter => (own, n),
+        _ => (m, n),
+    };
+    presence("weight", a.weight.is_some(), gemm, || {
+        format!("{} has {} GEMM", spec.op, if gemm { "a" } else { "no" })
+    })?;
+    presence("bias", a.bias.is_some(), spec.bias, || {
+        format!("the plan was made with bias = {}", spec.bias)
+    })?;
+    if !(gemm && spec.op.reduces()) {
+        presence("addend", a.addend.is_some(), false, || {
+            format!("only GEMMs whose results are summed take one, {} does not", spec.op)
+        })?;
+    }
+    check.mat("x", &a.x.raw, x.0, x.1)?;
+    let mut inputs = [Some(("x", a.x.raw)), None, None, None];
+    let optional = [
+        ("weight", &a.weight, (n, k)),
+        ("bias", &a.bias, (1, n)),
+        ("addend", &a.addend, (m, n)),
+    ];
+    for (slot, (name, mat, (rows, cols))) in inputs[1..].iter_mut().zip(optional) {
+        if let Some(mat) = mat {
+            check.mat(name, &mat.raw, rows, cols)?;
+            *slot = Some((name, mat.raw));
+        }
+    }
+    check.mat("out", a.out.raw(), out.0, out.1)?;
+    overlap(spec, a, &inputs)
+}
+
+fn overlap(spec: &OpSpec, a: &Operands<'_>, inputs: &[Option<(&'static str, RawMat)>]) -> Result<()> {
+    if let Out::InPlace(out) = &a.out {
+        if spec.op != Op::AllReduce {
+            let expected = format!("a matrix of its own: {} does not work in place", spec.op);
+            return Err(Error::bad_argument("out", "in place", expected));
+        }
+        if !out.raw.same(&a.x.raw) {
+            return Err(Error::bad_argument(
+                "out",
+                "in place, but not x",
+                "the very elements of x",
+            ));
+        }
+        return Ok(());
+    }
+    let out = a.out.raw();
+    match inputs.iter().flatten().find(|(_, input)| out.overlaps(input)) {
+        Some((name, input)) => Err(Error::bad_argument(
+            "out",
+            format!("a matrix at {:#x} that overlaps {name} at {:#x}", out.ptr, input.ptr),
+            if spec.op == Op::AllReduce {
+                "memory of its own, or Out::InPlace"
+            } else {
+                "memory of its own"
+            },
+        )),
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,274 @@
+//! Which kernels carry out an operation at a given M, and in how many rounds.
+//!
+//! A [`Config`] is a pure function of the spec, M and facts that are equal on every rank (the layout of the heap, how many
+//! CTAs are resident on every rank), so that ranks agree without asking. As M grows, each of its parts changes at most
+//! once and never back: one-shot gives way to two-shot, the small tile to the large one. Hence few ranges of M, which a
+//! plan finds by bisection and keeps in a table.
+
+use std::collections::HashMap;
+
+use super::kernel::{Family, Kernel, Tile};
+use super::staging::{MAX_GRID, largest_wave};
+use super::tiling::{Sizes, Tiling};
+use super::{Op, OpSpec};
+use crate::error::{Error, Result};
+use crate::memory::layout::{Layout, smallest};
+use crate::route::Path;
+
+/// What every rank of a group knows alike.
+#[derive(Debug)]
+pub(crate) struct Facts {
+    pub world: usize,
+    pub layout: Layout,
+    /// CTAs of each kernel that are resident at once on every rank, within the group's budget.
+    pub ctas: HashMap<Kernel, u32>,
+}
+
+/// The kernels of one launch, and what bounds their grids.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Config {
+    /// Fused, Unfused or Decline.
+    pub path: Path,
+    /// The GEMM of an unfused operation.
+    pub gemm: Option<Kernel>,
+    /// The kernel that communicates; `None` where the operation is declined.
+    pub main: Option<Kernel>,
+    /// Whether `main` sends everything to everyone.
+    pub one_shot: bool,
+    /// The largest grid of `main`.
+    pub grid_limit: u32,
+}
+
+/// The tile of the GEMM in `spec` at `m`.
+fn gemm_tile(spec: &OpSpec, m: u64) -> Tile {
+    Tile::of_gemm(m, (spec.op != Op::AllGatherGemm).then_some(spec.n as u64), spec.dtype)
+}
+
+/// The columns of the matrix that `op` moves.
+fn columns(spec: &OpSpec, op: Op) -> u64 {
+    (if spec.op == Op::AllGatherGemm && op == Op::AllGather {
+        spec.k
+    } else {
+        spec.n
+    }) as u64
+}
+
+/// The kernel that does `op`, for `spec` itself or for its collective, and the matrix it works on.
+pub(crate) fn kernel(
+    spec: &OpSpec,
+    op: Op,
+    m: u64,
+    flat: bool,
+    world: usize,
+    one_shot_bytes: u64,
+) -> (Kernel, Tiling, bool) {
+    let of = |tile: Tile, one_shot: bool| {
+        let kernel = Kernel {
+            family: Family::of(op, one_shot),
+            dtype: spec.dtype,
+            tile,
+        };
+        (kernel, Tiling::of(op, kernel, m, columns(spec, op), flat), one_shot)
+    };
+    let tile = if op.has_gemm() {
+        gemm_tile(spec, m)
+    } else {
+        Tile::Memory
+    };
+    if matches!(op, Op::GemmAllReduce | Op::AllReduce) {
+        // Packets hold whole tiles, of the small kind.
+        let small = if tile == Tile::Large { Tile::Small } else { tile };
+        let one_shot = of(small, true);
+        let bytes = Sizes::of(spec, world).tile(one_shot.1.tile, spec.dtype).wire;
+        if one_shot.1.tiles().saturating_mul(bytes) <= one_shot_bytes {
+            return one_shot;
+        }
+    }
+    of(tile, false)
+}
+
+impl Facts {
+    fn too_small(&self, spec: &OpSpec, what: &str, enough: impl Fn(&Layout) -> bool) -> Error {
+        let layout = &self.layout;
+        Error::HeapTooSmall {
+            what: format!("{what} of {spec}"),
+            need: smallest(self.world, layout.one_shot_bytes as usize, enough).unwrap_or(usize::MAX),
+            have: layout.heap_bytes as usize,
+        }
+    }
+
+    fn resident(&self, kernel: Kernel, path: Path) -> Result<u32> {
+        match self.ctas.get(&kernel) {
+            Some(&ctas) if ctas > 0 => Ok(ctas.min(MAX_GRID)),
+            _ => Err(Error::RouteUnavailable {
+                path,
+                reason: format!("not one CTA of {} is resident on every rank", kernel.name()),
+            }),
+        }
+    }
+
+    /// The communicating kernel of `op` for `spec`, if the heap has room for its smallest round.
+    fn main(&self, spec: &OpSpec, op: Op, m: u64, flat: bool, path: Path) -> Result<Config> {
+        let (kernel, on, one_shot) = kernel(spec, op, m, flat, self.world, self.layout.one_shot_bytes);
+        let mut grid_limit = self.resident(kernel, path)?;
+        if !one_shot {
+            let sizes = Sizes::of(spec, self.world);
+            let bytes = sizes.tile(on.tile, spec.dtype);
+            let fits = |layout: &Layout| on.staging(op, self.world, 1, bytes, sizes.row).units_in(layout) > 0;
+            if !fits(&self.layout) {
+                return Err(self.too_small(spec, &format!("the smallest round of {}", kernel.name()), fits));
+            }
+            if matches!(op, Op::GemmAllReduce | Op::AllReduce) {
+                grid_limit = largest_wave(grid_limit, self.world as u64, bytes, &self.layout);
+            }
+        }
+        Ok(Config {
+            path,
+            gemm: None,
+            main: Some(kernel),
+            one_shot,
+            grid_limit,
+        })
+    }
+
+    /// One kernel for everything.
+    pub fn fused(&self, spec: &OpSpec, m: u64) -> Result<Config> {
+        if !spec.op.has_gemm() {
+            let reason = format!("{} has no GEMM to fuse with: ask for unfused", spec.op);
+            return Err(Error::RouteUnavailable {
+                path: Path::Fused,
+                reason,
+            });
+        }
+        self.main(spec, spec.op, m, false, Path::Fused)
+    }
+
+    /// The GEMM, then the collective; or the collective alone, of one row of elements where `flat`.
+    pub fn unfused(&self, spec: &OpSpec, m: u64, flat: bool) -> Result<Config> {
+        let mut config = self.main(
+            spec,
+            spec.op.collective(),
+            m,
+            flat && !spec.op.has_gemm(),
+            Path::Unfused,
+        )?;
+        if spec.op.has_gemm() {
+            let gemm = Kernel {
+                family: Family::Gemm,
+                dtype: spec.dtype,
+                tile: gemm_tile(spec, m),
+            };
+            self.resident(gemm, Path::Unfused)?;
+            let need = Sizes::of(spec, self.world).scratch(spec, m);
+            let fits = |layout: &Layout| need <= layout.scratch_bytes;
+            if !fits(&self.layout) {
+                return Err(self.too_small(spec, "the unfused path's scratch", fits));
+            }
+            config.gemm = Some(gemm);
+        }
+        Ok(config)
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::dtype::DType;
+
+    pub(crate) fn facts(world: usize, heap: usize, ctas: u32) -> Facts {
+        Facts {
+            world,
+            layout: Layout::new(heap, world, 65536).unwrap(),
+            ctas: Kernel::all().map(|k| (k, ctas)).collect(),
+        }
+    }
+
+    fn spec(op: Op, n: usize, k: usize) -> OpSpec {
+        OpSpec::new(op, n, k, 1 << 20, DType::Bf16)
+    }
+
+    #[test]
+    fn one_shot_gives_way_to_two_shot_and_the_small_tile_to_the_large() {
+        let facts = facts(4, 1 << 26, 64);
+        let config = |m| facts.fused(&spec(Op::GemmAllReduce, 512, 64), m).unwrap();
+        let name = |m| config(m).main.unwrap().name();
+        // One row of 8 tiles of 8 KiB is 64 KiB.
+        assert_eq!(
+            (name(0), name(1), name(64)),
+            ("gemm_ar1_bf16_64", "gemm_ar1_bf16_64", "gemm_ar1_bf16_64")
+        );
+        assert_eq!((name(65), config(65).one_shot), ("gemm_ar_bf16_64", false));
+        assert_eq!(
+            (name(15 * 128), name(15 * 128 + 1)),
+            ("gemm_ar_bf16_64", "gemm_ar_bf16_128")
+        );
+    }
+
+    #[test]
+    fn kernels_of_the_paths() {
+        let facts = facts(3, 1 << 26, 64);
+        let names = |c: Config| (c.gemm.map(Kernel::name), c.main.map(Kernel::name));
+        let unfused = |op| {
+            names(
+                facts
+                    .unfused(&spec(op, 4096, if op.has_gemm() { 64 } else { 0 }), 300, true)
+                    .unwrap(),
+            )
+        };
+        assert_eq!(
+            unfused(Op::GemmReduceScatter),
+            (Some("gemm_bf16_128"), Some("reduce_scatter_bf16"))
+        );
+        assert_eq!(
+            unfused(Op::GemmAllReduce),
+            (Some("gemm_bf16_128"), Some("all_reduce_bf16"))
+        );
+        assert_eq!(
+            unfused(Op::AllGatherGemm),
+            (Some("gemm_bf16_64"), Some("all_gather_bf16"))
+        );
+        assert_eq!(unfused(Op::AllReduce), (None, Some("all_reduce_bf16")));
+        let error = facts.fused(&spec(Op::AllReduce, 8, 0), 8).unwrap_err().to_string();
+        assert_eq!(
+            error,
+            "route fused is not available: all-reduce has no GEMM to fuse with: ask for unfused"
+        );
+    }
+
+    #[test]
+    fn a_flat_all_reduce_is_one_row() {
+        let facts = facts(2, 1 << 26, 64);
+        let config = |m, flat| facts.unfused(&spec(Op::AllReduce, 4096, 0), m, flat).unwrap().one_shot;
+        // 8 x 4096 elements are 64 KiB, but 16 tiles of 16 x 256, each half full.
+        assert!(config(8, true) && !config(8, false) && !config(9, true));
+    }
+
+    #[test]
+    fn too_small_a_heap_names_what_would_do() {
+        let mut facts = facts(4, 1_500_000, 64);
+        let spec = spec(Op::GemmReduceScatter, 1 << 14, 64);
+        let Error::HeapTooSmall { need, what, .. } = facts.fused(&spec, 100).unwrap_err() else {
+            panic!()
+        };
+        assert_eq!(
+            what,
+            "the smallest round of gemm_rs_bf16_64 of gemm-reduce-scatter (N = 16384, K = 64, bf16)"
+        );
+        facts.layout = Layout::new(need, 4, 65536).unwrap();
+        assert!(facts.fused(&spec, 100).is_ok());
+        facts.layout = Layout::new(need - 4096, 4, 65536).unwrap();
+        assert!(facts.fused(&spec, 100).is_err());
+        let Error::HeapTooSmall { need, .. } = facts.unfused(&spec, 1 << 14, true).unwrap_err() else {
+            panic!()
+        };
+        facts.layout = Layout::new(need, 4, 65536).unwrap();
+        assert!(facts.unfused(&spec, 1 << 14, true).is_ok());
+    }
+
+    #[test]
+    fn waves_shrink_to_a_small_heap() {
+        let facts = facts(8, 3_000_000, 200);
+        let config = facts.fused(&spec(Op::GemmAllReduce, 1 << 12, 8), 4096).unwrap();
+        assert!(config.grid_limit > 0 && config.grid_limit < 200);
+    }
+}

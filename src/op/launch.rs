@@ -1,0 +1,256 @@
+//! The parameters of a launch: arithmetic on M and addresses, nothing else.
+
+use super::config::{Config, Facts, kernel};
+use super::descriptor::hash;
+use super::kernel::{Kernel, Tile};
+use super::operands::Operands;
+use super::staging::{Rounds, padded};
+use super::tiling::{Sizes, Tiling};
+use super::{Op, OpSpec};
+use crate::abi::{self, TwDescriptor, TwGroup, TwParams};
+use crate::driver::Launch;
+use crate::dtype::DType;
+use crate::error::{Error, Result};
+
+/// How many waves a CTA of a two-shot all-reduce pushes before it reduces its first block.
+const WINDOW: u32 = 2;
+/// Of the CTAs of an all-gather + GEMM, one in this many pushes only.
+const PUSHERS: u32 = 8;
+
+/// One kernel, ready to be enqueued.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Step {
+    pub kernel: Kernel,
+    pub launch: Launch,
+    pub params: TwParams,
+}
+
+impl Step {
+    fn new(kernel: Kernel, grid: u32, mut params: TwParams) -> Step {
+        params.desc.grid = grid;
+        params.hash = hash(&params.desc);
+        Step {
+            kernel,
+            launch: kernel.tile.launch(grid),
+            params,
+        }
+    }
+}
+
+/// Device addresses, 0 where there is none, and leading dimensions.
+#[derive(Debug, Clone, Copy, Default)]
+struct Addresses {
+    x: (u64, u64),
+    weight: (u64, u64),
+    bias: u64,
+    addend: (u64, u64),
+    out: (u64, u64),
+}
+
+/// Blocks of a matrix: all, and across. The kernels count them in 32 bits.
+fn blocks(on: Tiling) -> Result<(u32, u32)> {
+    let tiles = u32::try_from(on.tiles()).ok().filter(|tiles| *tiles < 1 << 31);
+    let tiles = tiles.ok_or_else(|| {
+        let value = format!("{} x {}, {} blocks", on.rows, on.cols, on.tiles());
+        Error::bad_argument("the output", value, "fewer than 2^31 blocks")
+    })?;
+    Ok((tiles, on.cols.div_ceil(on.tile.1) as u32))
+}
+
+/// The kernels of one launch, in order.
+#[derive(Debug)]
+pub(crate) struct Steps {
+    /// A kernel of this rank alone.
+    pub before: Option<Step>,
+    /// The kernel that communicates: the operation that the group counts.
+    pub main: Step,
+    /// A kernel of this rank alone.
+    pub after: Option<Step>,
+}
+
+/// What a launch is made from.
+pub(crate) struct Maker<'a> {
+    pub spec: &'a OpSpec,
+    pub facts: &'a Facts,
+    /// The heap and this rank, as kernels see them.
+    pub group: TwGroup,
+}
+
+impl Maker<'_> {
+    /// The steps of `config` on operands that were checked.
+    pub fn steps(&self, config: &Config, a: &Operands<'_>, flat: bool) -> Result<Steps> {
+        let of = |mat: &crate::memory::RawMat| (mat.ptr, mat.ld as u64);
+        let optional = |mat: &Option<crate::memory::Mat<'_>>| mat.as_ref().map_or((0, 0), |mat| of(&mat.raw));
+        let given = Addresses {
+            x: of(&a.x.raw),
+            weight: optional(&a.weight),
+            bias: optional(&a.bias).0,
+            addend: optional(&a.addend),
+            out: of(a.out.raw()),
+        };
+        let m = a.m as u64;
+        let Some(gemm) = config.gemm else {
+            let op = if config.path == crate::route::Path::Fused {
+                self.spec.op
+            } else {
+                self.spec.op.collective()
+            };
+            return Ok(Steps {
+                before: None,
+                main: self.main(config, op, m, flat, given)?,
+                after: None,
+            });
+        };
+        // The scratch of this rank: what lies between the two kernels.
+        let heap = self.group.heap[self.group.rank as usize];
+        let scratch = heap + self.facts.layout.scratch;
+        if self.spec.op == Op::AllGatherGemm {
+            let between = (scratch, padded(self.spec.k as u64, self.spec.dtype.size() as u64));
+            let gather = Addresses {
+                x: given.x,
+                out: between,
+                ..Addresses::default()
+            };
+            let main = self.main(config, Op::AllGather, m, false, gather)?;
+            let after = self.gemm(gemm, m, self.spec.dtype, Addresses { x: between, ..given })?;
+            return Ok(Steps {
+                before: None,
+                main,
+                after: Some(after),
+            });
+        }
+        let wire = self.spec.wire_dtype(self.facts.world);
+        let between = (scratch, padded(self.spec.n as u64, wire.size() as u64));
+        let before = self.gemm(
+            gemm,
+            m,
+            wire,
+            Addresses {
+                bias: 0,
+                out: between,
+                ..given
+            },
+        )?;
+        let collective = Addresses {
+            x: between,
+            bias: given.bias,
+            out: given.out,
+            ..Addresses::default()
+        };
+        let main = self.main(config, self.spec.op.collective(), m, false, collective)?;
+        Ok(Steps {
+            before: Some(before),
+            main,
+            after: None,
+        })
+    }
+
+    fn params(&self, desc: TwDescriptor, a: Addresses) -> TwParams {
+        TwParams {
+            group: self.group,
+            desc,
+            x: a.x.0,
+            x_ld: a.x.1,
+            weight: a.weight.0,
+            weight_ld: a.weight.1,
+            bias: a.bias,
+            addend: a.addend.0,
+            addend_ld: a.addend.1,
+            out: a.out.0,
+            out_ld: a.out.1,
+            panels: 1,
+            ..TwParams::default()
+        }
+    }
+
+    /// This rank's own GEMM into a matrix of type `output`.
+    fn gemm(&self, gemm: Kernel, m: u64, output: DType, a: Addresses) -> Result<Step> {
+        let (n, k) = (self.spec.n as u64, self.spec.k as u64);
+        let tiling = Tiling {
+            rows: m,
+            cols: n,
+            tile: gemm.tile.shape(),
+        };
+        let resident = self.facts.ctas.get(&gemm).copied().unwrap_or(1) as u64;
+        let desc = TwDescriptor {
+            op: abi::TW_GEMM,
+            dtype: self.spec.dtype.code(),
+            wire: output.code(),
+            tile: gemm.tile.code(),
+            has_bias: (a.bias != 0) as u32,
+            world: self.facts.world as u32,
+            m,
+            n,
+            k,
+            ..TwDescriptor::default()
+        };
+        let mut params = self.params(desc, a);
+        (params.m, params.n, params.k) = (m as u32, n as u32, k as u32);
+        (params.tiles, params.tiles_n) = blocks(tiling)?;
+        Ok(Step::new(gemm, tiling.tiles().clamp(1, resident) as u32, params))
+    }
+
+    /// The kernel that communicates.
+    fn main(&self, config: &Config, op: Op, m: u64, flat: bool, a: Addresses) -> Result<Step> {
+        let (spec, world) = (self.spec, self.facts.world);
+        let (kernel, on, one_shot) = kernel(spec, op, m, flat, world, self.facts.layout.one_shot_bytes);
+        let sizes = Sizes::of(spec, world);
+        let grid = on.work(op, world).min(config.grid_limit as u64) as u32;
+        let staging = on.staging(op, world, grid, sizes.tile(on.tile, spec.dtype), sizes.row);
+        let rounds = if one_shot {
+            let (panel, panels, units) = (1, 1, 0);
+            Some(Rounds { panel, panels, units })
+        } else {
+            staging.rounds(&self.facts.layout)
+        };
+        // The plan made sure of one unit of every kernel that it chose.
+        let rounds = rounds.ok_or_else(|| Error::HeapTooSmall {
+            what: format!("{} at M = {m}", kernel.name()),
+            need: self.facts.layout.heap_bytes as usize + 1,
+            have: self.facts.layout.heap_bytes as usize,
+        })?;
+        // A flat all-reduce is one of so many elements; what may differ between ranks is 0.
+        let is_flat = op == Op::AllReduce && kernel.tile == Tile::Memory && on.rows == 1;
+        let (desc_m, desc_n) = match op {
+            _ if is_flat => (on.cols, 0),
+            Op::AllGatherGemm => (m, 0),
+            _ => (m, on.cols),
+        };
+        let desc = TwDescriptor {
+            op: op.code(),
+            algorithm: if one_shot { abi::TW_ONE_SHOT } else { abi::TW_TWO_SHOT },
+            dtype: spec.dtype.code(),
+            wire: sizes.wire.code(),
+            tile: kernel.tile.code(),
+            has_bias: (a.bias != 0) as u32,
+            world: world as u32,
+            m: desc_m,
+            n: desc_n,
+            k: if op == Op::AllGatherGemm { spec.k as u64 } else { 0 },
+            panel: rounds.panel as u64,
+            grid,
+        };
+        let mut params = self.params(desc, a);
+        (params.m, params.n) = (on.rows as u32, on.cols as u32);
+        params.k = match op {
+            _ if op.has_gemm() => spec.k as u32,
+            Op::AllGather => on.cols as u32,
+            _ => 0,
+        };
+        params.chunk = on.rows.div_ceil(world as u64) as u32;
+        (params.panel, params.panels) = (rounds.panel, rounds.panels);
+        // Of all-gather + GEMM, N and with it the blocks across differ between ranks.
+        (params.tiles, params.tiles_n) = blocks(on)?;
+        (params.slots, params.wave_slots) = (rounds.units * staging.slots as u32, staging.slots as u32);
+        if matches!(op, Op::GemmAllReduce | Op::AllReduce) {
+            (params.waves, params.result_slots) = (staging.units as u32, rounds.units * grid);
+        }
+        params.window = WINDOW;
+        params.comm_ctas = if op == Op::AllGatherGemm && grid >= 2 {
+            (grid / PUSHERS).max(1)
+        } else {
+            0
+        };
+        Ok(Step::new(kernel, grid, params))
+    }
+}

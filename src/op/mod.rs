@@ -1,0 +1,23 @@
+//! Operations: what they are, which kernels carry them out, and their launch.
+
+mod budget;
+mod check;
+pub(crate) mod config;
+pub(crate) mod descriptor;
+pub(crate) mod kernel;
+mod launch;
+mod operands;
+mod plan;
+mod spec;
+mod split;
+mod staging;
+#[cfg(test)]
+mod tests;
+mod tiling;
+
+pub(crate) use budget::heap_bytes;
+pub(crate) use config::Facts;
+pub use operands::{Operands, Out};
+pub use plan::Plan;
+pub use spec::{Op, OpSpec};
+pub use split::chunk;

@@ -1,0 +1,147 @@
+//! A plan: everything about an operation that can be known before its data, kept by ranges of M.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use super::budget::{heap_bytes, last_of_each};
+use super::check::{Launcher, check};
+use super::config::Config;
+use super::launch::{Maker, Steps};
+use super::operands::Operands;
+use super::{Op, OpSpec};
+use crate::error::{Error, Result};
+use crate::group::Rank;
+use crate::route::{self, Path, Route};
+
+/// An operation planned on a rank, for every M up to the spec's `max_m`. Cheap to clone, may be shared by threads.
+///
+/// Plans are local: making one asks no peer and no device, and every rank that plans the same spec in a group gets the
+/// same plan.
+#[derive(Debug, Clone)]
+pub struct Plan(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    rank: Rank,
+    spec: OpSpec,
+    /// By ascending M.
+    table: Vec<Entry>,
+    heap_bytes: usize,
+}
+
+#[derive(Debug)]
+struct Entry {
+    m: Range<usize>,
+    config: Config,
+    route: Route,
+}
+
+impl Plan {
+    pub(crate) fn new(rank: &Rank, spec: &OpSpec) -> Result<Plan> {
+        spec.check()?;
+        let facts = rank.facts();
+        // An operation that fails at some M fails here, named; so errors end the search for ranges.
+        let choose = |m: u64| route::choose(facts, spec, m);
+        let mut table = Vec::new();
+        let mut begin = 0;
+        for last in last_of_each(spec.max_m as u64, |m| choose(m).ok()) {
+            let config = choose(last)?;
+            let end = last as usize + 1;
+            table.push(Entry {
+                m: begin..end,
+                config,
+                route: route::explain(&config, spec, facts.world, rank.kind()),
+            });
+            begin = end;
+        }
+        let one_shot_bytes = facts.layout.one_shot_bytes as usize;
+        let heap_bytes = heap_bytes(std::slice::from_ref(spec), facts.world, one_shot_bytes)?;
+        Ok(Plan(Arc::new(Inner {
+            rank: rank.clone(),
+            spec: spec.clone(),
+            table,
+            heap_bytes,
+        })))
+    }
+
+    /// What was planned.
+    pub fn spec(&self) -> &OpSpec {
+        &self.0.spec
+    }
+
+    /// The rank that launches it.
+    pub fn rank(&self) -> &Rank {
+        &self.0.rank
+    }
+
+    /// The size of a heap in which every M of this plan runs in one round. In a smaller one it takes several.
+    pub fn heap_bytes(&self) -> usize {
+        self.0.heap_bytes
+    }
+
+    fn entry(&self, m: usize) -> &Entry {
+        let table = &self.0.table;
+        // The last range ends behind max_m; there is at least one, since M = 0 is in it.
+        &table[table.partition_point(|entry| entry.m.end <= m).min(table.len() - 1)]
+    }
+
+    /// The path at this M, equal on every rank. Beyond `max_m`, where nothing is launched, that of `max_m`. Of an
+    /// all-reduce whose operands have gaps between their rows, the kernel may be the other of its two.
+    pub fn route(&self, m: usize) -> Route {
+        self.entry(m).route.clone()
+    }
+
+    /// The ranges of M with one kernel configuration each; together `0..max_m + 1`.
+    pub fn m_ranges(&self) -> Vec<Range<usize>> {
+        self.0.table.iter().map(|entry| entry.m.clone()).collect()
+    }
+
+    /// Enqueues the operation on the rank's stream: no allocation on the device, no synchronisation, no word to a peer
+    /// from the host. Every rank of the group launches the same operations in the same order.
+    ///
+    /// # Errors
+    /// [`Error::BadArgument`] before anything is enqueued; [`Error::Poisoned`] after a failure in the group;
+    /// [`Error::RouteUnavailable`] of a plan that declines. Whether the operation went well tells
+    /// [`Rank::synchronize`].
+    pub fn launch(&self, operands: &Operands<'_>) -> Result<()> {
+        let Inner { rank, spec, .. } = &*self.0;
+        let facts = rank.facts();
+        let by = Launcher {
+            rank: rank.rank(),
+            world: rank.world(),
+            identity: rank.identity(),
+        };
+        check(spec, by, operands)?;
+        let Entry { config, route, .. } = self.entry(operands.m);
+        if config.main.is_none() {
+            return Err(Error::RouteUnavailable {
+                path: Path::Decline,
+                reason: route.reason.clone(),
+            });
+        }
+        let flat = operands.x.raw.is_contiguous() && operands.out.raw().is_contiguous();
+        let strided = (spec.op == Op::AllReduce && !flat).then(|| facts.unfused(spec, operands.m as u64, false));
+        let config = strided.transpose()?.unwrap_or(*config);
+        let steps = Maker {
+            spec,
+            facts,
+            group: rank.abi_group(),
+        }
+        .steps(&config, operands, flat)?;
+        self.enqueue(&steps)
+    }
+
+    fn enqueue(&self, steps: &Steps) -> Result<()> {
+        let rank = &self.0.rank;
+        let launch = |step: &super::launch::Step| {
+            rank.driver()
+                .launch(step.kernel.name(), step.launch, &step.params, rank.stream())
+        };
+        rank.in_order(|launched| {
+            steps.before.as_ref().map_or(Ok(()), launch)?;
+            launch(&steps.main)?;
+            *launched += 1;
+            steps.after.as_ref().map_or(Ok(()), launch)
+        })
+    }
+}

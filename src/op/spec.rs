@@ -1,0 +1,248 @@
+//! What an operation is, without its data.
+
+use crate::abi;
+use crate::dtype::{DType, Wire};
+use crate::error::{Error, Result};
+use crate::route::Want;
+
+/// The operations. Shapes: `docs/api.md`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Op {
+    /// `sum over ranks of x w^T`, rows split over the ranks.
+    GemmReduceScatter,
+    /// `sum over ranks of x w^T`, all of it on every rank.
+    GemmAllReduce,
+    /// The ranks' `x`, stacked, times this rank's `w^T`.
+    AllGatherGemm,
+    /// `sum over ranks of x`, rows split over the ranks.
+    ReduceScatter,
+    /// `sum over ranks of x`, all of it on every rank.
+    AllReduce,
+    /// The ranks' `x`, stacked.
+    AllGather,
+}
+
+impl Op {
+    /// All of them.
+    pub const ALL: [Op; 6] = [
+        Op::GemmReduceScatter,
+        Op::GemmAllReduce,
+        Op::AllGatherGemm,
+        Op::ReduceScatter,
+        Op::AllReduce,
+        Op::AllGather,
+    ];
+
+    /// The name in the program: `gemm-all-reduce`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Op::GemmReduceScatter => "gemm-reduce-scatter",
+            Op::GemmAllReduce => "gemm-all-reduce",
+            Op::AllGatherGemm => "all-gather-gemm",
+            Op::ReduceScatter => "reduce-scatter",
+            Op::AllReduce => "all-reduce",
+            Op::AllGather => "all-gather",
+        }
+    }
+
+    /// The inverse of [`Op::name`].
+    pub fn from_name(name: &str) -> Option<Op> {
+        Op::ALL.into_iter().find(|op| op.name() == name)
+    }
+
+    /// Whether it multiplies: it takes a weight, and a fused kernel exists.
+    pub const fn has_gemm(self) -> bool {
+        matches!(self, Op::GemmReduceScatter | Op::GemmAllReduce | Op::AllGatherGemm)
+    }
+
+    /// Whether values of several ranks are added up.
+    pub const fn reduces(self) -> bool {
+        !matches!(self, Op::AllGatherGemm | Op::AllGather)
+    }
+
+    pub(crate) const fn code(self) -> u32 {
+        match self {
+            Op::GemmReduceScatter => abi::TW_GEMM_REDUCE_SCATTER,
+            Op::GemmAllReduce => abi::TW_GEMM_ALL_REDUCE,
+            Op::AllGatherGemm => abi::TW_ALL_GATHER_GEMM,
+            Op::ReduceScatter => abi::TW_REDUCE_SCATTER,
+            Op::AllReduce => abi::TW_ALL_REDUCE,
+            Op::AllGather => abi::TW_ALL_GATHER,
+        }
+    }
+
+    pub(crate) fn from_code(code: u32) -> Option<Op> {
+        Op::ALL.into_iter().find(|op| op.code() == code)
+    }
+
+    /// The collective that follows (or goes before) the GEMM on the unfused path; itself for a plain collective.
+    pub(crate) const fn collective(self) -> Op {
+        match self {
+            Op::GemmReduceScatter | Op::ReduceScatter => Op::ReduceScatter,
+            Op::GemmAllReduce | Op::AllReduce => Op::AllReduce,
+            Op::AllGatherGemm | Op::AllGather => Op::AllGather,
+        }
+    }
+}
+
+impl std::fmt::Display for Op {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// What a plan is made for: everything but the data and M.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub struct OpSpec {
+    /// The operation.
+    pub op: Op,
+    /// Columns of the output of this rank's GEMM, the same on every rank but for [`Op::AllGatherGemm`], where it is this
+    /// rank's share. Plain collectives: columns.
+    pub n: usize,
+    /// Depth of this rank's GEMM: its share of K for the operations that reduce (may differ between ranks, may be 0), all
+    /// of it for [`Op::AllGatherGemm`]. Plain collectives: 0.
+    pub k: usize,
+    /// The largest M that will be launched. M counts global rows: those of all ranks together where they are split.
+    pub max_m: usize,
+    /// Type of x, weight, bias, addend and the output.
+    pub dtype: DType,
+    /// Type in which partials travel. The sums of one rank alone, of plain collectives and gathers do not depend on it.
+    pub wire: Wire,
+    /// Whether a bias `[n]` is added, once, after the sum. GEMMs only.
+    pub bias: bool,
+    /// The path asked for.
+    pub route: Want,
+}
+
+impl OpSpec {
+    /// Without bias, partials in the output's type, the crate choosing the route.
+    pub fn new(op: Op, n: usize, k: usize, max_m: usize, dtype: DType) -> OpSpec {
+        OpSpec {
+            op,
+            n,
+            k,
+            max_m,
+            dtype,
+            wire: Wire::default(),
+            bias: false,
+            route: Want::Auto,
+        }
+    }
+
+    /// With partials in this type.
+    pub fn wire(self, wire: Wire) -> OpSpec {
+        OpSpec { wire, ..self }
+    }
+
+    /// With a bias.
+    pub fn bias(self, bias: bool) -> OpSpec {
+        OpSpec { bias, ..self }
+    }
+
+    /// On this route.
+    pub fn route(self, route: Want) -> OpSpec {
+        OpSpec { route, ..self }
+    }
+
+    /// The type partials have on the wire and on the way from a GEMM to its collective.
+    pub(crate) fn wire_dtype(&self, world: usize) -> DType {
+        match self.op {
+            // One rank's sum is its own partial: nothing travels, so nothing is rounded before the output.
+            Op::GemmReduceScatter | Op::GemmAllReduce if world == 1 => DType::F32,
+            Op::GemmReduceScatter | Op::GemmAllReduce => self.wire.dtype(self.dtype),
+            _ => self.dtype,
+        }
+    }
+
+    /// Checks what does not depend on a group.
+    pub(crate) fn check(&self) -> Result<()> {
+        for (name, value) in [("n", self.n), ("k", self.k), ("max_m", self.max_m)] {
+            if value >= 1 << 31 {
+                return Err(Error::bad_argument(name, value, "less than 2^31"));
+            }
+        }
+        // Kernels count tiles, and padded ones too, in 32 bits.
+        let elements = self.max_m as u128 * self.n as u128;
+        if elements >= 1 << 42 {
+            return Err(Error::bad_argument("max_m * n", elements, "less than 2^42"));
+        }
+        if !self.op.has_gemm() && self.k != 0 {
+            return Err(Error::bad_argument("k", self.k, format!("0: {} has no GEMM", self.op)));
+        }
+        if !self.op.has_gemm() && self.bias {
+            return Err(Error::bad_argument(
+                "bias",
+                true,
+                format!("false: {} takes no bias", self.op),
+            ));
+        }
+        Ok(())
+    }
+}
+
+impl std::fmt::Display for OpSpec {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} (N = {}", self.op, self.n)?;
+        if self.op.has_gemm() {
+            write!(f, ", K = {}", self.k)?;
+        }
+        write!(f, ", {})", self.dtype)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_and_codes_round_trip() {
+        for op in Op::ALL {
+            assert_eq!(Op::from_name(op.name()), Some(op));
+            assert_eq!(Op::from_code(op.code()), Some(op));
+        }
+        assert_eq!((Op::from_name("gemm"), Op::from_code(abi::TW_GEMM)), (None, None));
+    }
+
+    #[test]
+    fn unusable_specs_name_the_argument() {
+        let of = |op, n, k, m| OpSpec::new(op, n, k, m, DType::Bf16);
+        let cases = [
+            (
+                of(Op::AllReduce, 1 << 31, 0, 1),
+                "n is 2147483648: expected less than 2^31",
+            ),
+            (
+                of(Op::GemmAllReduce, 1, 1 << 40, 1),
+                "k is 1099511627776: expected less than 2^31",
+            ),
+            (
+                of(Op::GemmAllReduce, 1, 1, usize::MAX),
+                "max_m is 18446744073709551615: expected less than 2^31",
+            ),
+            (
+                of(Op::GemmAllReduce, 1 << 30, 1, 1 << 12),
+                "max_m * n is 4398046511104: expected less than 2^42",
+            ),
+            (of(Op::AllGather, 8, 8, 8), "k is 8: expected 0: all-gather has no GEMM"),
+            (
+                of(Op::AllReduce, 8, 0, 8).bias(true),
+                "bias is true: expected false: all-reduce takes no bias",
+            ),
+        ];
+        for (spec, message) in cases {
+            assert_eq!(spec.check().unwrap_err().to_string(), message);
+        }
+        assert!(of(Op::GemmAllReduce, 0, 0, 0).bias(true).check().is_ok());
+    }
+
+    #[test]
+    fn the_wire_of_one_rank_is_exact() {
+        let spec = OpSpec::new(Op::GemmAllReduce, 8, 8, 8, DType::F16);
+        assert_eq!((spec.wire_dtype(1), spec.wire_dtype(2)), (DType::F32, DType::F16));
+        assert_eq!(spec.wire(Wire::F32).wire_dtype(2), DType::F32);
+        let plain = OpSpec::new(Op::AllReduce, 8, 0, 8, DType::F16).wire(Wire::F32);
+        assert_eq!((plain.wire_dtype(1), plain.wire_dtype(2)), (DType::F16, DType::F16));
+    }
+}

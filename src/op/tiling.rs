@@ -1,0 +1,129 @@
+//! What a kernel works on: a matrix cut into tiles, and what its elements weigh.
+
+use super::kernel::{GATHER_ROWS, Kernel, Tile};
+use super::staging::{Staging, TileBytes, padded};
+use super::{Op, OpSpec};
+use crate::dtype::DType;
+
+/// Elements of one tile where an all-reduce takes its operands as one row.
+const FLAT_TILE: (u64, u64) = (1, (crate::abi::TW_TILE_MEMORY_M * crate::abi::TW_TILE_MEMORY_N) as u64);
+
+/// What a communicating kernel works on: a matrix cut into tiles.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Tiling {
+    pub rows: u64,
+    pub cols: u64,
+    pub tile: (u64, u64),
+}
+
+impl Tiling {
+    /// Of `kernel` on an [m, n] matrix. A plain all-reduce that may ignore the rows takes everything as one.
+    pub fn of(op: Op, kernel: Kernel, m: u64, n: u64, flat: bool) -> Tiling {
+        let tile = kernel.tile.shape();
+        match (op, kernel.tile) {
+            (Op::AllReduce, Tile::Memory) if m == 1 || (flat && m * n < 1 << 31) => Tiling {
+                rows: 1,
+                cols: m * n,
+                tile: FLAT_TILE,
+            },
+            (Op::AllGather, _) => Tiling {
+                rows: m,
+                cols: n,
+                tile: (GATHER_ROWS, tile.1),
+            },
+            _ => Tiling { rows: m, cols: n, tile },
+        }
+    }
+
+    pub fn tiles(&self) -> u64 {
+        self.rows.div_ceil(self.tile.0) * self.cols.div_ceil(self.tile.1)
+    }
+
+    fn chunk(&self, world: usize) -> u64 {
+        self.rows.div_ceil(world as u64)
+    }
+
+    /// CTAs that have something to do, at least 1. Equal on every rank: where columns differ (AG+GEMM) they do not count.
+    pub fn work(&self, op: Op, world: usize) -> u64 {
+        let blocks = world as u64 * self.chunk(world).div_ceil(self.tile.0);
+        match op {
+            Op::GemmAllReduce | Op::AllReduce => self.tiles(),
+            Op::GemmReduceScatter | Op::ReduceScatter => blocks.saturating_mul(self.cols.div_ceil(self.tile.1)),
+            Op::AllGatherGemm => u64::MAX,
+            Op::AllGather => blocks,
+        }
+        .max(1)
+    }
+
+    /// What `op` stages with this many CTAs. `row` is the bytes of a gathered row.
+    pub fn staging(&self, op: Op, world: usize, grid: u32, bytes: TileBytes, row: u64) -> Staging {
+        let world_u64 = world as u64;
+        match op {
+            Op::GemmAllReduce | Op::AllReduce => Staging::waves(self.tiles(), grid as u64, world_u64, bytes),
+            Op::GemmReduceScatter | Op::ReduceScatter => {
+                Staging::scatter(self.chunk(world), self.cols, world_u64, self.tile, bytes)
+            }
+            Op::AllGatherGemm | Op::AllGather => Staging::gather(self.chunk(world), world_u64, self.tile.0, row),
+        }
+    }
+}
+
+/// The sizes an operation deals in, once the world is known.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Sizes {
+    pub wire: DType,
+    /// Bytes of a row of the gathered x.
+    pub row: u64,
+}
+
+impl Sizes {
+    pub fn of(spec: &OpSpec, world: usize) -> Sizes {
+        let element = spec.dtype.size() as u64;
+        let gathered = if spec.op == Op::AllGather { spec.n } else { spec.k };
+        Sizes {
+            wire: spec.wire_dtype(world),
+            row: padded(gathered as u64, element) * element,
+        }
+    }
+
+    pub fn tile(&self, tile: (u64, u64), output: DType) -> TileBytes {
+        let elements = tile.0 * tile.1;
+        TileBytes {
+            wire: elements * self.wire.size() as u64,
+            output: elements * output.size() as u64,
+        }
+    }
+
+    /// Bytes of scratch that the unfused path keeps between its kernels.
+    pub fn scratch(&self, spec: &OpSpec, m: u64) -> u64 {
+        match spec.op {
+            Op::AllGatherGemm => m.saturating_mul(self.row),
+            _ if !spec.op.has_gemm() => 0,
+            _ => {
+                let element = self.wire.size() as u64;
+                m.saturating_mul(
+                    padded(spec.n as u64, element)
+                        .max(spec.n as u64)
+                        .saturating_mul(element),
+                )
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::kernel::Family;
+    use super::*;
+
+    #[test]
+    fn flat_where_the_elements_can_be_counted() {
+        let kernel = Kernel {
+            family: Family::AllReduce,
+            dtype: DType::Bf16,
+            tile: Tile::Memory,
+        };
+        assert_eq!(Tiling::of(Op::AllReduce, kernel, 1 << 20, 1 << 20, true).rows, 1 << 20);
+        assert_eq!(Tiling::of(Op::AllReduce, kernel, 3, 5, true).cols, 15);
+    }
+}

@@ -1,0 +1,96 @@
+//! The error bound of one element, built up as the contract computes it. Derivation: `docs/numerics.md`.
+//!
+//!     partial r   p_r = sum of K_r products (+ addend), in f32      e_r = terms * STEP * sum of magnitudes
+//!     wire        w_r = p_r rounded to the wire type                e_r + u_wire (|p_r| + e_r)
+//!     sum         w_0 + w_1 + .. (+ bias), in f32, rank order       sum of the above + additions * U32 * magnitudes
+//!     output      rounded once                                      e + u_out (|y| + e)
+
+use super::values::{overflow, underflow};
+use crate::dtype::DType;
+
+/// Unit roundoff of f32.
+const U32: f64 = 1.0 / 16777216.0;
+/// Relative error that one product may bring into an f32 accumulation. An fma chain needs `U32`; a tensor core aligns
+/// a group of products and truncates, which twice that covers.
+const STEP: f64 = 2.0 * U32;
+/// Higher-order terms: (1 + U32)^n - 1 against n U32, and the f64 reference's own rounding.
+const SLACK: f64 = 1.01;
+
+/// What a result's bound depends on.
+#[derive(Clone, Copy)]
+pub(super) struct Rules {
+    pub dtype: DType,
+    /// The type partials are rounded to; `None` where none is: operands that travel as they are.
+    pub wire: Option<DType>,
+}
+
+impl Rules {
+    pub(super) fn element(self) -> Element {
+        Element {
+            rules: self,
+            sum: 0.0,
+            error: 0.0,
+            magnitude: 0.0,
+            partials: 0,
+            free: false,
+        }
+    }
+}
+
+/// One element on its way from partials to result.
+pub(super) struct Element {
+    rules: Rules,
+    sum: f64,
+    error: f64,
+    /// Of everything that the sum over ranks adds, errors included.
+    magnitude: f64,
+    partials: usize,
+    /// A finite partial or sum may have left its type's range: what follows may be any infinity or NaN.
+    free: bool,
+}
+
+impl Element {
+    /// Adds one rank's partial: the sum of `terms` products, of that sum of magnitudes.
+    pub(super) fn add_partial(&mut self, sum: f64, magnitude: f64, terms: usize, addend: Option<f64>) {
+        let partial = sum + addend.unwrap_or(0.0);
+        let magnitude = magnitude + addend.map_or(0.0, f64::abs);
+        let steps = terms + usize::from(addend.is_some());
+        let mut error = steps as f64 * (STEP * magnitude + underflow(DType::F32));
+        if partial.is_finite() {
+            self.free |= magnitude + error >= overflow(DType::F32);
+            if let Some(wire) = self.rules.wire {
+                self.free |= partial.abs() + error >= overflow(wire);
+            }
+        }
+        error += rounding(self.rules.wire, partial.abs() + error);
+        self.sum += partial;
+        self.error += error;
+        self.magnitude += partial.abs() + error;
+        self.partials += 1;
+    }
+
+    /// The right value and its bound.
+    pub(super) fn finish(mut self, bias: Option<f64>) -> (f64, f64) {
+        let value = self.sum + bias.unwrap_or(0.0);
+        self.magnitude += bias.map_or(0.0, f64::abs);
+        let additions = self.partials.saturating_sub(1) + usize::from(bias.is_some());
+        let mut error = self.error + additions as f64 * U32 * self.magnitude;
+        self.free |= value.is_finite() && self.magnitude + error >= overflow(DType::F32);
+        if self.free {
+            return (value, f64::INFINITY);
+        }
+        if !value.is_finite() {
+            return (value, 0.0); // NaN and infinity propagate: the class is exact
+        }
+        error += rounding(Some(self.rules.dtype), value.abs() + error);
+        (value, SLACK * error)
+    }
+}
+
+/// What rounding an f32 of at most this magnitude to `to` may add; f32 stays as it is.
+fn rounding(to: Option<DType>, magnitude: f64) -> f64 {
+    match to {
+        Some(to) if to != DType::F32 => to.unit_roundoff() * magnitude + underflow(to),
+        _ => 0.0,
+    }
+}

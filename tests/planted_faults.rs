@@ -1,0 +1,169 @@
+//! The tests can fail. One fault at a time is planted in the machine: it ignores one site, raises a flag before its data,
+//! or the host is made to hand over a wrong parameter. Kernels stay as they are. Each fault must be caught, as an error of
+//! the machine's checks, a failed wait, or wrong bits, within a stated number of schedule seeds; without a fault nothing is
+//! caught on any of them. `TILEWEAVE_DEEP=1 cargo test --test planted_faults -- --nocapture` prints how many seeds catch each.
+
+mod common;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use common::*;
+use tileweave::driver::sim::{Fault, SimConfig, SimNode, Site};
+use tileweave::{DType, GroupConfig, Node, Op, Path};
+
+/// Operations in a row, with new inputs each: with the same ones a stale half would hold the right answer.
+const LAUNCHES: u64 = 3;
+
+/// What runs: together they pass every site.
+#[derive(Clone, Copy)]
+enum Work {
+    /// GEMM+RS and GEMM+AR in one round.
+    Tiles,
+    /// One-shot GEMM+AR.
+    Packets,
+    /// GEMM+RS in a heap that holds its smallest round.
+    Rounds,
+}
+
+/// How a fault is planted.
+#[derive(Clone, Copy)]
+enum Plant {
+    Nothing,
+    Machine(Fault),
+    /// Both parities of staging in one place.
+    SingleBuffer,
+    /// One rank's epoch, or round, one ahead.
+    Ahead { at: u64 },
+}
+
+struct Row {
+    name: &'static str,
+    plant: Plant,
+    work: Work,
+    /// Caught at least once under so many seeds.
+    within: u64,
+}
+
+fn config(plant: Plant, world: usize, seed: u64) -> SimConfig {
+    let mut config = SimConfig::new(world, seed);
+    match plant {
+        Plant::Machine(fault) => config.faults = vec![fault],
+        Plant::SingleBuffer => config.launch_hook = Some(Arc::new(|_, params| params.group.staging_half = 0)),
+        Plant::Nothing | Plant::Ahead { .. } => {}
+    }
+    config
+}
+
+/// `Some(how)` if the fault is caught.
+fn caught(plant: Plant, work: Work, seed: u64) -> Option<String> {
+    let (world, op) = match work {
+        Work::Tiles => (3, if seed % 2 == 0 { Op::GemmReduceScatter } else { Op::GemmAllReduce }),
+        Work::Packets => (3, Op::GemmAllReduce),
+        Work::Rounds => (2, Op::GemmReduceScatter),
+    };
+    let (m, n, k) = match work {
+        Work::Tiles => (200, 100, 150),
+        Work::Packets => (20, 70, 200),
+        Work::Rounds => (600, 64, 60),
+    };
+    let case = Case::new(op, world, m, n, k, DType::Bf16);
+    let node = Node::new(Arc::new(SimNode::new(config(plant, world, seed)).unwrap()));
+    let one_shot = if matches!(work, Work::Packets) { 64 << 10 } else { 0 };
+    let group = GroupConfig::default().one_shot_bytes(one_shot).deadline(Duration::from_millis(50));
+    let group = match work {
+        Work::Rounds => group.heap_bytes(ROUNDS_HEAP),
+        _ => group.sized_for(&case.all_specs(), world).unwrap(),
+    };
+    let ranks = node.group(world, &group).unwrap();
+    if let Plant::Ahead { at } = plant {
+        // The control block is at the start of a rank's heap; its first words are epoch and round.
+        let word = ranks[1].heap_address() + at;
+        node.driver().poke(word, &2u64.to_le_bytes()).unwrap();
+    }
+    for launch in 0..LAUNCHES {
+        let case = case.clone().data(seed * 100 + launch);
+        let data = Data::new(&case);
+        match run_on(&ranks, &case, &data, Path::Fused) {
+            Err(error) => return Some(error.to_string()),
+            Ok(results) => {
+                if let Some(wrong) = wrong(&case, &data, &results) {
+                    return Some(wrong);
+                }
+            }
+        }
+    }
+    None
+}
+
+/// A heap in which 600 rows at P = 2 take several rounds.
+const ROUNDS_HEAP: usize = 700 << 10;
+
+fn machine(site: Site) -> Plant {
+    Plant::Machine(Fault::Ignore(site))
+}
+
+fn rows() -> Vec<Row> {
+    use Work::*;
+    let row = |name, plant, work, within| Row { name, plant, work, within };
+    vec![
+        row("release of a tile dropped", machine(Site::TileRelease), Tiles, 2),
+        row("acquire of a tile dropped", machine(Site::TileAcquire), Tiles, 2),
+        row("no barrier before a tile's release", machine(Site::TileBarrier), Tiles, 4),
+        row("no barrier after a tile's acquire", machine(Site::TileAcquired), Tiles, 4),
+        row("no wait for a tile", machine(Site::TilePoll), Tiles, 2),
+        row("a tile's flag raised before its data", Plant::Machine(Fault::EarlySignal(Site::TileRelease)), Tiles, 4),
+        row("release of the hello dropped", machine(Site::HelloSend), Tiles, 20),
+        row("acquire of the hello dropped", machine(Site::HelloAcquire), Tiles, 20),
+        row("no wait for the hello", machine(Site::HelloPoll), Tiles, 4),
+        row("no wait for a packet", machine(Site::PacketPoll), Packets, 4),
+        row("no wait for cp.async", machine(Site::CopyWait), Tiles, 2),
+        row("no barrier between stages", machine(Site::StageBarrier), Tiles, 4),
+        row("no wait for the tensor cores", machine(Site::MmaWait), Tiles, 4),
+        row("count of leaving CTAs relaxed", machine(Site::LastArrive), Tiles, 4),
+        row("no barrier before a CTA leaves", machine(Site::LastBarrier), Tiles, 20),
+        row("count of a round's CTAs relaxed", machine(Site::CreditArrive), Rounds, 4),
+        row("release of a credit dropped", machine(Site::CreditRelease), Rounds, 4),
+        row("acquire of a credit dropped", machine(Site::CreditAcquire), Rounds, 4),
+        row("no wait for a credit", machine(Site::CreditPoll), Rounds, 4),
+        row("no barrier around a credit", machine(Site::CreditBarrier), Rounds, 10),
+        row("single-buffered staging", Plant::SingleBuffer, Tiles, 4),
+        row("an epoch one ahead", Plant::Ahead { at: 0 }, Tiles, 1),
+        row("a round one ahead", Plant::Ahead { at: 8 }, Tiles, 1),
+    ]
+}
+
+#[test]
+fn each_planted_fault_is_caught() {
+    let print_all = std::env::var("TILEWEAVE_DEEP").is_ok();
+    let mut missed = Vec::new();
+    for row in rows() {
+        let seeds = if print_all { 50 * deep() as u64 } else { row.within };
+        let (mut hits, mut first, mut how) = (0, None, String::new());
+        for seed in 0..seeds {
+            if let Some(report) = caught(row.plant, row.work, seed) {
+                hits += 1;
+                if first.is_none() {
+                    (first, how) = (Some(seed), report);
+                }
+                if !print_all {
+                    break;
+                }
+            }
+        }
+        println!("{:<40} {hits:>3} of {seeds}: {}", row.name, how.chars().take(160).collect::<String>());
+        if first.is_none_or(|seed| seed >= row.within) {
+            missed.push(row.name);
+        }
+    }
+    assert!(missed.is_empty(), "not caught within the stated seeds: {missed:?}");
+}
+
+#[test]
+fn nothing_is_caught_without_a_fault() {
+    for work in [Work::Tiles, Work::Packets, Work::Rounds] {
+        for seed in 0..20 * deep() as u64 {
+            assert_eq!(caught(Plant::Nothing, work, seed), None, "seed {seed}");
+        }
+    }
+}

@@ -1,0 +1,276 @@
+//! Every operation, on random shapes, types, ranks, routes and schedules: within the bound of the f64 reference, and the
+//! promised bits exactly. A failing case prints itself and shrinks; `TILEWEAVE_DEEP=10` runs ten times as many.
+
+mod common;
+
+use common::*;
+use proptest::prelude::*;
+use tileweave::{DType, Error, GroupConfig, Op, OpSpec, Path, Rank, Want, Wire};
+
+const DTYPES: [DType; 3] = [DType::Bf16, DType::F16, DType::F32];
+
+fn op() -> impl Strategy<Value = Op> {
+    prop::sample::select(Op::ALL.to_vec())
+}
+
+/// Shapes that break tiles: tiny, one off a tile's edge, fewer rows than ranks, nothing at all.
+fn extent() -> impl Strategy<Value = usize> {
+    prop_oneof![2 => 0usize..12, 3 => 0usize..140, 1 => prop::sample::select(vec![63usize, 64, 65, 127, 128, 129, 200, 260])]
+}
+
+fn world() -> impl Strategy<Value = usize> {
+    prop_oneof![4 => 1usize..=5, 1 => 6usize..=9, 1 => 10usize..=16]
+}
+
+prop_compose! {
+    fn case()(
+        op in op(), world in world(), m in extent(), n in extent(), k in extent(),
+        dtype in prop::sample::select(DTYPES.to_vec()), f32_wire in any::<bool>(), bias in any::<bool>(), addend in any::<bool>(),
+        gap in prop_oneof![3 => Just(0usize), 1 => 1usize..9], data_seed in any::<u64>(),
+    ) -> Case {
+        let mut c = Case::new(op, world, m, n, k, dtype).gap(gap).data(data_seed);
+        let reduces = matches!(op, Op::GemmReduceScatter | Op::GemmAllReduce);
+        c.bias = bias && op.has_gemm();
+        c.addend = addend && reduces;
+        c.wire = if f32_wire && reduces { Wire::F32 } else { Wire::Output };
+        c
+    }
+}
+
+fn cases(n: u32) -> ProptestConfig {
+    ProptestConfig { cases: n * deep() as u32, max_shrink_iters: 200, ..ProptestConfig::default() }
+}
+
+proptest! {
+    #![proptest_config(cases(140))]
+
+    /// The contract: the reference's bound, equal ranks, fused equal to unfused, whatever the schedule; and the bytes
+    /// that the kernels count are those that the machine saw leave.
+    #[test]
+    fn right_on_every_route(c in case(), seed in any::<u64>()) {
+        let data = Data::new(&c);
+        let mut first: Option<Vec<Vec<u8>>> = None;
+        for (i, path) in c.routes().iter().enumerate() {
+            let node = node(c.world, seed.wrapping_add(i as u64));
+            let ranks = group_for(&node, &c).unwrap();
+            let results = run_on(&ranks, &c, &data, *path).unwrap();
+            judge(&c, &data, &results, &path.to_string());
+            check_traffic(&node, &ranks);
+            if let Some(first) = &first {
+                prop_assert!(*first == results, "{path} differs from fused");
+            }
+            first.get_or_insert(results);
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(cases(24))]
+
+    /// A heap that holds only the smallest round: several rounds in one launch give the same bits as one.
+    #[test]
+    fn several_rounds(c in case(), rows in 100usize..400, seed in any::<u64>()) {
+        let c = Case { m: rows, n: c.n.clamp(1, 100), world: c.world.min(5), ..c };
+        let data = Data::new(&c);
+        let path = c.routes()[0];
+        let whole = run(&c, path, seed).unwrap();
+        let node = node(c.world, seed);
+        let need = smallest_heap(&node, &c, path);
+        let ranks = node.group(c.world, &GroupConfig::default().one_shot_bytes(0).heap_bytes(need)).unwrap();
+        // Twice: the second operation begins in the other half.
+        for _ in 0..2 {
+            let results = run_on(&ranks, &c, &data, path).unwrap();
+            judge(&c, &data, &results, "several rounds");
+            prop_assert!(whole == results);
+        }
+        check_traffic(&node, &ranks);
+    }
+}
+
+/// Heap bytes at which every rank's plan just fits, by what a too small heap says is needed.
+fn smallest_heap(node: &tileweave::Node, c: &Case, path: Path) -> usize {
+    let mut bytes = 300 << 10;
+    for _ in 0..8 {
+        let config = GroupConfig::default().one_shot_bytes(0).heap_bytes(bytes);
+        let made = node.group(c.world, &config).and_then(|ranks| {
+            ranks.iter().try_for_each(|r| r.plan(&c.spec(r.rank(), path)).map(drop))
+        });
+        match made {
+            Ok(()) => return bytes,
+            Err(Error::HeapTooSmall { need, .. }) => bytes = need.max(bytes + 1),
+            Err(other) => panic!("{other}"),
+        }
+    }
+    panic!("no heap is large enough for {c:?}");
+}
+
+/// One case under many schedules: the same bits.
+#[test]
+fn bits_do_not_depend_on_the_schedule() {
+    let all = [
+        Case::new(Op::GemmReduceScatter, 3, 130, 72, 200, DType::Bf16).bias(),
+        Case::new(Op::GemmAllReduce, 4, 100, 130, 96, DType::F16).addend(),
+        Case::new(Op::GemmAllReduce, 5, 1, 64, 96, DType::Bf16),
+        Case::new(Op::AllGatherGemm, 4, 101, 75, 67, DType::Bf16),
+        Case::new(Op::AllReduce, 6, 37, 253, 0, DType::F32),
+    ];
+    for c in &all {
+        let data = Data::new(c);
+        let mut first = None;
+        for seed in 0..12 * deep() as u64 {
+            for path in c.routes() {
+                let results = run(c, *path, seed).unwrap();
+                judge(c, &data, &results, &path.to_string());
+                assert_eq!(*first.get_or_insert_with(|| results.clone()), results, "{c:?} {path} seed {seed}");
+            }
+        }
+    }
+}
+
+/// One group, thousands of operations, another M and new inputs at each, plans made once: halves alternate, nothing leaks
+/// from one operation into the next.
+#[test]
+fn thousands_of_operations_on_one_group() {
+    let world = 3;
+    let most = Case::new(Op::GemmAllReduce, world, 80, 72, 40, DType::Bf16);
+    let ops = [Op::GemmAllReduce, Op::GemmReduceScatter, Op::AllGatherGemm, Op::AllReduce, Op::ReduceScatter, Op::AllGather];
+    let like = |op: Op, m: usize| Case { op, m, k: if op.has_gemm() { most.k } else { 0 }, ..most.clone() };
+    let specs: Vec<OpSpec> = ops.iter().flat_map(|op| like(*op, most.m).all_specs()).collect();
+    let node = node(world, 5);
+    let config = GroupConfig::default().one_shot_bytes(8 << 10).sized_for(&specs, world).unwrap();
+    let ranks = node.group(world, &config).unwrap();
+    let plans: Vec<Vec<tileweave::Plan>> = ops
+        .iter()
+        .flat_map(|op| like(*op, most.m).routes().iter().map(move |path| (*op, *path)))
+        .map(|(op, path)| ranks.iter().map(|r| r.plan(&like(op, most.m).spec(r.rank(), path)).unwrap()).collect())
+        .collect();
+    let mut rng = Rng(9);
+    let mut in_flight: Vec<(Case, Data, Vec<Loaded>)> = Vec::new();
+    for i in 0..2000 * deep() {
+        let plans = &plans[rng.below(plans.len())];
+        let m = [rng.below(most.m + 1), 1, 2, most.m][rng.below(4)];
+        let c = like(plans[0].spec().op, m).data(rng.next());
+        let data = Data::new(&c);
+        let mut loaded: Vec<Loaded> = ranks.iter().map(|r| Loaded::new(r, &c, &data).unwrap()).collect();
+        for (plan, l) in plans.iter().zip(&mut loaded) {
+            l.launch(plan, m).unwrap();
+        }
+        in_flight.push((c, data, loaded));
+        // Several operations in the streams at once, most of the time.
+        if in_flight.len() == 8 || i % 13 == 0 {
+            ranks.iter().for_each(|r: &Rank| r.synchronize().unwrap());
+            for (c, data, loaded) in in_flight.drain(..) {
+                let results: Vec<Vec<u8>> = loaded.iter().map(|l| l.out.read().unwrap()).collect();
+                judge(&c, &data, &results, &format!("operation {i}"));
+            }
+        }
+    }
+    check_traffic(&node, &ranks);
+}
+
+/// NaN and infinity are data: they come out where they went in.
+#[test]
+fn nan_and_infinity_propagate() {
+    let (m, n) = (5, 300);
+    for dtype in DTYPES {
+        let c = Case::new(Op::AllReduce, 3, m, n, 0, dtype);
+        let node = node(3, 1);
+        let ranks = group_for(&node, &c).unwrap();
+        let plans: Vec<_> = ranks.iter().map(|r| r.plan(&c.spec(r.rank(), Path::Unfused)).unwrap()).collect();
+        let special = |rank: usize| -> Vec<f64> {
+            let mut v = vec![1.0; m * n];
+            v[rank] = f64::NAN;
+            v[10 + rank] = f64::INFINITY;
+            v[20] = [f64::INFINITY, f64::NEG_INFINITY, 1.0][rank];
+            v
+        };
+        let mut data: Vec<Slab> =
+            ranks.iter().map(|r| Slab::new(r, m, n, 0, dtype, Some(&special(r.rank()))).unwrap()).collect();
+        for (plan, slab) in plans.iter().zip(&mut data) {
+            plan.launch(&tileweave::Operands::in_place(m, slab.mat_mut().unwrap())).unwrap();
+        }
+        for (rank, slab) in ranks.iter().zip(&data) {
+            rank.synchronize().unwrap();
+            let got = tileweave::reference::decode(dtype, &slab.read().unwrap());
+            assert!(got[..3].iter().all(|v| v.is_nan()) && got[20].is_nan(), "{:?}", &got[..24]);
+            assert!(got[10..13].iter().all(|v| *v == f64::INFINITY));
+            assert!(got[30..].iter().all(|v| *v == 3.0));
+        }
+    }
+}
+
+/// Ranks that launch different operations: every rank gets an error that names both.
+#[test]
+fn another_m_on_one_rank_is_caught() {
+    for op in Op::ALL {
+        for seed in 0..4 {
+            let c = Case::new(op, 3, 70, 40, 24, DType::Bf16);
+            let node = node(3, seed);
+            let ranks = group_for(&node, &c).unwrap();
+            let plans: Vec<_> = ranks.iter().map(|r| r.plan(&c.spec(r.rank(), c.routes()[0])).unwrap()).collect();
+            let other = Case { m: 64, ..c.clone() };
+            let (data, other_data) = (Data::new(&c), Data::new(&other));
+            let mut loaded: Vec<Loaded> = Vec::new();
+            for rank in &ranks {
+                let (case, data) = if rank.rank() == 1 { (&other, &other_data) } else { (&c, &data) };
+                loaded.push(Loaded::new(rank, case, data).unwrap());
+            }
+            for (rank, (plan, l)) in plans.iter().zip(&mut loaded).enumerate() {
+                l.launch(plan, if rank == 1 { 64 } else { 70 }).unwrap();
+            }
+            for rank in &ranks {
+                match rank.synchronize() {
+                    Err(Error::Disagreed { ours, theirs, .. }) => {
+                        let both = format!("{ours} {theirs}");
+                        assert!(both.contains("70") && both.contains("64"), "{both}");
+                    }
+                    other => panic!("{op} seed {seed}, rank {}: {other:?}", rank.rank()),
+                }
+            }
+            let again = loaded[0].launch(&plans[0], 70);
+            assert!(matches!(again, Err(Error::Poisoned(_))), "{again:?}");
+        }
+    }
+}
+
+/// A rank that never launches: the others end at the deadline and name it.
+#[test]
+fn a_silent_rank_is_named() {
+    for op in [Op::GemmAllReduce, Op::GemmReduceScatter, Op::AllGatherGemm, Op::AllReduce] {
+        let c = Case::new(op, 4, 70, 40, 24, DType::F16);
+        let node = node(4, 3);
+        let config = GroupConfig::default().deadline(std::time::Duration::from_millis(200));
+        let ranks = node.group(4, &config.sized_for(&c.all_specs(), 4).unwrap()).unwrap();
+        let data = Data::new(&c);
+        let mut loaded: Vec<Loaded> = ranks.iter().map(|r| Loaded::new(r, &c, &data).unwrap()).collect();
+        for (rank, l) in ranks.iter().zip(&mut loaded).filter(|(r, _)| r.rank() != 2) {
+            let plan = rank.plan(&c.spec(rank.rank(), c.routes()[0])).unwrap();
+            l.launch(&plan, c.m).unwrap();
+        }
+        for rank in &ranks {
+            match rank.synchronize() {
+                Err(Error::Wait { root, chain, .. }) => {
+                    assert_eq!(root.peer, 2, "{op}: {root}");
+                    assert!(chain.iter().all(|w| w.rank != 2) && !chain.is_empty());
+                }
+                other => panic!("{op}, rank {}: {other:?}", rank.rank()),
+            }
+        }
+    }
+}
+
+/// Auto says why, and an explicit route fails closed.
+#[test]
+fn routes_have_reasons() {
+    let node = node(2, 0);
+    let ranks = node.group(2, &GroupConfig::default()).unwrap();
+    let spec = OpSpec::new(Op::GemmAllReduce, 512, 256, 4096, DType::Bf16);
+    let plan = ranks[0].plan(&spec).unwrap();
+    for range in plan.m_ranges() {
+        let route = plan.route(range.start);
+        assert!(!route.reason.is_empty() && !route.kernel.is_empty(), "{route}");
+        assert_eq!(route, plan.route(range.end - 1));
+    }
+    let nccl = ranks[0].plan(&spec.clone().route(Want::Exactly(Path::Nccl)));
+    assert!(matches!(nccl, Err(Error::RouteUnavailable { path: Path::Nccl, .. })), "{nccl:?}");
+}

@@ -1,0 +1,216 @@
+//! The schedules of `csrc/schedule`, on the host: every element has one block, every block one slot, and no two blocks
+//! share a slot. The counts that the orders take are the host's (`src/op/staging.rs`); here they are counted out again.
+
+use proptest::prelude::*;
+use std::collections::HashSet;
+
+#[repr(C)]
+struct ScatterOrder {
+    rows: u32,
+    cols: u32,
+    chunk: u32,
+    panel: u32,
+    world: u32,
+    rank: u32,
+    tile_m: u32,
+    tile_n: u32,
+    tiles_n: u32,
+    slots: u32,
+}
+
+#[repr(C)]
+struct WaveOrder {
+    rows: u32,
+    cols: u32,
+    panel: u32,
+    world: u32,
+    grid: u32,
+    tile_m: u32,
+    tile_n: u32,
+    tiles_n: u32,
+    tiles: u32,
+    wave_slots: u32,
+}
+
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+struct Position {
+    who: u32,
+    slot: u32,
+    extra: u32,
+    row: u32,
+    col: u32,
+    rows: u32,
+    cols: u32,
+}
+
+unsafe extern "C" {
+    fn tw_schedule_chunk(rows: u32, chunk: u32, rank: u32, begin: *mut u32, end: *mut u32);
+    fn tw_schedule_scatter_at(order: *const ScatterOrder, q: u32, f: u32) -> Position;
+    fn tw_schedule_waves_at(order: *const WaveOrder, wave: u32, cta: u32) -> Position;
+    fn tw_schedule_gather_at(order: *const ScatterOrder, q: u32, f: u32) -> Position;
+}
+
+/// `[begin, end)` of `rank`, by the kernels' rule.
+fn chunk(rows: u32, chunk: u32, rank: u32) -> (u32, u32) {
+    let (mut begin, mut end) = (0, 0);
+    // SAFETY: both pointers are to live locals; the function writes them and nothing else.
+    unsafe { tw_schedule_chunk(rows, chunk, rank, &mut begin, &mut end) };
+    (begin, end)
+}
+
+/// Marks a block's elements; each may be marked once.
+fn cover(seen: &mut [u8], cols: u32, p: &Position) {
+    for row in p.row..p.row + p.rows {
+        for col in p.col..p.col + p.cols {
+            seen[(row * cols + col) as usize] += 1;
+        }
+    }
+}
+
+fn sizes() -> impl Strategy<Value = (u32, u32, u32, u32, (u32, u32))> {
+    let tile = prop_oneof![Just((4, 8)), Just((1, 16)), Just((16, 2))];
+    (0u32..90, 0u32..40, 1u32..=16, 1u32..4, tile)
+}
+
+#[test]
+fn chunks_are_torch_chunks() {
+    for rows in 0..70u32 {
+        for world in 1..=16 {
+            let step = rows.div_ceil(world);
+            let mut next = 0;
+            for rank in 0..world {
+                let (begin, end) = chunk(rows, step, rank);
+                assert_eq!((begin, end), ((rank * step).min(rows), ((rank + 1) * step).min(rows)));
+                assert_eq!(begin, next);
+                next = end;
+            }
+            assert_eq!(next, rows);
+        }
+    }
+    // Sums that do not fit 32 bits.
+    assert_eq!(chunk(u32::MAX, u32::MAX, 15), (u32::MAX, u32::MAX));
+    assert_eq!(chunk(u32::MAX - 1, 1 << 31, 1), (1 << 31, u32::MAX - 1));
+}
+
+proptest! {
+    #[test]
+    fn scatter((rows, cols, world, panel_tiles, (tile_m, tile_n)) in sizes()) {
+        let chunk_rows = rows.div_ceil(world);
+        let panel = panel_tiles * tile_m;
+        let panels = chunk_rows.div_ceil(panel).max(1);
+        let mut owners_slots = HashSet::new();
+        for rank in 0..world {
+            let tiles_n = cols.div_ceil(tile_n);
+            let slots = panel.min(chunk_rows).div_ceil(tile_m) * tiles_n;
+            let positions = world * slots;
+            let order = ScatterOrder { rows, cols, chunk: chunk_rows, panel, world, rank, tile_m, tile_n, tiles_n, slots };
+            let mut seen = vec![0u8; (rows * cols) as usize];
+            let mut first_owner = None;
+            for q in 0..panels {
+                for f in 0..positions {
+                    // SAFETY: `order` is live and f < positions.
+                    let p = unsafe { tw_schedule_scatter_at(&order, q, f) };
+                    prop_assert!(p.slot < slots && p.who < world);
+                    first_owner.get_or_insert(p.who);
+                    // Own blocks last.
+                    prop_assert_eq!(p.who == rank, f >= positions - slots);
+                    if p.rows == 0 {
+                        continue;
+                    }
+                    let (begin, end) = chunk(rows, chunk_rows, p.who);
+                    prop_assert!(p.row >= begin && p.row + p.rows <= end && p.rows <= tile_m && p.cols <= tile_n);
+                    cover(&mut seen, cols, &p);
+                    // Every rank means the same block by (owner, round, slot).
+                    let key = (p.who, q, p.slot);
+                    let block = (p.row, p.col, p.rows, p.cols);
+                    if rank == 0 {
+                        prop_assert!(owners_slots.insert((key, block)));
+                    } else {
+                        prop_assert!(owners_slots.contains(&(key, block)));
+                    }
+                }
+            }
+            prop_assert!(seen.iter().all(|n| *n == 1));
+            if positions > 0 {
+                prop_assert_eq!(first_owner, Some((rank + 1) % world));
+            }
+        }
+    }
+
+    #[test]
+    fn waves((rows, cols, world, panel, (tile_m, tile_n)) in sizes(), grid in 1u32..9) {
+        let tiles_n = cols.div_ceil(tile_n);
+        let tiles = rows.div_ceil(tile_m) * tiles_n;
+        let waves = tiles.div_ceil(grid);
+        let wave_slots = grid.div_ceil(world);
+        let (slots, result_slots) = (panel.min(waves) * wave_slots, panel.min(waves) * grid);
+        let order = WaveOrder { rows, cols, panel, world, grid, tile_m, tile_n, tiles_n, tiles, wave_slots };
+        let mut seen = vec![0u8; (rows * cols) as usize];
+        let (mut partials, mut results) = (HashSet::new(), HashSet::new());
+        let mut owned = vec![0; world as usize];
+        for wave in 0..waves {
+            for cta in 0..grid {
+                // SAFETY: `order` is live, wave < waves and cta < grid.
+                let p = unsafe { tw_schedule_waves_at(&order, wave, cta) };
+                if p.rows == 0 {
+                    prop_assert!(wave * grid + cta >= tiles);
+                    continue;
+                }
+                cover(&mut seen, cols, &p);
+                prop_assert!(p.slot < slots && p.extra < result_slots && p.who < world);
+                prop_assert!(partials.insert((wave / panel, p.who, p.slot)), "two blocks in one slot");
+                prop_assert!(results.insert((wave / panel, p.extra)), "two results in one slot");
+                owned[p.who as usize] += 1;
+            }
+        }
+        prop_assert!(seen.iter().all(|n| *n == 1));
+        // In every wave a rank owns at most ceil(grid / P) blocks, and over P waves no rank more than another by a wave.
+        let most = *owned.iter().max().unwrap_or(&0);
+        prop_assert!(most <= waves * grid.div_ceil(world));
+    }
+
+    #[test]
+    fn gather((rows, cols, world, panel_tiles, (tile_m, tile_n)) in sizes()) {
+        let chunk_rows = rows.div_ceil(world);
+        let panel = panel_tiles * tile_m;
+        let panels = chunk_rows.div_ceil(panel).max(1);
+        for rank in 0..world {
+            let tiles_n = cols.div_ceil(tile_n);
+            let row_blocks = panel.min(chunk_rows).div_ceil(tile_m);
+            let positions = world * row_blocks * tiles_n;
+            // GatherOrder has the layout of ScatterOrder, its row blocks in the place of the slots.
+            let order = ScatterOrder {
+                rows,
+                cols,
+                chunk: chunk_rows,
+                panel,
+                world,
+                rank,
+                tile_m,
+                tile_n,
+                tiles_n,
+                slots: row_blocks,
+            };
+            let mut seen = vec![0u8; (rows * cols) as usize];
+            for q in 0..panels {
+                for f in 0..positions {
+                    // SAFETY: `order` is live and f < positions.
+                    let p = unsafe { tw_schedule_gather_at(&order, q, f) };
+                    prop_assert!(p.slot < row_blocks && p.extra == p.slot * tile_m);
+                    // Own rows first.
+                    prop_assert_eq!(p.who == rank, f < positions / world);
+                    if p.rows == 0 {
+                        continue;
+                    }
+                    // A tile's rows are one source's, and lie in that source's panel where `extra` says.
+                    let (begin, end) = chunk(rows, chunk_rows, p.who);
+                    prop_assert!(p.row >= begin && p.row + p.rows <= end);
+                    prop_assert_eq!(p.row, begin + q * panel + p.extra);
+                    cover(&mut seen, cols, &p);
+                }
+            }
+            prop_assert!(seen.iter().all(|n| *n == 1));
+        }
+    }
+}

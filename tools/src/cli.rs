@@ -1,0 +1,253 @@
+//! The command line. Words and defaults are those of `docs/program.md`.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::error::ErrorKind;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use tileweave::{DType, Op, Wire};
+
+use crate::failure::{Failure, one_line};
+use crate::run::fault::Fault;
+
+/// What was asked for.
+pub enum Parsed {
+    Help(String),
+    Version,
+    Run(Box<RunArgs>),
+}
+
+/// Fused GEMM + collective kernels, on GPUs or on a simulated node.
+#[derive(Parser)]
+#[command(name = "tileweave", arg_required_else_help = true)]
+struct Cli {
+    /// Print exactly one JSON object on standard output
+    #[arg(long, global = true)]
+    json: bool,
+    /// Print the version, what was built in, and the driver found
+    #[arg(long, short = 'V')]
+    version: bool,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run one operation over several ranks and check it against a reference
+    Run(Box<RunArgs>),
+}
+
+#[derive(Args, Debug, Clone)]
+pub struct CommonArgs {
+    /// auto: cuda where a usable GPU is found, else sim
+    #[arg(long, value_enum, default_value = "auto")]
+    pub device: Device,
+    /// Ranks, 1 to 16; more than the GPUs present share them [default: the GPUs, or 4]
+    #[arg(long, value_name = "P", value_parser = parse_ranks)]
+    pub ranks: Option<usize>,
+    /// Seed of the simulated node's scheduler
+    #[arg(long, value_name = "S", default_value_t = 0)]
+    pub schedule_seed: u64,
+}
+
+#[derive(Args, Debug, Clone)]
+pub struct RunArgs {
+    #[command(flatten)]
+    pub common: CommonArgs,
+    /// gemm-reduce-scatter, gemm-all-reduce, all-gather-gemm, reduce-scatter, all-reduce or all-gather
+    #[arg(long, value_name = "OP", default_value = "gemm-all-reduce", value_parser = parse_op)]
+    pub op: Op,
+    /// Rows of x, over all ranks [default: 64]
+    #[arg(long, value_name = "M", value_parser = parse_dimension)]
+    pub m: Option<usize>,
+    /// Rows of the weight, over all ranks [default: 512]
+    #[arg(long, value_name = "N", value_parser = parse_dimension)]
+    pub n: Option<usize>,
+    /// Columns of x and of the weight, over all ranks; without meaning to the plain collectives [default: 512]
+    #[arg(long, value_name = "K", value_parser = parse_dimension)]
+    pub k: Option<usize>,
+    /// Element type [default: bf16]
+    #[arg(long, value_parser = parse_dtype, value_name = "bf16|f16|f32")]
+    pub dtype: Option<DType>,
+    /// Seed of the random input
+    #[arg(long, value_name = "S", default_value_t = 0)]
+    pub seed: u64,
+    /// Random input: with a bias
+    #[arg(long, conflicts_with = "input")]
+    pub bias: bool,
+    /// Random input: with an addend of every rank
+    #[arg(long, conflicts_with = "input")]
+    pub addend: bool,
+    /// Safetensors file: x [M, K], weight [N, K], optional bias [N] and addend [P, M, N]; x [P, M, N] for the plain
+    /// collectives
+    #[arg(long, value_name = "FILE")]
+    pub input: Option<PathBuf>,
+    /// Safetensors file to write: y.rank0, y.rank1, ...
+    #[arg(long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// The path; an explicit one that cannot be had is an error
+    #[arg(long, value_enum, default_value = "auto")]
+    pub route: RouteArg,
+    /// The type partials travel in
+    #[arg(long, value_enum, default_value = "output")]
+    pub wire: WireArg,
+    /// all-reduce: the result replaces x
+    #[arg(long)]
+    pub in_place: bool,
+    /// One process per rank instead of one thread
+    #[arg(long)]
+    pub processes: bool,
+    /// Capture once, replay N times, check the last
+    #[arg(long, value_name = "N")]
+    pub graph: Option<u64>,
+    /// GPU timing: launches before the first that is timed
+    #[arg(long, value_name = "W", default_value_t = 3, value_parser = clap::value_parser!(u32).range(..=100_000))]
+    pub warmup: u32,
+    /// GPU timing: launches timed; the median counts
+    #[arg(long, value_name = "I", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub iters: u32,
+    /// Simulated node: silent:R, drop-signal:FROM:TO, slow:R:FACTOR or disagree:R
+    #[arg(long, value_name = "SPEC", value_parser = str::parse::<Fault>)]
+    pub fault: Option<Fault>,
+    /// Bound on any wait for another rank, in milliseconds
+    #[arg(long, value_name = "T", default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1..=86_400_000))]
+    pub deadline_ms: u64,
+}
+
+#[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Device {
+    Auto,
+    Sim,
+    Cuda,
+}
+
+#[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RouteArg {
+    Auto,
+    Fused,
+    Unfused,
+    Nccl,
+}
+
+#[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WireArg {
+    Output,
+    F32,
+}
+
+impl From<WireArg> for Wire {
+    fn from(wire: WireArg) -> Wire {
+        match wire {
+            WireArg::Output => Wire::Output,
+            WireArg::F32 => Wire::F32,
+        }
+    }
+}
+
+/// Kernels count rows and columns in 32 bits.
+pub const MAX_DIMENSION: usize = i32::MAX as usize;
+
+fn parse_dimension(text: &str) -> Result<usize, String> {
+    let value = text.parse().ok().filter(|value| *value <= MAX_DIMENSION);
+    value.ok_or_else(|| format!("expected a number from 0 to {MAX_DIMENSION}"))
+}
+
+fn parse_ranks(text: &str) -> Result<usize, String> {
+    let value = text.parse().ok().filter(|value| (1..=16).contains(value));
+    value.ok_or_else(|| "expected a number of ranks from 1 to 16".into())
+}
+
+fn parse_op(text: &str) -> Result<Op, String> {
+    let names: Vec<_> = Op::ALL.iter().map(|op| op.name()).collect();
+    Op::from_name(text).ok_or_else(|| format!("expected one of {}", names.join(", ")))
+}
+
+fn parse_dtype(text: &str) -> Result<DType, String> {
+    let all = [DType::Bf16, DType::F16, DType::F32];
+    all.into_iter()
+        .find(|dtype| dtype.to_string() == text)
+        .ok_or_else(|| "expected bf16, f16 or f32".into())
+}
+
+pub fn parse(arguments: &[OsString]) -> Result<Parsed, Failure> {
+    let cli = match Cli::try_parse_from(arguments) {
+        Ok(cli) => cli,
+        Err(error) if error.kind() == ErrorKind::DisplayHelp => return Ok(Parsed::Help(error.render().to_string())),
+        Err(error) => return Err(Failure::bad_input(explain(&error))),
+    };
+    let _ = cli.json; // main looks for it itself: it must be known even where parsing fails
+    match cli.command {
+        _ if cli.version => Ok(Parsed::Version),
+        Some(Command::Run(args)) => Ok(Parsed::Run(args)),
+        None => Err(Failure::bad_input(
+            "no command: expected `tileweave run`, or --version, or --help",
+        )),
+    }
+}
+
+/// clap's message without its usage and hints, in one line.
+fn explain(error: &clap::Error) -> String {
+    if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        return "no command: expected `tileweave run`, or --version, or --help".into();
+    }
+    let text = error.render().to_string();
+    let lines = text
+        .lines()
+        .take_while(|line| !line.starts_with("Usage:") && !line.starts_with("For more"));
+    one_line(lines.collect::<Vec<_>>().join(" ").trim_start_matches("error: "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse_words(words: &str) -> Result<Parsed, Failure> {
+        parse(
+            &std::iter::once("tileweave")
+                .chain(words.split_whitespace())
+                .map(OsString::from)
+                .collect::<Vec<_>>(),
+        )
+    }
+
+    #[test]
+    fn clap_finds_no_fault_in_the_declaration() {
+        <Cli as clap::CommandFactory>::command().debug_assert();
+    }
+
+    #[test]
+    fn every_op_goes_by_its_name() {
+        for op in Op::ALL {
+            let Ok(Parsed::Run(args)) = parse_words(&format!("run --op {}", op.name())) else {
+                panic!("{op:?}")
+            };
+            assert_eq!(args.op, op);
+        }
+    }
+
+    #[test]
+    fn bad_words_are_bad_input_in_one_line() {
+        let bad = [
+            ("", "no command"),
+            ("overlap", "overlap"),
+            ("run --ranks 0", "1 to 16"),
+            ("run --ranks 17", "1 to 16"),
+            ("run --op gemm", "gemm-all-reduce"),
+            ("run --m -8", "-8"),
+            ("run --m 18446744073709551615", "--m"),
+            ("run --dtype f12", "bf16, f16 or f32"),
+            ("run --deadline-ms 0", "--deadline-ms"),
+            ("run --iters 0", "--iters"),
+            ("run --fault silent", "silent:R"),
+            ("run --input f --bias", "--bias"),
+        ];
+        for (words, named) in bad {
+            let Err(failure) = parse_words(words) else {
+                panic!("`{words}` was accepted")
+            };
+            assert_eq!(failure.kind.exit_code(), 2, "{words}");
+            assert!(failure.message.contains(named), "`{words}`: {}", failure.message);
+            assert!(!failure.message.contains('\n'), "{}", failure.message);
+        }
+    }
+}

@@ -1,0 +1,343 @@
+//! The run itself: splits the operands over the ranks, launches from one thread per rank, brings the results back.
+//!
+//! Everything that can fail on the host (allocating, uploading, planning) happens before the first launch, on one thread:
+//! a rank that stopped there would leave its peers waiting. The threads then only launch and wait, and all of them are
+//! attached to the node before any of them starts, so that a simulated schedule depends on its seed alone.
+
+use std::sync::Barrier;
+
+use tileweave::driver::ThreadGuard;
+use tileweave::reference::chunk;
+use tileweave::{Buffer, DType, GroupConfig, Node, Op, OpSpec, Operands, Path, Plan, Rank, Route, Want};
+
+use super::fault::Fault;
+use super::input::Problem;
+use super::shape::Shape;
+use super::timing;
+use crate::cli::{RouteArg, RunArgs};
+use crate::device::Machine;
+use crate::failure::Failure;
+
+/// What a run brought back.
+pub struct Outcome {
+    pub device_name: String,
+    pub route: Route,
+    /// Every rank's result, packed.
+    pub results: Vec<Vec<u8>>,
+    /// The same by the other route, where the contract promises equal bits.
+    pub other: Option<Vec<Vec<u8>>>,
+    /// Of one operation, per rank.
+    pub bytes_sent: Vec<u64>,
+    pub signals_sent: Vec<u64>,
+    pub elapsed_ms: Option<f64>,
+}
+
+/// Heaps beyond this are not asked for: the operation then goes through it in several rounds.
+const MAX_HEAP: usize = 1 << 30;
+
+/// One rank, ready to launch.
+pub struct Lane {
+    pub rank: Rank,
+    plan: Plan,
+    buffers: Buffers,
+    has_gemm: bool,
+    /// What this rank does: the operation, another M's, or nothing.
+    part: Part,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Part {
+    Silent,
+    Launches(LaunchSize),
+}
+
+/// Device memory of one rank.
+struct Buffers {
+    x: Buffer,
+    weight: Option<Buffer>,
+    bias: Option<Buffer>,
+    addend: Option<Buffer>,
+    /// `None`: the result replaces x.
+    out: Option<Buffer>,
+    dtype: DType,
+}
+
+/// The sizes of one rank's operands in one launch.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct LaunchSize {
+    m: usize,
+    x: (usize, usize),
+    out: (usize, usize),
+    /// Rows and columns of the addend and depth of the weight follow from the plan.
+    n: usize,
+    k: usize,
+}
+
+impl LaunchSize {
+    /// Rank `rank`'s operands where `m` global rows are launched.
+    fn new(shape: &Shape, rank: usize, m: usize) -> Self {
+        let own_rows = chunk(m, shape.ranks, rank).len();
+        let depth = chunk(shape.k, shape.ranks, rank).len();
+        let own_columns = chunk(shape.n, shape.ranks, rank).len();
+        let (x, out, n, k) = match shape.op {
+            Op::GemmReduceScatter => ((m, depth), (own_rows, shape.n), shape.n, depth),
+            Op::GemmAllReduce => ((m, depth), (m, shape.n), shape.n, depth),
+            Op::AllGatherGemm => ((own_rows, shape.k), (m, own_columns), own_columns, shape.k),
+            Op::ReduceScatter => ((m, shape.n), (own_rows, shape.n), shape.n, 0),
+            Op::AllGather => ((own_rows, shape.n), (m, shape.n), shape.n, 0),
+            _ => ((m, shape.n), (m, shape.n), shape.n, 0),
+        };
+        LaunchSize { m, x, out, n, k }
+    }
+
+    fn spec(&self, shape: &Shape, problem: &Problem, args: &RunArgs, max_m: usize, route: Want) -> OpSpec {
+        OpSpec::new(shape.op, self.n, self.k, max_m, problem.dtype)
+            .wire(args.wire.into())
+            .bias(problem.bias.is_some())
+            .route(route)
+    }
+}
+
+/// Runs the problem on `machine`.
+pub fn execute(machine: &Machine, problem: &Problem, args: &RunArgs) -> Result<Outcome, Failure> {
+    let shape = &problem.shape;
+    let node = machine.node(shape.ranks, args)?;
+    let (m, _) = shape.result();
+    let other_m = if m > 0 { m - 1 } else { 1 }; // of a rank that disagrees
+    let max_m = m.max(other_m);
+    let wanted = match args.route {
+        RouteArg::Auto => Want::Auto,
+        RouteArg::Fused => Want::Exactly(Path::Fused),
+        RouteArg::Unfused => Want::Exactly(Path::Unfused),
+        RouteArg::Nccl => Want::Exactly(Path::Nccl),
+    };
+    let sizes: Vec<LaunchSize> = (0..shape.ranks).map(|rank| LaunchSize::new(shape, rank, m)).collect();
+    let spec_of = |rank: usize, route| sizes[rank].spec(shape, problem, args, max_m, route);
+    let both = [Want::Exactly(Path::Fused), Want::Exactly(Path::Unfused)];
+    let routes = if shape.op.has_gemm() { &both[..] } else { &both[1..] };
+    let specs: Vec<OpSpec> = (0..shape.ranks)
+        .flat_map(|rank| routes.iter().map(move |route| (rank, *route)))
+        .map(|(rank, route)| spec_of(rank, route))
+        .collect();
+    let config = GroupConfig::default().deadline(std::time::Duration::from_millis(args.deadline_ms));
+    let config = config.clone().sized_for(&specs, shape.ranks)?;
+    let heap_bytes = config.heap_bytes.min(MAX_HEAP);
+    let ranks = node.group(shape.ranks, &config.heap_bytes(heap_bytes))?;
+
+    let mut lanes = Vec::with_capacity(shape.ranks);
+    for (rank, size) in ranks.into_iter().zip(&sizes) {
+        let index = rank.rank();
+        let part = match args.fault {
+            Some(Fault::Silent { rank }) if rank == index => Part::Silent,
+            Some(Fault::Disagree { rank }) if rank == index => Part::Launches(LaunchSize::new(shape, index, other_m)),
+            _ => Part::Launches(*size),
+        };
+        let largest = [*size, LaunchSize::new(shape, index, other_m)];
+        let buffers = Buffers::upload(&rank, problem, &largest, args.in_place)?;
+        let plan = rank.plan(&spec_of(index, wanted))?;
+        lanes.push(Lane {
+            rank,
+            plan,
+            buffers,
+            has_gemm: shape.op.has_gemm(),
+            part,
+        });
+    }
+    let route = lanes[0].plan.route(m);
+    launch_everywhere(&node, &mut lanes)?;
+    let results = download(&lanes, &sizes)?;
+    let (bytes_sent, signals_sent) = traffic(&node, &lanes)?;
+
+    let elapsed_ms = timing::measure(&node, &mut lanes, args.warmup, args.iters)?;
+    let other = if shape.op.has_gemm() {
+        let path = if route.path == Path::Fused {
+            Path::Unfused
+        } else {
+            Path::Fused
+        };
+        for lane in &mut lanes {
+            lane.plan = lane.rank.plan(&spec_of(lane.rank.rank(), Want::Exactly(path)))?;
+            lane.buffers.forget_result()?;
+        }
+        launch_everywhere(&node, &mut lanes)?;
+        Some(download(&lanes, &sizes)?)
+    } else {
+        None
+    };
+    let info = node.driver().place_info(lanes[0].rank.place())?;
+    let device_name = describe_devices(&node, &info.name, shape.ranks);
+    Ok(Outcome {
+        device_name,
+        route,
+        results,
+        other,
+        bytes_sent,
+        signals_sent,
+        elapsed_ms,
+    })
+}
+
+fn describe_devices(node: &Node, name: &str, ranks: usize) -> String {
+    match node.device_count() {
+        devices if devices >= ranks => name.into(),
+        devices => format!("{name}, {ranks} virtual ranks on {devices}"),
+    }
+}
+
+impl Buffers {
+    fn upload(rank: &Rank, problem: &Problem, sizes: &[LaunchSize], in_place: bool) -> Result<Self, Failure> {
+        let (shape, element) = (&problem.shape, problem.dtype.size());
+        let index = rank.rank();
+        let most = |of: fn(&LaunchSize) -> usize| sizes.iter().map(of).max().unwrap_or(0) * element;
+        let filled = |bytes: &[u8], room: usize| -> Result<Buffer, Failure> {
+            let mut buffer = rank.alloc(room.max(bytes.len()))?;
+            buffer.fill(0)?;
+            buffer.upload(bytes)?;
+            Ok(buffer)
+        };
+        let own = |all: &[u8], count: usize| all[index * count * element..(index + 1) * count * element].to_vec();
+        let x = match shape.op {
+            op if op.has_gemm() => shape.x_of(index).cut(&problem.x, shape.k, element),
+            _ => own(&problem.x, shape.m * shape.n),
+        };
+        let weight = shape
+            .weight_of(index)
+            .map(|block| block.cut(&problem.weight, shape.k, element));
+        let bias = problem.bias.as_ref().map(|bias| match shape.op {
+            Op::AllGatherGemm => {
+                let columns = chunk(shape.n, shape.ranks, index);
+                bias[columns.start * element..columns.end * element].to_vec()
+            }
+            _ => bias.clone(),
+        });
+        let addend = problem.addend.as_ref().map(|addend| own(addend, shape.m * shape.n));
+        let out = most(|size| size.out.0 * size.out.1);
+        Ok(Buffers {
+            x: filled(&x, most(|size| size.x.0 * size.x.1))?,
+            weight: weight.map(|bytes| filled(&bytes, 0)).transpose()?,
+            bias: bias.map(|bytes| filled(&bytes, 0)).transpose()?,
+            addend: addend
+                .map(|bytes| filled(&bytes, most(|size| size.m * size.n)))
+                .transpose()?,
+            out: if in_place { None } else { Some(rank.alloc(out)?) },
+            dtype: problem.dtype,
+        })
+    }
+
+    /// What the other route leaves unwritten must not pass for its result.
+    fn forget_result(&mut self) -> Result<(), Failure> {
+        const NAN_IN_EVERY_TYPE: u8 = 0xff;
+        match &mut self.out {
+            Some(out) => Ok(out.fill(NAN_IN_EVERY_TYPE)?),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Lane {
+    /// Enqueues this rank's part.
+    pub fn launch(&mut self) -> tileweave::Result<()> {
+        let Part::Launches(size) = self.part else { return Ok(()) };
+        let Buffers {
+            x,
+            weight,
+            bias,
+            addend,
+            out,
+            dtype,
+        } = &mut self.buffers;
+        let dtype = *dtype;
+        let Some(out) = out else {
+            return self
+                .plan
+                .launch(&Operands::in_place(size.m, x.mat_mut(size.x.0, size.x.1, dtype)?));
+        };
+        let out = out.mat_mut(size.out.0, size.out.1, dtype)?;
+        let x = x.mat(size.x.0, size.x.1, dtype)?;
+        let mut operands = match weight {
+            Some(weight) if self.has_gemm => Operands::gemm(size.m, x, weight.mat(size.n, size.k, dtype)?, out),
+            _ => Operands::plain(size.m, x, out),
+        };
+        if let Some(bias) = bias {
+            operands = operands.bias(bias.mat(1, size.n, dtype)?);
+        }
+        if let Some(addend) = addend {
+            operands = operands.addend(addend.mat(size.m, size.n, dtype)?);
+        }
+        self.plan.launch(&operands)
+    }
+
+    fn result(&self) -> &Buffer {
+        self.buffers.out.as_ref().unwrap_or(&self.buffers.x)
+    }
+}
+
+fn launch_everywhere(node: &Node, lanes: &mut [Lane]) -> Result<(), Failure> {
+    on_every_rank(node, lanes, |lane| {
+        lane.launch()?;
+        lane.rank.synchronize()
+    })?;
+    Ok(())
+}
+
+/// Runs `body` for every rank at once, each on a thread of its own. Of several failures, one that is not the echo of
+/// another rank's is returned.
+pub fn on_every_rank<T: Send>(
+    node: &Node,
+    lanes: &mut [Lane],
+    body: impl Fn(&mut Lane) -> tileweave::Result<T> + Sync,
+) -> Result<Vec<T>, Failure> {
+    let all_attached = Barrier::new(lanes.len());
+    let outcomes: Vec<_> = std::thread::scope(|scope| {
+        let threads: Vec<_> = lanes
+            .iter_mut()
+            .map(|lane| {
+                let (body, all_attached) = (&body, &all_attached);
+                scope.spawn(move || {
+                    let _driving: ThreadGuard = node.attach_thread();
+                    all_attached.wait();
+                    body(lane)
+                })
+            })
+            .collect();
+        threads.into_iter().map(|thread| thread.join()).collect()
+    });
+    let mut values = Vec::with_capacity(outcomes.len());
+    let mut failure: Option<tileweave::Error> = None;
+    for outcome in outcomes {
+        match outcome {
+            Ok(Ok(value)) => values.push(value),
+            Ok(Err(error)) => {
+                if failure
+                    .as_ref()
+                    .is_none_or(|first| matches!(first, tileweave::Error::Poisoned(_)))
+                {
+                    failure = Some(error);
+                }
+            }
+            Err(_) => return Err(crate::defect()),
+        }
+    }
+    match failure {
+        Some(error) => Err(error.into()),
+        None => Ok(values),
+    }
+}
+
+fn download(lanes: &[Lane], sizes: &[LaunchSize]) -> Result<Vec<Vec<u8>>, Failure> {
+    let read = |(lane, size): (&Lane, &LaunchSize)| {
+        let bytes = size.out.0 * size.out.1 * lane.buffers.dtype.size();
+        Ok(lane.result().to_vec::<u8>(bytes)?)
+    };
+    lanes.iter().zip(sizes).map(read).collect()
+}
+
+/// Bytes and signals that each rank has sent: as the machine saw them where it does, else as its kernels counted.
+fn traffic(node: &Node, lanes: &[Lane]) -> Result<(Vec<u64>, Vec<u64>), Failure> {
+    let of_rank = |lane: &Lane| match node.driver().observed_traffic(lane.rank.place()) {
+        Some(observed) => Ok(observed),
+        None => lane.rank.stats().map(|stats| (stats.bytes_sent, stats.signals_sent)),
+    };
+    let pairs: Vec<(u64, u64)> = lanes.iter().map(of_rank).collect::<tileweave::Result<_>>()?;
+    Ok(pairs.into_iter().unzip())
+}

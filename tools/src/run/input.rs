@@ -1,0 +1,173 @@
+//! The operands of a run: random, or read from a file, checked against each other and against what was asked for.
+
+use tileweave::{DType, Op};
+
+use super::random::{self, Tensor};
+use super::shape::Shape;
+use super::tensors::{File, Found};
+use crate::cli::{MAX_DIMENSION, RunArgs};
+use crate::failure::Failure;
+
+/// A problem's full, unsplit operands, row-major, little-endian.
+#[derive(Debug)]
+pub struct Problem {
+    pub shape: Shape,
+    pub dtype: DType,
+    pub x: Vec<u8>,
+    pub weight: Vec<u8>,
+    pub bias: Option<Vec<u8>>,
+    /// `[ranks, m, n]`.
+    pub addend: Option<Vec<u8>>,
+}
+
+const DEFAULT_M: usize = 64;
+const DEFAULT_N: usize = 512;
+const DEFAULT_K: usize = 512;
+
+/// Makes or reads the operands. `ranks` is what the device offers where the user names no number.
+pub fn problem(args: &RunArgs, ranks: usize) -> Result<Problem, Failure> {
+    match &args.input {
+        Some(path) => from_file(args, ranks, &File::read(path)?),
+        None => random(args, ranks),
+    }
+}
+
+fn random(args: &RunArgs, ranks: usize) -> Result<Problem, Failure> {
+    let op = args.op;
+    if args.bias && !op.has_gemm() {
+        return Err(Failure::bad_value(
+            "--bias",
+            "given",
+            &format!("an operation with a GEMM, not {}", op.name()),
+        ));
+    }
+    let k = if op.has_gemm() { args.k.unwrap_or(DEFAULT_K) } else { 0 };
+    let (m, n) = (args.m.unwrap_or(DEFAULT_M), args.n.unwrap_or(DEFAULT_N));
+    let shape = Shape { op, ranks, m, n, k };
+    if args.addend && !shape.reduces_gemm() {
+        let expected = format!("gemm-reduce-scatter or gemm-all-reduce, not {}", op.name());
+        return Err(Failure::bad_value("--addend", "given", &expected));
+    }
+    let dtype = args.dtype.unwrap_or(DType::Bf16);
+    check_size(&shape, dtype, args.addend)?;
+    let draw = |tensor, count, scale| random::normal(dtype, args.seed, tensor, count, scale);
+    let of_weight = 1.0 / (k.max(1) as f64).sqrt(); // results of x's own size
+    Ok(Problem {
+        shape,
+        dtype,
+        x: draw(Tensor::X, shape.x_dims().iter().product(), 1.0),
+        weight: draw(Tensor::Weight, if op.has_gemm() { n * k } else { 0 }, of_weight),
+        bias: args.bias.then(|| draw(Tensor::Bias, n, 1.0)),
+        addend: args
+            .addend
+            .then(|| draw(Tensor::Addend, shape.addend_dims().iter().product(), 1.0)),
+    })
+}
+
+fn from_file(args: &RunArgs, ranks: usize, file: &File) -> Result<Problem, Failure> {
+    let op = args.op;
+    let x = file.tensor("x")?;
+    let dtype = x.dtype()?;
+    if let Some(asked) = args.dtype.filter(|asked| *asked != dtype) {
+        return Err(Failure::bad_input(format!(
+            "--dtype is {asked}: tensor `x` of {} is {dtype}",
+            file.name()
+        )));
+    }
+    let shape = if op.has_gemm() {
+        let [m, k] = x.dims("[M, K]")?;
+        let weight = file.tensor("weight")?;
+        let [n, weight_k] = weight.dims("[N, K]")?;
+        if weight_k != k {
+            return Err(weight.wrong(format!("its K is {weight_k}: expected [N, {k}], x's K")));
+        }
+        Shape { op, ranks, m, n, k }
+    } else {
+        let [parts, m, n] = x.dims("[P, M, N]")?;
+        if parts != ranks && args.common.ranks.is_some() {
+            return Err(x.wrong(format!(
+                "expected [{ranks}, M, N], one matrix for each of --ranks {ranks}"
+            )));
+        }
+        if !(1..=16).contains(&parts) {
+            return Err(x.wrong("expected [P, M, N] with one matrix per rank, 1 to 16".into()));
+        }
+        Shape {
+            op,
+            ranks: parts,
+            m,
+            n,
+            k: 0,
+        }
+    };
+    for (option, asked, there) in [
+        ("--m", args.m, shape.m),
+        ("--n", args.n, shape.n),
+        ("--k", args.k, shape.k),
+    ] {
+        let meant = asked.filter(|_| option != "--k" || op.has_gemm());
+        if let Some(asked) = meant.filter(|asked| *asked != there) {
+            return Err(Failure::bad_value(
+                option,
+                asked,
+                &format!("{there}, as in {}, or no such option", file.name()),
+            ));
+        }
+        if there > MAX_DIMENSION {
+            return Err(Failure::bad_value(
+                &option[2..],
+                there,
+                &format!("at most {MAX_DIMENSION}"),
+            ));
+        }
+    }
+    let optional = |name: &str, wanted: bool, dims: &[usize], named: &str| -> Result<Option<Found<'_>>, Failure> {
+        let Some(tensor) = file.optional(name)? else {
+            return Ok(None);
+        };
+        if !wanted {
+            return Err(tensor.wrong(format!("{} takes none: expected a file without it", op.name())));
+        }
+        tensor.expect(dtype, dims, named)?;
+        Ok(Some(tensor))
+    };
+    let addend = optional("addend", shape.reduces_gemm(), &shape.addend_dims(), "[P, M, N]")?;
+    let bias = optional("bias", op.has_gemm(), &[shape.n], "[N]")?;
+    let weight = optional("weight", op.has_gemm(), &[shape.n, shape.k], "[N, K]")?;
+    check_size(&shape, dtype, addend.is_some())?;
+    let bytes = |tensor: Found<'_>| tensor.bytes().to_vec();
+    Ok(Problem {
+        shape,
+        dtype,
+        x: bytes(x),
+        weight: weight.map(bytes).unwrap_or_default(),
+        bias: bias.map(bytes),
+        addend: addend.map(bytes),
+    })
+}
+
+/// Refuses what cannot fit before anything is allocated: running out of memory ends a process without a word.
+fn check_size(shape: &Shape, dtype: DType, addend: bool) -> Result<(), Failure> {
+    let need = shape.footprint(dtype.size(), addend);
+    let have = u128::from(available_memory());
+    if need <= have {
+        return Ok(());
+    }
+    let sizes = match shape.op {
+        Op::ReduceScatter | Op::AllReduce | Op::AllGather => format!("--m {}, --n {}", shape.m, shape.n),
+        _ => format!("--m {}, --n {}, --k {}", shape.m, shape.n, shape.k),
+    };
+    Err(Failure::bad_input(format!(
+        "{sizes} on {} ranks needs about {need} bytes of host memory, and {have} are available: expected smaller sizes",
+        shape.ranks
+    )))
+}
+
+/// Bytes that can be had without swapping; where the system does not tell, what any machine for this has.
+fn available_memory() -> u64 {
+    const ASSUMED: u64 = 16 << 30;
+    let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"));
+    let kib = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
+    kib.map_or(ASSUMED, |kib| kib.saturating_mul(1024))
+}

@@ -1,0 +1,129 @@
+//! `tileweave run`: one operation over several ranks, checked.
+//!
+//! The operands are made or read whole, split as `torch.chunk` splits, run by the crate on every rank at once, and every
+//! element of every rank's result is compared with an f64 reference. Where the numerics contract promises equal bits, the
+//! same operands also run on the other route, and the bits are compared.
+
+mod check;
+mod execute;
+pub mod fault;
+mod input;
+mod output;
+mod random;
+mod report;
+mod shape;
+mod tensors;
+mod timing;
+
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+use tileweave::Op;
+
+use crate::cli::{Device, RouteArg, RunArgs};
+use crate::device;
+use crate::failure::Failure;
+use fault::Fault;
+use report::Report;
+
+pub fn run(args: &RunArgs) -> Result<Report, Failure> {
+    refuse_unbuilt(args)?;
+    check_options(args)?;
+    if let Some(path) = &args.output {
+        output::check(path)?;
+    }
+    let machine = device::choose(if args.fault.is_some() {
+        Device::Sim
+    } else {
+        args.common.device
+    })?;
+    let ranks = args.common.ranks.unwrap_or_else(|| machine.default_ranks());
+    let progress = spinner();
+    progress.set_message("making the operands");
+    let problem = input::problem(args, ranks)?;
+    if let Some(fault) = args.fault {
+        fault.check(problem.shape.ranks)?;
+    }
+    progress.set_message(format!(
+        "running {} on {} ranks ({})",
+        args.op.name(),
+        problem.shape.ranks,
+        machine.word()
+    ));
+    let outcome = execute::execute(&machine, &problem, args)?;
+    progress.set_message("comparing with the reference");
+    let verdict = check::judge(&problem, args.wire.into(), &outcome.results, outcome.other.as_deref())?;
+    if let Some(path) = &args.output {
+        output::write(path, &problem.shape, problem.dtype, &outcome.results)?;
+    }
+    progress.finish_and_clear();
+    let shape = problem.shape;
+    Ok(Report {
+        op: shape.op.name(),
+        ranks: shape.ranks,
+        m: shape.m,
+        n: shape.n,
+        k: shape.k,
+        dtype: problem.dtype.to_string(),
+        device: machine.word(),
+        device_name: outcome.device_name,
+        route: outcome.route.path.to_string(),
+        route_reason: outcome.route.reason,
+        kernel: outcome.route.kernel,
+        wire: tileweave::Wire::from(args.wire).to_string(),
+        max_abs_err: verdict.max_abs_err,
+        max_rel_err: verdict.max_rel_err,
+        bound: verdict.bound,
+        bitwise_equal_unfused: verdict.bitwise_equal_unfused,
+        bitwise_equal_across_ranks: verdict.bitwise_equal_across_ranks,
+        result_digest: check::digest(&outcome.results),
+        bytes_sent: outcome.bytes_sent,
+        signals_sent: outcome.signals_sent,
+        elapsed_ms: outcome.elapsed_ms,
+    })
+}
+
+/// What the contract names and this version does not have: the answer is exit 4, never something else instead.
+fn refuse_unbuilt(args: &RunArgs) -> Result<(), Failure> {
+    let missing = [
+        (args.processes, "--processes"),
+        (args.graph.is_some(), "--graph"),
+        (args.route == RouteArg::Nccl, "--route nccl"),
+        (matches!(args.fault, Some(Fault::Kill { .. })), "--fault kill"),
+    ];
+    match missing.iter().find(|(asked, _)| *asked) {
+        Some((_, option)) => Err(Failure::unavailable(format!(
+            "{option} is not built yet: run without it"
+        ))),
+        None => Ok(()),
+    }
+}
+
+fn check_options(args: &RunArgs) -> Result<(), Failure> {
+    if args.in_place && args.op != Op::AllReduce {
+        let expected = format!("--op all-reduce, not {}", args.op.name());
+        return Err(Failure::bad_value("--in-place", "given", &expected));
+    }
+    if args.fault.is_some() && args.common.device == Device::Cuda {
+        return Err(Failure::bad_value(
+            "--fault",
+            "given",
+            "--device sim: faults are the simulated node's",
+        ));
+    }
+    if let (Some(fault), Some(ranks)) = (args.fault, args.common.ranks) {
+        fault.check(ranks)?;
+    }
+    Ok(())
+}
+
+/// Turns on standard error, if a person watches it.
+fn spinner() -> ProgressBar {
+    let bar = ProgressBar::new_spinner(); // draws nothing where standard error is no terminal
+    if let Ok(style) = ProgressStyle::with_template("{spinner} {msg} ({elapsed})") {
+        bar.set_style(style);
+    }
+    bar.enable_steady_tick(Duration::from_millis(120));
+    bar
+}

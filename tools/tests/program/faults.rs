@@ -1,0 +1,63 @@
+//! Ranks that fail their peers: the report names the culprit.
+
+use serde_json::Value;
+
+use super::run;
+
+fn culprit(error: &Value) -> u64 {
+    for field in ["op", "epoch", "rank", "peer", "tile", "expected", "seen", "chain"] {
+        assert!(
+            error.get(field).is_some_and(|value| !value.is_null()),
+            "{field} is missing: {error}"
+        );
+    }
+    error["peer"].as_u64().expect("a rank")
+}
+
+#[test]
+fn a_silent_rank_is_named() {
+    for op in [
+        "gemm-reduce-scatter",
+        "gemm-all-reduce",
+        "all-gather-gemm",
+        "all-reduce",
+    ] {
+        for route in if op == "all-reduce" {
+            &["unfused"][..]
+        } else {
+            &["fused", "unfused"]
+        } {
+            let ended = run(&format!(
+                "--op {op} --route {route} --ranks 4 --m 32 --n 64 --k 64 --fault silent:2 --deadline-ms 50"
+            )
+            .replace("--k 64", if op == "all-reduce" { "" } else { "--k 64" }));
+            let error = ended.failed(3, "timeout");
+            assert_eq!(culprit(&error), 2, "{op} {route}: {error}");
+            assert!(!error["chain"].as_array().expect("a list").is_empty(), "{error}");
+            assert!(error["message"].to_string().contains("rank 2"), "{error}");
+        }
+    }
+}
+
+#[test]
+fn a_lost_signal_is_named_by_its_ends() {
+    let error = run("--ranks 3 --m 32 --n 64 --k 64 --fault drop-signal:1:0 --deadline-ms 50").failed(3, "timeout");
+    assert_eq!((&error["rank"], culprit(&error)), (&0.into(), 1), "{error}");
+}
+
+#[test]
+fn a_disagreement_names_both_descriptors() {
+    let error = run("--ranks 3 --m 32 --n 64 --k 64 --fault disagree:1 --deadline-ms 50").failed(3, "disagreement");
+    culprit(&error);
+    let ranks = [error["rank"].as_u64(), error["peer"].as_u64()];
+    assert!(ranks.contains(&Some(1)), "{error}");
+    let message = error["message"].to_string();
+    assert!(message.contains("M 32") && message.contains("M 31"), "{message}");
+}
+
+#[test]
+fn a_slow_rank_changes_nothing() {
+    let sizes = "--ranks 3 --m 32 --n 64 --k 64";
+    let slow = run(&format!("{sizes} --fault slow:1:20")).done();
+    assert_eq!(slow["result_digest"], run(sizes).done()["result_digest"]);
+}

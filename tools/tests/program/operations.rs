@@ -1,0 +1,149 @@
+//! Every operation on random input: right, reported in full, and equal in the bits that are promised.
+
+use serde_json::Value;
+
+use super::{run, tileweave};
+
+const GEMMS: [&str; 3] = ["gemm-reduce-scatter", "gemm-all-reduce", "all-gather-gemm"];
+const COLLECTIVES: [&str; 3] = ["reduce-scatter", "all-reduce", "all-gather"];
+
+fn counts(report: &Value, field: &str) -> Vec<u64> {
+    let list = report[field]
+        .as_array()
+        .unwrap_or_else(|| panic!("{field} is a list: {report}"));
+    list.iter().map(|count| count.as_u64().expect("a count")).collect()
+}
+
+#[test]
+fn the_report_is_the_contracts() {
+    let report = run("--op gemm-all-reduce --ranks 3 --m 40 --n 72 --k 96 --bias --addend --wire f32").done();
+    for (field, value) in [
+        ("op", "gemm-all-reduce"),
+        ("dtype", "bf16"),
+        ("device", "sim"),
+        ("wire", "f32"),
+        ("route", "fused"),
+    ] {
+        assert_eq!(report[field], value, "{report}");
+    }
+    assert_eq!(
+        (&report["ranks"], &report["m"], &report["n"], &report["k"]),
+        (&3.into(), &40.into(), &72.into(), &96.into())
+    );
+    assert_eq!(
+        (&report["bitwise_equal_unfused"], &report["bitwise_equal_across_ranks"]),
+        (&true.into(), &true.into())
+    );
+    assert!(
+        report["elapsed_ms"].is_null() && report["route_reason"].is_string(),
+        "{report}"
+    );
+    let (error, bound) = (
+        report["max_rel_err"].as_f64().expect("a number"),
+        report["bound"].as_f64().expect("a number"),
+    );
+    assert!(0.0 < error && error <= bound && bound < 0.1, "{error} {bound}");
+    assert_eq!(report["result_digest"].as_str().expect("hex").len(), 16);
+    assert_eq!(
+        (
+            counts(&report, "bytes_sent").len(),
+            counts(&report, "signals_sent").len()
+        ),
+        (3, 3)
+    );
+}
+
+#[test]
+fn gemms_give_the_same_bits_by_either_route_and_any_schedule() {
+    for op in GEMMS {
+        for (ranks, dtype, sizes) in [
+            (2, "bf16", "--m 33 --n 70 --k 50"),
+            (3, "f16", "--m 2 --n 9 --k 7"),
+            (5, "f32", "--m 21 --n 24 --k 40"),
+        ] {
+            let mut digests = Vec::new();
+            for rest in [
+                "--route fused",
+                "--route unfused",
+                "--route fused --schedule-seed 9",
+                "--route auto --schedule-seed 2",
+            ] {
+                let words = format!("--op {op} --ranks {ranks} --dtype {dtype} {sizes} {rest}");
+                let report = run(&words).done();
+                assert_eq!(report["bitwise_equal_unfused"], true, "{words}");
+                digests.push(report["result_digest"].clone());
+            }
+            assert!(
+                digests.iter().all(|digest| *digest == digests[0]),
+                "{op} {dtype}: {digests:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn collectives_alone() {
+    for op in COLLECTIVES {
+        for (ranks, dtype) in [(1, "f32"), (4, "bf16"), (7, "f16")] {
+            let report = run(&format!("--op {op} --ranks {ranks} --dtype {dtype} --m 19 --n 23")).done();
+            assert_eq!(report["route"], "unfused");
+            assert!(
+                report["bitwise_equal_unfused"].is_null(),
+                "there is one route only: {report}"
+            );
+        }
+    }
+    let apart = run("--op all-reduce --ranks 3 --m 8 --n 40").done();
+    let in_place = run("--op all-reduce --ranks 3 --m 8 --n 40 --in-place").done();
+    assert_eq!(apart["result_digest"], in_place["result_digest"]);
+}
+
+#[test]
+fn empty_sizes_are_sizes() {
+    for words in [
+        "--m 0",
+        "--n 0",
+        "--k 0 --bias",
+        "--op all-gather --m 0",
+        "--op reduce-scatter --n 0",
+        "--op all-gather-gemm --m 3 --n 2",
+    ] {
+        run(&format!("--ranks 4 {words}")).done();
+    }
+}
+
+#[test]
+fn one_rank_sends_nothing() {
+    let report = run("--ranks 1 --m 16 --n 64 --k 64").done();
+    assert_eq!(
+        (counts(&report, "bytes_sent"), counts(&report, "signals_sent")),
+        (vec![0], vec![0])
+    );
+}
+
+#[test]
+fn bytes_sent_are_what_the_algorithm_has_to_send() {
+    // Row-parallel, reduce-scatter: every rank sends every other its rows, once, in the wire type.
+    let report = run("--op gemm-reduce-scatter --ranks 4 --m 64 --n 128 --k 64").done();
+    assert_eq!(counts(&report, "bytes_sent"), [3 * 16 * 128 * 2; 4]);
+    let report = run("--op gemm-reduce-scatter --ranks 4 --m 64 --n 128 --k 64 --wire f32").done();
+    assert_eq!(counts(&report, "bytes_sent"), [3 * 16 * 128 * 4; 4]);
+    let report = run("--op all-gather --ranks 4 --m 16 --n 128 --dtype f32").done();
+    assert_eq!(counts(&report, "bytes_sent"), [3 * 16 * 128 * 4; 4]);
+}
+
+#[test]
+fn the_seed_makes_the_input() {
+    let digest = |words: &str| run(&format!("--ranks 2 --m 8 --n 32 --k 32 {words}")).done()["result_digest"].clone();
+    assert_eq!(digest("--seed 5"), digest("--seed 5 --schedule-seed 5"));
+    assert_ne!(digest("--seed 5"), digest("--seed 6"));
+}
+
+#[test]
+fn people_get_a_table() {
+    let ended = tileweave("run --device sim --ranks 2 --m 8 --n 32 --k 32");
+    assert_eq!(ended.code, 0, "{}", ended.stderr);
+    for part in ["gemm-all-reduce", "sim", "fused", "digest", "right on every rank"] {
+        assert!(ended.stdout.contains(part), "{part}: {}", ended.stdout);
+    }
+}
