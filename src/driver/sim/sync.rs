@@ -150,9 +150,9 @@ impl Machine {
     fn note_poll(f: &mut Fiber, addr: u64, want: u64, site: u32) -> u64 {
         let seen = Self::read_word(addr);
         f.polls += 1;
-        match f.polled.iter_mut().find(|p| p.addr == addr) {
-            Some(p) => p.seen = seen,
-            None => f.polled.push(Polled { addr, seen, want, site }),
+        // The first look since the last pause counts: a change that a second look saw may have passed unnoticed.
+        if f.polled.iter().all(|p| p.addr != addr) {
+            f.polled.push(Polled { addr, seen, want, site });
         }
         seen
     }
