@@ -72,7 +72,11 @@ impl Machine {
         let Request { entry, launch, params } = request;
         let number = self.next_kernel;
         self.next_kernel += 1;
-        let sms = share_of(self.devices[stream.device].sms.len() as u32, stream.share, stream.shares);
+        let sms = share_of(
+            self.devices[stream.device].sms.len() as u32,
+            stream.share,
+            stream.shares,
+        );
         let kernel = Kernel {
             entry,
             launch,
@@ -122,7 +126,9 @@ impl Machine {
 
     fn start_cta(&mut self, number: u64, slot: u16, sm: u32) {
         let careful = u32::from(self.faults.any_site());
-        let Some(kernel) = self.kernels.get_mut(&number) else { return };
+        let Some(kernel) = self.kernels.get_mut(&number) else {
+            return;
+        };
         let (entry, launch, device) = (kernel.entry, kernel.launch, kernel.stream.device);
         let block = kernel.placed;
         kernel.placed += 1;
@@ -147,7 +153,10 @@ impl Machine {
         let mut window = self.windows.pop().unwrap_or_else(|| Window::new(CTA_SHARED));
         let granules = launch.shared.div_ceil(16) as usize;
         window.shadow[..granules].fill(UNWRITTEN);
-        let view = Rc::new(View { own: vec![start - 1; 2 * launch.threads as usize], others: before });
+        let view = Rc::new(View {
+            own: vec![start - 1; 2 * launch.threads as usize],
+            others: before,
+        });
         let own_base = self.layout.base + device as u64 * SLICE;
 
         let mut warps: Vec<Warp> = (0..launch.threads.div_ceil(32))
@@ -271,7 +280,9 @@ impl Machine {
             join_one(&mut kernel.after, slot, &row);
         }
         self.free_cta(cta, end + 1);
-        let Some(kernel) = self.kernels.get_mut(&number) else { return };
+        let Some(kernel) = self.kernels.get_mut(&number) else {
+            return;
+        };
         kernel.done += 1;
         self.streams_stir = true;
         if kernel.done == kernel.launch.grid {
@@ -280,7 +291,9 @@ impl Machine {
     }
 
     fn end_kernel(&mut self, number: u64) {
-        let Some(kernel) = self.kernels.remove(&number) else { return };
+        let Some(kernel) = self.kernels.remove(&number) else {
+            return;
+        };
         for slot in &kernel.slots {
             for id in self.pending.of_slot(*slot, |_| true) {
                 self.deliver(id);
@@ -316,7 +329,10 @@ impl Machine {
         // SAFETY: made by `start_cta` as boxed slices of this length.
         let (fibers, coroutines) = unsafe {
             let coroutines = Box::from_raw(std::ptr::slice_from_raw_parts_mut(cta.coroutines, n));
-            (Box::from_raw(std::ptr::slice_from_raw_parts_mut(cta.fibers, n)), coroutines)
+            (
+                Box::from_raw(std::ptr::slice_from_raw_parts_mut(cta.fibers, n)),
+                coroutines,
+            )
         };
         for (f, co) in fibers.iter().zip(coroutines) {
             let id = Self::id_of_parts(&cta, f);

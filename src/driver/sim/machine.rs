@@ -138,7 +138,11 @@ impl Machine {
             now: 1_000,
             digest: 0,
             devices,
-            slots: vec![Slot { cta: std::ptr::null_mut(), clock: 0, history: Vec::new() }],
+            slots: vec![Slot {
+                cta: std::ptr::null_mut(),
+                clock: 0,
+                history: Vec::new(),
+            }],
             free_slots: BTreeSet::new(),
             kernels: BTreeMap::new(),
             next_kernel: 1,
@@ -192,18 +196,30 @@ impl Machine {
         if self.slots.len() > MAX_SLOTS {
             return None;
         }
-        self.slots.push(Slot { cta: std::ptr::null_mut(), clock: 16, history: Vec::new() });
+        self.slots.push(Slot {
+            cta: std::ptr::null_mut(),
+            clock: 16,
+            history: Vec::new(),
+        });
         Some(self.slots.len() as u16 - 1)
     }
 
     pub fn id_of(f: &Fiber) -> FiberId {
         // SAFETY: a fiber's CTA outlives it, and its slot and first clock never change.
         let (slot, start) = unsafe { ((*f.cta).slot, (*f.cta).start) };
-        FiberId { slot, start, thread: f.me.thread }
+        FiberId {
+            slot,
+            start,
+            thread: f.me.thread,
+        }
     }
 
     pub fn id_of_parts(cta: &Cta, f: &Fiber) -> FiberId {
-        FiberId { slot: cta.slot, start: cta.start, thread: f.me.thread }
+        FiberId {
+            slot: cta.slot,
+            start: cta.start,
+            thread: f.me.thread,
+        }
     }
 
     /// The fiber, if it still exists.
