@@ -34,9 +34,7 @@ enum Plant {
     /// Both parities of staging in one place.
     SingleBuffer,
     /// One rank's epoch, or round, one ahead.
-    Ahead {
-        at: u64,
-    },
+    Ahead { at: u64 },
 }
 
 struct Row {
@@ -60,14 +58,7 @@ fn config(plant: Plant, world: usize, seed: u64) -> SimConfig {
 /// `Some(how)` if the fault is caught.
 fn caught(plant: Plant, work: Work, seed: u64) -> Option<String> {
     let (world, op) = match work {
-        Work::Tiles => (
-            3,
-            if seed % 2 == 0 {
-                Op::GemmReduceScatter
-            } else {
-                Op::GemmAllReduce
-            },
-        ),
+        Work::Tiles => (3, if seed % 2 == 0 { Op::GemmReduceScatter } else { Op::GemmAllReduce }),
         Work::Packets => (3, Op::GemmAllReduce),
         Work::Rounds => (2, Op::GemmReduceScatter),
     };
@@ -79,9 +70,7 @@ fn caught(plant: Plant, work: Work, seed: u64) -> Option<String> {
     let case = Case::new(op, world, m, n, k, DType::Bf16);
     let node = Node::new(Arc::new(SimNode::new(config(plant, world, seed)).unwrap()));
     let one_shot = if matches!(work, Work::Packets) { 64 << 10 } else { 0 };
-    let group = GroupConfig::default()
-        .one_shot_bytes(one_shot)
-        .deadline(Duration::from_millis(50));
+    let group = GroupConfig::default().one_shot_bytes(one_shot).deadline(Duration::from_millis(50));
     let group = match work {
         Work::Rounds => group.heap_bytes(ROUNDS_HEAP),
         _ => group.sized_for(&case.all_specs(), world).unwrap(),
@@ -116,34 +105,14 @@ fn machine(site: Site) -> Plant {
 
 fn rows() -> Vec<Row> {
     use Work::*;
-    let row = |name, plant, work, within| Row {
-        name,
-        plant,
-        work,
-        within,
-    };
+    let row = |name, plant, work, within| Row { name, plant, work, within };
     vec![
         row("release of a tile dropped", machine(Site::TileRelease), Tiles, 2),
         row("acquire of a tile dropped", machine(Site::TileAcquire), Tiles, 2),
-        row(
-            "no barrier before a tile's release",
-            machine(Site::TileBarrier),
-            Tiles,
-            4,
-        ),
-        row(
-            "no barrier after a tile's acquire",
-            machine(Site::TileAcquired),
-            Tiles,
-            4,
-        ),
+        row("no barrier before a tile's release", machine(Site::TileBarrier), Tiles, 4),
+        row("no barrier after a tile's acquire", machine(Site::TileAcquired), Tiles, 4),
         row("no wait for a tile", machine(Site::TilePoll), Tiles, 2),
-        row(
-            "a tile's flag raised before its data",
-            Plant::Machine(Fault::EarlySignal(Site::TileRelease)),
-            Tiles,
-            4,
-        ),
+        row("a tile's flag raised before its data", Plant::Machine(Fault::EarlySignal(Site::TileRelease)), Tiles, 4),
         row("release of the hello dropped", machine(Site::HelloSend), Tiles, 20),
         row("acquire of the hello dropped", machine(Site::HelloAcquire), Tiles, 20),
         row("no wait for the hello", machine(Site::HelloPoll), Tiles, 4),
@@ -153,12 +122,7 @@ fn rows() -> Vec<Row> {
         row("no wait for the tensor cores", machine(Site::MmaWait), Tiles, 4),
         row("count of leaving CTAs relaxed", machine(Site::LastArrive), Tiles, 4),
         row("no barrier before a CTA leaves", machine(Site::LastBarrier), Tiles, 20),
-        row(
-            "count of a round's CTAs relaxed",
-            machine(Site::CreditArrive),
-            Rounds,
-            4,
-        ),
+        row("count of a round's CTAs relaxed", machine(Site::CreditArrive), Rounds, 4),
         row("release of a credit dropped", machine(Site::CreditRelease), Rounds, 4),
         row("acquire of a credit dropped", machine(Site::CreditAcquire), Rounds, 4),
         row("no wait for a credit", machine(Site::CreditPoll), Rounds, 4),
@@ -187,11 +151,7 @@ fn each_planted_fault_is_caught() {
                 }
             }
         }
-        println!(
-            "{:<40} {hits:>3} of {seeds}: {}",
-            row.name,
-            how.chars().take(160).collect::<String>()
-        );
+        println!("{:<40} {hits:>3} of {seeds}: {}", row.name, how.chars().take(160).collect::<String>());
         if first.is_none_or(|seed| seed >= row.within) {
             missed.push(row.name);
         }

@@ -38,11 +38,7 @@ prop_compose! {
 }
 
 fn cases(n: u32) -> ProptestConfig {
-    ProptestConfig {
-        cases: n * deep() as u32,
-        max_shrink_iters: 200,
-        ..ProptestConfig::default()
-    }
+    ProptestConfig { cases: n * deep() as u32, max_shrink_iters: 200, ..ProptestConfig::default() }
 }
 
 proptest! {
@@ -96,9 +92,9 @@ fn smallest_heap(node: &tileweave::Node, c: &Case, path: Path) -> usize {
     let mut bytes = 300 << 10;
     for _ in 0..8 {
         let config = GroupConfig::default().one_shot_bytes(0).heap_bytes(bytes);
-        let made = node
-            .group(c.world, &config)
-            .and_then(|ranks| ranks.iter().try_for_each(|r| r.plan(&c.spec(r.rank(), path)).map(drop)));
+        let made = node.group(c.world, &config).and_then(|ranks| {
+            ranks.iter().try_for_each(|r| r.plan(&c.spec(r.rank(), path)).map(drop))
+        });
         match made {
             Ok(()) => return bytes,
             Err(Error::HeapTooSmall { need, .. }) => bytes = need.max(bytes + 1),
@@ -125,11 +121,7 @@ fn bits_do_not_depend_on_the_schedule() {
             for path in c.routes() {
                 let results = run(c, *path, seed).unwrap();
                 judge(c, &data, &results, &path.to_string());
-                assert_eq!(
-                    *first.get_or_insert_with(|| results.clone()),
-                    results,
-                    "{c:?} {path} seed {seed}"
-                );
+                assert_eq!(*first.get_or_insert_with(|| results.clone()), results, "{c:?} {path} seed {seed}");
             }
         }
     }
@@ -141,36 +133,16 @@ fn bits_do_not_depend_on_the_schedule() {
 fn thousands_of_operations_on_one_group() {
     let world = 3;
     let most = Case::new(Op::GemmAllReduce, world, 80, 72, 40, DType::Bf16);
-    let ops = [
-        Op::GemmAllReduce,
-        Op::GemmReduceScatter,
-        Op::AllGatherGemm,
-        Op::AllReduce,
-        Op::ReduceScatter,
-        Op::AllGather,
-    ];
-    let like = |op: Op, m: usize| Case {
-        op,
-        m,
-        k: if op.has_gemm() { most.k } else { 0 },
-        ..most.clone()
-    };
+    let ops = [Op::GemmAllReduce, Op::GemmReduceScatter, Op::AllGatherGemm, Op::AllReduce, Op::ReduceScatter, Op::AllGather];
+    let like = |op: Op, m: usize| Case { op, m, k: if op.has_gemm() { most.k } else { 0 }, ..most.clone() };
     let specs: Vec<OpSpec> = ops.iter().flat_map(|op| like(*op, most.m).all_specs()).collect();
     let node = node(world, 5);
-    let config = GroupConfig::default()
-        .one_shot_bytes(8 << 10)
-        .sized_for(&specs, world)
-        .unwrap();
+    let config = GroupConfig::default().one_shot_bytes(8 << 10).sized_for(&specs, world).unwrap();
     let ranks = node.group(world, &config).unwrap();
     let plans: Vec<Vec<tileweave::Plan>> = ops
         .iter()
         .flat_map(|op| like(*op, most.m).routes().iter().map(move |path| (*op, *path)))
-        .map(|(op, path)| {
-            ranks
-                .iter()
-                .map(|r| r.plan(&like(op, most.m).spec(r.rank(), path)).unwrap())
-                .collect()
-        })
+        .map(|(op, path)| ranks.iter().map(|r| r.plan(&like(op, most.m).spec(r.rank(), path)).unwrap()).collect())
         .collect();
     let mut rng = Rng(9);
     let mut in_flight: Vec<(Case, Data, Vec<Loaded>)> = Vec::new();
@@ -204,10 +176,7 @@ fn nan_and_infinity_propagate() {
         let c = Case::new(Op::AllReduce, 3, m, n, 0, dtype);
         let node = node(3, 1);
         let ranks = group_for(&node, &c).unwrap();
-        let plans: Vec<_> = ranks
-            .iter()
-            .map(|r| r.plan(&c.spec(r.rank(), Path::Unfused)).unwrap())
-            .collect();
+        let plans: Vec<_> = ranks.iter().map(|r| r.plan(&c.spec(r.rank(), Path::Unfused)).unwrap()).collect();
         let special = |rank: usize| -> Vec<f64> {
             let mut v = vec![1.0; m * n];
             v[rank] = f64::NAN;
@@ -215,22 +184,15 @@ fn nan_and_infinity_propagate() {
             v[20] = [f64::INFINITY, f64::NEG_INFINITY, 1.0][rank];
             v
         };
-        let mut data: Vec<Slab> = ranks
-            .iter()
-            .map(|r| Slab::new(r, m, n, 0, dtype, Some(&special(r.rank()))).unwrap())
-            .collect();
+        let mut data: Vec<Slab> =
+            ranks.iter().map(|r| Slab::new(r, m, n, 0, dtype, Some(&special(r.rank()))).unwrap()).collect();
         for (plan, slab) in plans.iter().zip(&mut data) {
-            plan.launch(&tileweave::Operands::in_place(m, slab.mat_mut().unwrap()))
-                .unwrap();
+            plan.launch(&tileweave::Operands::in_place(m, slab.mat_mut().unwrap())).unwrap();
         }
         for (rank, slab) in ranks.iter().zip(&data) {
             rank.synchronize().unwrap();
             let got = tileweave::reference::decode(dtype, &slab.read().unwrap());
-            assert!(
-                got[..3].iter().all(|v| v.is_nan()) && got[20].is_nan(),
-                "{:?}",
-                &got[..24]
-            );
+            assert!(got[..3].iter().all(|v| v.is_nan()) && got[20].is_nan(), "{:?}", &got[..24]);
             assert!(got[10..13].iter().all(|v| *v == f64::INFINITY));
             assert!(got[30..].iter().all(|v| *v == 3.0));
         }
@@ -245,19 +207,12 @@ fn another_m_on_one_rank_is_caught() {
             let c = Case::new(op, 3, 70, 40, 24, DType::Bf16);
             let node = node(3, seed);
             let ranks = group_for(&node, &c).unwrap();
-            let plans: Vec<_> = ranks
-                .iter()
-                .map(|r| r.plan(&c.spec(r.rank(), c.routes()[0])).unwrap())
-                .collect();
+            let plans: Vec<_> = ranks.iter().map(|r| r.plan(&c.spec(r.rank(), c.routes()[0])).unwrap()).collect();
             let other = Case { m: 64, ..c.clone() };
             let (data, other_data) = (Data::new(&c), Data::new(&other));
             let mut loaded: Vec<Loaded> = Vec::new();
             for rank in &ranks {
-                let (case, data) = if rank.rank() == 1 {
-                    (&other, &other_data)
-                } else {
-                    (&c, &data)
-                };
+                let (case, data) = if rank.rank() == 1 { (&other, &other_data) } else { (&c, &data) };
                 loaded.push(Loaded::new(rank, case, data).unwrap());
             }
             for (rank, (plan, l)) in plans.iter().zip(&mut loaded).enumerate() {
@@ -281,12 +236,7 @@ fn another_m_on_one_rank_is_caught() {
 /// A rank that never launches: the others end at the deadline and name it.
 #[test]
 fn a_silent_rank_is_named() {
-    for op in [
-        Op::GemmAllReduce,
-        Op::GemmReduceScatter,
-        Op::AllGatherGemm,
-        Op::AllReduce,
-    ] {
+    for op in [Op::GemmAllReduce, Op::GemmReduceScatter, Op::AllGatherGemm, Op::AllReduce] {
         let c = Case::new(op, 4, 70, 40, 24, DType::F16);
         let node = node(4, 3);
         let config = GroupConfig::default().deadline(std::time::Duration::from_millis(200));
@@ -322,8 +272,5 @@ fn routes_have_reasons() {
         assert_eq!(route, plan.route(range.end - 1));
     }
     let nccl = ranks[0].plan(&spec.clone().route(Want::Exactly(Path::Nccl)));
-    assert!(
-        matches!(nccl, Err(Error::RouteUnavailable { path: Path::Nccl, .. })),
-        "{nccl:?}"
-    );
+    assert!(matches!(nccl, Err(Error::RouteUnavailable { path: Path::Nccl, .. })), "{nccl:?}");
 }
