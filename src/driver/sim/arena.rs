@@ -96,6 +96,11 @@ impl Allocations {
         self.live.range(..=addr).next_back().map(|(s, a)| (*s, a))
     }
 
+    /// Start and length of every allocation.
+    pub fn ranges(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
+        self.live.iter().map(|(s, a)| (*s, a.bytes))
+    }
+
     fn take(&mut self, device_range: std::ops::Range<u64>, bytes: u64) -> Option<u64> {
         let (start, len) = self
             .free

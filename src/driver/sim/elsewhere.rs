@@ -20,7 +20,10 @@ impl SimNode {
     pub fn new(_: SimConfig) -> Result<SimNode> {
         Err(Error::Unavailable {
             what: "the simulated node".into(),
-            reason: format!("it needs Linux (memfd, fixed mappings), and this is {}", std::env::consts::OS),
+            reason: format!(
+                "it needs Linux (memfd, fixed mappings), and this is {}",
+                std::env::consts::OS
+            ),
         })
     }
 

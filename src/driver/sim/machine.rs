@@ -34,6 +34,9 @@ pub(super) const CTA_SHARED: u32 = 227 << 10;
 /// Shared memory that the system takes of every CTA.
 pub(super) const CTA_RESERVED: u32 = 1 << 10;
 
+/// Clocks start here, above any number of groups that a cp.async wait may leave open.
+pub(super) const FIRST_CLOCK: u32 = 64;
+
 #[derive(Debug, Default, Clone, Copy)]
 pub(super) struct Sm {
     pub threads: u32,
@@ -81,6 +84,8 @@ pub(super) struct Machine {
     pub devices: Vec<Device>,
     pub slots: Vec<Slot>,
     pub free_slots: BTreeSet<u16>,
+    /// Slots whose clocks have come far: unused until all clocks start anew.
+    pub old_slots: Vec<u16>,
     pub kernels: BTreeMap<u64, Kernel>,
     pub next_kernel: u64,
     pub streams: BTreeMap<StreamKey, StreamState>,
@@ -144,6 +149,7 @@ impl Machine {
                 history: Vec::new(),
             }],
             free_slots: BTreeSet::new(),
+            old_slots: Vec::new(),
             kernels: BTreeMap::new(),
             next_kernel: 1,
             streams: BTreeMap::new(),
