@@ -1,7 +1,11 @@
-//! Compiles the kernels: for the GPU with nvcc (feature `build-kernels`).
+//! Compiles what is compiled: the kernels for the GPU with nvcc (feature `build-kernels`), the simulated machine for
+//! feature `sim`.
 
 #[path = "build/nvcc.rs"]
 mod nvcc;
+#[cfg(feature = "sim")]
+#[path = "build/sim.rs"]
+mod sim;
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
@@ -17,4 +21,6 @@ fn main() {
         println!("cargo::error=the feature build-kernels needs nvcc: {reason}");
         std::process::exit(1);
     }
+    #[cfg(feature = "sim")]
+    sim::compile();
 }

@@ -1,1 +1,62 @@
-//! The simulated node.
+//! The simulated node: several devices in one process, every CUDA thread a fiber, one seeded schedule.
+//!
+//! `docs/simulator.md` tells the mechanism, what it checks and what each planted fault does. It runs on Linux; elsewhere
+//! [`SimNode::new`] answers [`Error::Unavailable`](crate::Error::Unavailable).
+
+mod config;
+mod rng;
+
+pub use config::{Copies, Fault, LaunchHook, LaunchSeen, Lateness, Pick, SimConfig, Site};
+
+#[cfg(target_os = "linux")]
+mod access;
+#[cfg(target_os = "linux")]
+mod arena;
+#[cfg(target_os = "linux")]
+mod callbacks;
+#[cfg(target_os = "linux")]
+mod clock;
+#[cfg(target_os = "linux")]
+mod copies;
+#[cfg(target_os = "linux")]
+mod cta;
+#[cfg(target_os = "linux")]
+mod driver;
+#[cfg(target_os = "linux")]
+mod executor;
+#[cfg(target_os = "linux")]
+mod fiber;
+#[cfg(target_os = "linux")]
+mod launch;
+#[cfg(target_os = "linux")]
+mod machine;
+#[cfg(target_os = "linux")]
+mod math;
+#[cfg(target_os = "linux")]
+mod node;
+#[cfg(target_os = "linux")]
+mod pending;
+#[cfg(target_os = "linux")]
+mod report;
+#[cfg(target_os = "linux")]
+mod scheduler;
+#[cfg(target_os = "linux")]
+mod shadow;
+#[cfg(target_os = "linux")]
+mod stack;
+#[cfg(target_os = "linux")]
+mod stream;
+#[cfg(target_os = "linux")]
+mod sync;
+#[cfg(target_os = "linux")]
+mod table;
+#[cfg(target_os = "linux")]
+mod warp;
+
+#[cfg(target_os = "linux")]
+pub use driver::SimNode;
+
+#[cfg(not(target_os = "linux"))]
+mod elsewhere;
+#[cfg(not(target_os = "linux"))]
+pub use elsewhere::SimNode;

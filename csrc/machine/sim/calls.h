@@ -1,0 +1,34 @@
+// The calls into the executor (`src/driver/sim/callbacks.rs`): everything that blocks, orders, touches a peer, or fails a
+// check. A call that finds a violation never returns: its fiber is abandoned.
+#pragma once
+#include "self.h"
+
+extern "C" {
+// Accesses off the fast path: addresses of peers, writers that must be looked up, and errors.
+void tw_sim_load(TwSelf*, uint64_t addr, void* to, uint32_t bytes);
+void tw_sim_store(TwSelf*, uint64_t addr, const void* from, uint32_t bytes);
+void tw_sim_shared_check(TwSelf*, uint32_t addr, uint32_t bytes, uint32_t write);
+void tw_sim_discard(TwSelf*, uint64_t addr, uint64_t bytes);
+
+void tw_sim_copy_async(TwSelf*, uint32_t dst, uint64_t src, uint32_t bytes);
+void tw_sim_copy_wait(TwSelf*, uint32_t newest, uint32_t site);
+
+// vote: 0 plain, 1 or, 2 and
+uint32_t tw_sim_barrier(TwSelf*, uint32_t vote, uint32_t mine, uint32_t site);
+void tw_sim_warp_sync(TwSelf*);
+uint32_t tw_sim_shuffle(TwSelf*, uint32_t value, uint32_t from_lane);
+void tw_sim_mma_grow(TwSelf*);
+void tw_sim_mma_wait(TwSelf*, uint64_t frame, uint32_t site);
+
+uint64_t tw_sim_poll(TwSelf*, uint64_t addr, uint64_t want, uint32_t site);
+uint64_t tw_sim_load_acquire(TwSelf*, uint64_t addr, uint32_t site);
+void tw_sim_store_word(TwSelf*, uint64_t addr, uint64_t value, uint32_t release, uint32_t site);
+uint32_t tw_sim_atomic_add(TwSelf*, uint64_t addr, uint32_t value, uint32_t site);
+uint32_t tw_sim_atomic_cas(TwSelf*, uint64_t addr, uint32_t want, uint32_t put, uint32_t site);
+void tw_sim_reduce_add(TwSelf*, uint64_t addr, uint64_t value);
+void tw_sim_load_packet(TwSelf*, uint64_t addr, uint32_t* to, uint32_t tag, uint32_t site);
+void tw_sim_store_packet(TwSelf*, uint64_t addr, const uint32_t* from);
+
+uint64_t tw_sim_time(TwSelf*);
+void tw_sim_pause(TwSelf*, uint64_t until);
+}

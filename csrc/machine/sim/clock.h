@@ -1,0 +1,8 @@
+// Simulated time: a little a scheduling step, and a jump to the next `pause` when nothing can run.
+#pragma once
+#include "calls.h"
+
+namespace mx {
+TW_DEV u64 time_ns() { return tw_sim_time(self()); }
+TW_DEV void pause(u64 until_ns) { tw_sim_pause(self(), until_ns); }
+}  // namespace mx

@@ -1,0 +1,13 @@
+// The simulated machine: the functions of `docs/machine.md` on simulated SMs. Inline functions work on the fiber's
+// `TwSelf` and on shadow memory; `calls.h` lists where they enter the executor. `docs/simulator.md` tells the mechanism.
+#pragma once
+#include "arith.h"
+#include "async.h"
+#include "clock.h"
+#include "global.h"
+#include "identity.h"
+#include "mma.h"
+#include "packet.h"
+#include "shared.h"
+#include "sync.h"
+#include "types.h"

@@ -1,0 +1,389 @@
+//! The node's memory: one reservation of addresses, a slice of it for each device, and a shadow at half its size.
+//!
+//! An address tells its device by its slice. Ordinary allocations are private pages of the reservation; physical memory
+//! is a memfd mapped over it, always at the same address however often it is mapped, so that one word has one address
+//! in this process. Memory is logically poison (0xff) until written: its shadow says so, and no page is touched.
+
+use std::collections::BTreeMap;
+use std::ffi::c_void;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use rustix::mm::{Advice, MapFlags, MprotectFlags, ProtFlags};
+
+use super::shadow::{GRANULE, HOST, UNALLOCATED, UNWRITTEN};
+use crate::error::{Error, Result};
+
+pub(super) const SLICE_SHIFT: u32 = 36;
+pub(super) const SLICE: u64 = 1 << SLICE_SHIFT;
+/// Physical memory and mappings come in multiples of this.
+pub(super) const GRANULARITY: usize = 64 << 10;
+const PAGE: u64 = 4096;
+
+/// Translates addresses. Copies of it are read by fibers without a lock: nothing in it changes.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Layout {
+    pub base: u64,
+    pub devices: usize,
+    shadow: u64,
+}
+
+impl Layout {
+    pub fn device_of(&self, addr: u64) -> Option<usize> {
+        let d = (addr.checked_sub(self.base)? >> SLICE_SHIFT) as usize;
+        (d < self.devices).then_some(d)
+    }
+
+    /// The shadow of the granule of `addr`, which lies in the arena.
+    pub fn shadow(&self, addr: u64) -> *mut u64 {
+        debug_assert!(self.device_of(addr).is_some());
+        (self.shadow + (addr - self.base) / GRANULE * 8) as *mut u64
+    }
+
+    /// The shadow granules that `bytes` at `addr` touch.
+    ///
+    /// # Safety
+    /// The bytes lie in one allocation, and nobody else uses their shadow while the slice lives.
+    #[allow(clippy::mut_from_ref)] // `Layout` owns nothing
+    pub unsafe fn shadow_of(&self, addr: u64, bytes: u64) -> &mut [u64] {
+        let n = (addr % GRANULE + bytes).div_ceil(GRANULE);
+        // SAFETY: the shadow of an allocation is mapped readable and writable, and the caller has it to himself.
+        unsafe { std::slice::from_raw_parts_mut(self.shadow(addr), n as usize) }
+    }
+}
+
+/// One allocation or mapping.
+#[derive(Debug, Clone)]
+pub(super) struct Allocation {
+    pub bytes: u64,
+    pub device: usize,
+    /// Devices that may touch it, a bit each.
+    pub accessors: u32,
+    /// The physical memory behind it, if any, and how often it is mapped.
+    physical: Option<(u64, u32)>,
+}
+
+#[derive(Debug)]
+struct Physical {
+    fd: Arc<OwnedFd>,
+    device: usize,
+    bytes: u64,
+    inode: (u64, u64),
+    /// Another process may write it: nothing is known of its content.
+    foreign: bool,
+    mapped_at: Option<u64>,
+    handles: u32,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Allocations {
+    live: BTreeMap<u64, Allocation>,
+    /// Free ranges, by start.
+    free: BTreeMap<u64, u64>,
+    physical: BTreeMap<u64, Physical>,
+    next_physical: u64,
+}
+
+impl Allocations {
+    /// The allocation that holds all of `bytes` at `addr`, and where it starts.
+    pub fn find(&self, addr: u64, bytes: u64) -> Option<(u64, &Allocation)> {
+        let (start, a) = self.live.range(..=addr).next_back()?;
+        (addr - start <= a.bytes && bytes <= a.bytes - (addr - start)).then_some((*start, a))
+    }
+
+    /// The allocation at or before `addr`, for reports.
+    pub fn near(&self, addr: u64) -> Option<(u64, &Allocation)> {
+        self.live.range(..=addr).next_back().map(|(s, a)| (*s, a))
+    }
+
+    pub fn ranges(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
+        self.live.iter().map(|(s, a)| (*s, a.bytes))
+    }
+
+    fn take(&mut self, device_range: std::ops::Range<u64>, bytes: u64) -> Option<u64> {
+        let (start, len) = self.free.range(device_range).find(|(_, len)| **len >= bytes).map(|(s, l)| (*s, *l))?;
+        self.free.remove(&start);
+        if len > bytes {
+            self.free.insert(start + bytes, len - bytes);
+        }
+        Some(start)
+    }
+
+    fn give_back(&mut self, start: u64, bytes: u64, slice: std::ops::Range<u64>) {
+        let (mut start, mut end) = (start, start + bytes);
+        if let Some((s, l)) = self.free.range(slice.start..start).next_back().map(|(s, l)| (*s, *l))
+            && s + l == start
+        {
+            self.free.remove(&s);
+            start = s;
+        }
+        if end < slice.end
+            && let Some(l) = self.free.remove(&end)
+        {
+            end += l;
+        }
+        self.free.insert(start, end - start);
+    }
+}
+
+/// The reservation and what is allocated in it.
+#[derive(Debug)]
+pub(super) struct Arena {
+    pub layout: Layout,
+    allocations: Mutex<Allocations>,
+}
+
+fn os_error(call: &'static str) -> impl FnOnce(rustix::io::Errno) -> Error {
+    move |e| Error::Driver { call, code: e.raw_os_error().into(), message: e.to_string() }
+}
+
+impl Arena {
+    pub fn new(devices: usize) -> Result<Arena> {
+        let bytes = devices * SLICE as usize;
+        let flags = MapFlags::PRIVATE | MapFlags::NORESERVE;
+        // SAFETY: new mappings at addresses of the kernel's choice touch nothing that exists. The shadow is readable
+        // everywhere and reads 0 (unallocated) until an allocation makes its part writable.
+        let (base, shadow) = unsafe {
+            let base = rustix::mm::mmap_anonymous(std::ptr::null_mut(), bytes, ProtFlags::empty(), flags)
+                .map_err(os_error("mmap"))?;
+            match rustix::mm::mmap_anonymous(std::ptr::null_mut(), bytes / 2, ProtFlags::READ, flags) {
+                Ok(shadow) => (base, shadow),
+                Err(e) => {
+                    let _ = rustix::mm::munmap(base, bytes);
+                    return Err(os_error("mmap")(e));
+                }
+            }
+        };
+        let layout = Layout { base: base as u64, devices, shadow: shadow as u64 };
+        let mut allocations = Allocations { next_physical: 1, ..Default::default() };
+        for d in 0..devices as u64 {
+            // The first page of a slice stays empty, so that no device address is close to another device's.
+            allocations.free.insert(layout.base + d * SLICE + GRANULARITY as u64, SLICE - GRANULARITY as u64);
+        }
+        Ok(Arena { layout, allocations: Mutex::new(allocations) })
+    }
+
+    /// The allocations. They stay consistent even if a thread died while it held the lock: every change is one step.
+    pub fn lock(&self) -> MutexGuard<'_, Allocations> {
+        self.allocations.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn slice(&self, device: usize) -> std::ops::Range<u64> {
+        let start = self.layout.base + device as u64 * SLICE;
+        start..start + SLICE
+    }
+
+    fn set_shadow(&self, start: u64, bytes: u64, mark: u64) -> Result<()> {
+        let page = self.layout.shadow(start) as u64 / PAGE * PAGE;
+        let end = (self.layout.shadow(start) as u64 + bytes.div_ceil(GRANULE) * 8).next_multiple_of(PAGE);
+        // SAFETY: the pages lie in the shadow reservation; making them writable changes no content. The granules are
+        // those of a range that no allocation holds yet (or that the caller is about to take away).
+        unsafe {
+            let flags = MprotectFlags::READ | MprotectFlags::WRITE;
+            rustix::mm::mprotect(page as *mut c_void, (end - page) as usize, flags).map_err(os_error("mprotect"))?;
+            self.layout.shadow_of(start, bytes).fill(mark);
+        }
+        Ok(())
+    }
+
+    /// Ordinary memory of one device, `bytes` of at least 1.
+    pub fn allocate(&self, device: usize, bytes: usize) -> Result<u64> {
+        let reserved = (bytes as u64).max(1).checked_next_multiple_of(PAGE).unwrap_or(u64::MAX);
+        let mut a = self.lock();
+        let start = a.take(self.slice(device), reserved).ok_or_else(|| self.no_room(device, bytes))?;
+        // SAFETY: the range was free: part of the reservation, and nobody's.
+        unsafe {
+            let flags = MprotectFlags::READ | MprotectFlags::WRITE;
+            rustix::mm::mprotect(start as *mut c_void, reserved as usize, flags).map_err(os_error("mprotect"))?;
+        }
+        self.set_shadow(start, bytes as u64, UNWRITTEN)?;
+        let allocation = Allocation { bytes: bytes as u64, device, accessors: 1 << device, physical: None };
+        a.live.insert(start, allocation);
+        Ok(start)
+    }
+
+    fn no_room(&self, device: usize, bytes: usize) -> Error {
+        Error::bad_argument("bytes", bytes, format!("what fits into the {} GiB of simulated device {device}", SLICE >> 30))
+    }
+
+    /// Frees what [`Arena::allocate`] gave.
+    pub fn free(&self, start: u64) -> Result<()> {
+        let mut a = self.lock();
+        match a.live.get(&start) {
+            Some(Allocation { physical: None, .. }) => {}
+            _ => return Err(Error::bad_argument("ptr", format!("{start:#x}"), "an address that alloc gave")),
+        }
+        self.remove(&mut a, start)
+    }
+
+    fn remove(&self, a: &mut Allocations, start: u64) -> Result<()> {
+        let Some(gone) = a.live.remove(&start) else { return Ok(()) };
+        let unit = if gone.physical.is_some() { GRANULARITY as u64 } else { PAGE };
+        let reserved = gone.bytes.max(1).next_multiple_of(unit);
+        self.set_shadow(start, gone.bytes, UNALLOCATED)?;
+        let flags = MapFlags::PRIVATE | MapFlags::NORESERVE | MapFlags::FIXED;
+        // SAFETY: the range was this allocation's alone and is no longer listed; a fresh inaccessible mapping over it
+        // gives its pages back. Whole shadow pages inside are dropped too and read 0 again.
+        unsafe {
+            rustix::mm::mmap_anonymous(start as *mut c_void, reserved as usize, ProtFlags::empty(), flags)
+                .map_err(os_error("mmap"))?;
+            let from = (self.layout.shadow(start) as u64).next_multiple_of(PAGE);
+            let to = (self.layout.shadow(start) as u64 + reserved / GRANULE * 8) / PAGE * PAGE;
+            if from < to {
+                let _ = rustix::mm::madvise(from as *mut c_void, (to - from) as usize, Advice::LinuxDontNeed);
+            }
+        }
+        a.give_back(start, reserved, self.slice(gone.device));
+        Ok(())
+    }
+
+    pub fn physical_create(&self, device: usize, bytes: usize) -> Result<u64> {
+        check_physical_size(bytes)?;
+        let fd = rustix::fs::memfd_create("tileweave-sim", rustix::fs::MemfdFlags::CLOEXEC)
+            .map_err(os_error("memfd_create"))?;
+        rustix::fs::ftruncate(&fd, bytes as u64).map_err(os_error("ftruncate"))?;
+        self.add_physical(fd, device, bytes, false)
+    }
+
+    pub fn physical_import(&self, fd: BorrowedFd<'_>, device: usize, bytes: usize) -> Result<u64> {
+        check_physical_size(bytes)?;
+        let fd = fd.try_clone_to_owned().map_err(|e| Error::Driver {
+            call: "dup",
+            code: e.raw_os_error().unwrap_or(0).into(),
+            message: e.to_string(),
+        })?;
+        let stat = rustix::fs::fstat(&fd).map_err(os_error("fstat"))?;
+        if stat.st_size as u64 != bytes as u64 {
+            return Err(Error::bad_argument("bytes", bytes, format!("the exported size, {}", stat.st_size)));
+        }
+        self.add_physical(fd, device, bytes, true)
+    }
+
+    fn add_physical(&self, fd: OwnedFd, device: usize, bytes: usize, foreign: bool) -> Result<u64> {
+        let stat = rustix::fs::fstat(&fd).map_err(os_error("fstat"))?;
+        let inode = (stat.st_dev as u64, stat.st_ino as u64);
+        let mut a = self.lock();
+        // Memory of this process that comes back through its own descriptor stays the memory it is.
+        if let Some((id, known)) = a.physical.iter_mut().find(|(_, p)| p.inode == inode) {
+            known.handles += 1;
+            return Ok(*id);
+        }
+        let id = a.next_physical;
+        a.next_physical += 1;
+        let fd = Arc::new(fd);
+        a.physical
+            .insert(id, Physical { fd, device, bytes: bytes as u64, inode, foreign, mapped_at: None, handles: 1 });
+        Ok(id)
+    }
+
+    pub fn physical_map(&self, id: u64, bytes: usize, accessors: u32) -> Result<u64> {
+        let mut a = self.lock();
+        let p = a.physical.get(&id).ok_or_else(|| bad_physical(id))?;
+        let (device, fd, foreign) = (p.device, p.fd.clone(), p.foreign);
+        if p.bytes != bytes as u64 {
+            return Err(Error::bad_argument("bytes", bytes, format!("the memory's size, {}", p.bytes)));
+        }
+        if let Some(start) = p.mapped_at {
+            if let Some(Allocation { accessors: all, physical: Some((_, times)), .. }) = a.live.get_mut(&start) {
+                *all |= accessors;
+                *times += 1;
+            }
+            return Ok(start);
+        }
+        let start = a.take(self.slice(device), bytes as u64).ok_or_else(|| self.no_room(device, bytes))?;
+        // SAFETY: the range was free: part of the reservation, and nobody's.
+        unsafe {
+            let prot = ProtFlags::READ | ProtFlags::WRITE;
+            let flags = MapFlags::SHARED | MapFlags::FIXED | MapFlags::NORESERVE;
+            rustix::mm::mmap(start as *mut c_void, bytes, prot, flags, fd.as_fd(), 0).map_err(os_error("mmap"))?;
+        }
+        self.set_shadow(start, bytes as u64, if foreign { HOST } else { UNWRITTEN })?;
+        a.live.insert(start, Allocation { bytes: bytes as u64, device, accessors, physical: Some((id, 1)) });
+        if let Some(p) = a.physical.get_mut(&id) {
+            p.mapped_at = Some(start);
+        }
+        Ok(start)
+    }
+
+    pub fn physical_unmap(&self, start: u64, bytes: usize) -> Result<()> {
+        let mut a = self.lock();
+        let Some(Allocation { bytes: mapped, physical: Some((id, times)), .. }) = a.live.get_mut(&start) else {
+            return Err(Error::bad_argument("ptr", format!("{start:#x}"), "an address that physical_map gave"));
+        };
+        if *mapped != bytes as u64 {
+            return Err(Error::bad_argument("bytes", bytes, format!("what was mapped, {mapped}")));
+        }
+        *times -= 1;
+        if *times > 0 {
+            return Ok(());
+        }
+        let id = *id;
+        self.remove(&mut a, start)?;
+        if let Some(p) = a.physical.get_mut(&id) {
+            p.mapped_at = None;
+        }
+        drop_unused(&mut a, id);
+        Ok(())
+    }
+
+    pub fn physical_release(&self, id: u64) -> Result<()> {
+        let mut a = self.lock();
+        let p = a.physical.get_mut(&id).filter(|p| p.handles > 0).ok_or_else(|| bad_physical(id))?;
+        p.handles -= 1;
+        drop_unused(&mut a, id);
+        Ok(())
+    }
+
+    /// The memory's descriptor. From now on another process may write it, so its reads are no longer checked.
+    pub fn physical_export(&self, id: u64) -> Result<OwnedFd> {
+        let mut a = self.lock();
+        let p = a.physical.get_mut(&id).filter(|p| p.handles > 0).ok_or_else(|| bad_physical(id))?;
+        let fd = rustix::io::fcntl_dupfd_cloexec(&*p.fd, 3).map_err(os_error("dup"))?;
+        p.foreign = true;
+        if let Some(start) = p.mapped_at {
+            let bytes = p.bytes;
+            // SAFETY: the mapping is live (its physical memory says so) and its shadow is mapped. The executor does not
+            // run kernels on memory that is still being exchanged; a granule it marks in this moment keeps its mark.
+            for granule in unsafe { self.layout.shadow_of(start, bytes) } {
+                *granule = if *granule == UNWRITTEN { HOST } else { *granule };
+            }
+        }
+        Ok(fd)
+    }
+
+    /// The shadow of memory whose bytes are dead: poison, unless another process may write it.
+    pub fn discarded(&self, addr: u64) -> u64 {
+        let a = self.lock();
+        let foreign = a.near(addr).and_then(|(_, m)| m.physical).and_then(|(id, _)| a.physical.get(&id));
+        if foreign.is_some_and(|p| p.foreign) { HOST } else { UNWRITTEN }
+    }
+}
+
+fn drop_unused(a: &mut Allocations, id: u64) {
+    if a.physical.get(&id).is_some_and(|p| p.handles == 0 && p.mapped_at.is_none()) {
+        a.physical.remove(&id);
+    }
+}
+
+fn bad_physical(id: u64) -> Error {
+    Error::bad_argument("memory", id, "a handle of this node that was not released")
+}
+
+fn check_physical_size(bytes: usize) -> Result<()> {
+    if bytes == 0 || bytes % GRANULARITY != 0 {
+        return Err(Error::bad_argument("bytes", bytes, format!("a multiple of {GRANULARITY}, above 0")));
+    }
+    Ok(())
+}
+
+impl Drop for Arena {
+    fn drop(&mut self) {
+        let bytes = self.layout.devices * SLICE as usize;
+        // SAFETY: both reservations are this arena's, and whoever could use an address of them is gone with it: the
+        // executor's thread is joined before the node lets go of its arena.
+        unsafe {
+            let _ = rustix::mm::munmap(self.layout.base as *mut c_void, bytes);
+            let _ = rustix::mm::munmap(self.layout.shadow as *mut c_void, bytes / 2);
+        }
+    }
+}

@@ -1,0 +1,346 @@
+//! What the C++ side calls (`csrc/machine/sim/calls.h`). Each runs on the calling fiber's stack: shallow, no formatting.
+//!
+//! A callback borrows the machine, the fiber and its CTA, which are three separate allocations, does its work, drops the
+//! borrows, and only then gives way. One that finds trouble leaves it with the machine and gives way for good.
+
+use super::cta::Cta;
+use super::fiber::{Fiber, MmaOp, SelfC, Wait, WarpOp, suspend};
+use super::machine::Machine;
+use super::report::Trouble;
+use super::shadow::CLOCK_MAX;
+
+/// Runs `body` with the three borrows.
+///
+/// # Safety
+/// `me` is the running fiber's; nobody else holds a reference into the machine, the CTA or the fiber.
+unsafe fn with<T>(me: *mut SelfC, body: impl FnOnce(&mut Machine, &mut Cta, &mut Fiber) -> T) -> T {
+    // SAFETY: `SelfC` is the first field of its fiber; fiber, CTA and machine are live and distinct. The executor's own
+    // borrows ended before it resumed this fiber.
+    unsafe {
+        let f = me.cast::<Fiber>();
+        let cta = (*f).cta;
+        body(&mut *(*cta).machine, &mut *cta, &mut *f)
+    }
+}
+
+/// As [`with`], for a body that can find trouble: then the call never returns.
+///
+/// # Safety
+/// As [`with`].
+unsafe fn checked<T>(me: *mut SelfC, body: impl FnOnce(&mut Machine, &mut Cta, &mut Fiber) -> Result<T, Trouble>) -> T {
+    // SAFETY: passed on. The borrows have ended when the fiber gives way.
+    unsafe {
+        match with(me, body) {
+            Ok(value) => value,
+            Err(trouble) => {
+                with(me, |m, _, f| m.trouble = Some((trouble, f)));
+                loop {
+                    suspend(me.cast());
+                }
+            }
+        }
+    }
+}
+
+/// As [`checked`], without a borrow of the fiber: for what ends up at all fibers of a warp or a CTA.
+///
+/// # Safety
+/// As [`with`].
+unsafe fn together<T>(me: *mut SelfC, body: impl FnOnce(&mut Machine, &mut Cta, u32) -> Result<T, Trouble>) -> T {
+    // SAFETY: as in `checked`; the fiber is only reached through its CTA.
+    unsafe {
+        let cta = (*me.cast::<Fiber>()).cta;
+        match body(&mut *(*cta).machine, &mut *cta, (*me).thread) {
+            Ok(value) => value,
+            Err(trouble) => checked(me, |_, _, _| Err(trouble)),
+        }
+    }
+}
+
+/// Puts the running fiber back into the ready queue and gives way.
+///
+/// # Safety
+/// As [`with`].
+unsafe fn give_way(me: *mut SelfC) {
+    // SAFETY: passed on.
+    unsafe {
+        with(me, |m, cta, f| {
+            cta.wake(f);
+            m.activate(cta);
+        });
+        suspend(me.cast());
+    }
+}
+
+/// Declares callbacks: the body is safe Rust given the contract of [`with`], which every caller in `csrc` keeps by
+/// passing its own `tw_self`, and pointers to its own locals.
+macro_rules! callbacks {
+    ($($(#[$doc:meta])* fn $name:ident($me:ident $(, $arg:ident: $t:ty)*) $(-> $r:ty)? $body:block)*) => { $(
+        $(#[$doc])*
+        #[unsafe(no_mangle)]
+        unsafe extern "C" fn $name($me: *mut SelfC $(, $arg: $t)*) $(-> $r)? {
+            // SAFETY: called by the running fiber with its own `tw_self`; pointers are to locals of its C++ frame, of the
+            // size that goes with them. Nothing else touches the machine meanwhile.
+            unsafe { $body }
+        }
+    )* };
+}
+
+callbacks! {
+    fn tw_sim_load(me, addr: u64, to: *mut u8, bytes: u32) {
+        checked(me, |m, cta, f| m.check_load(cta, f, addr, u64::from(bytes)));
+        std::ptr::copy_nonoverlapping(addr as *const u8, to, bytes as usize);
+    }
+
+    fn tw_sim_store(me, addr: u64, from: *const u8, bytes: u32) {
+        let data = std::slice::from_raw_parts(from, bytes as usize);
+        checked(me, |m, cta, f| m.store(cta, f, addr, data));
+    }
+
+    fn tw_sim_shared_check(me, addr: u32, bytes: u32, write: u32) {
+        checked(me, |_, cta, f| Machine::check_shared(cta, f, addr, bytes, write != 0));
+    }
+
+    fn tw_sim_discard(me, addr: u64, bytes: u64) {
+        checked(me, |m, _, f| m.discard(f, addr, bytes));
+    }
+
+    fn tw_sim_copy_async(me, dst: u32, src: u64, bytes: u32) {
+        checked(me, |m, cta, f| m.copy_async(cta, f, dst, src, bytes));
+    }
+
+    fn tw_sim_copy_wait(me, newest: u32, site: u32) {
+        checked(me, |m, _, f| m.copy_wait(f, newest, site));
+    }
+
+    fn tw_sim_barrier(me, vote: u32, mine: u32, site: u32) -> u32 {
+        let wait = together(me, |m, cta, thread| m.barrier(cta, thread, vote, mine != 0, site));
+        if wait {
+            suspend(me.cast());
+        }
+        with(me, |_, _, f| f.result)
+    }
+
+    fn tw_sim_warp_sync(me) {
+        if together(me, |m, cta, thread| m.warp_arrive(cta, thread, WarpOp::Sync)) {
+            suspend(me.cast());
+        }
+    }
+
+    fn tw_sim_shuffle(me, value: u32, from_lane: u32) -> u32 {
+        let wait = together(me, |m, cta, thread| {
+            let (warp, lane) = (thread as usize / 32, thread as usize % 32);
+            cta.warps[warp].values[lane] = value;
+            cta.warps[warp].from[lane] = from_lane as u8 & 31;
+            m.warp_arrive(cta, thread, WarpOp::Shuffle)
+        });
+        if wait {
+            suspend(me.cast());
+        }
+        with(me, |_, _, f| f.result)
+    }
+
+    fn tw_sim_mma_grow(me) {
+        with(me, |_, cta, f| {
+            if f.me.row_count == f.me.row_room {
+                f.rows.resize(2 * f.rows.len(), 0);
+                f.me.mma_rows = f.rows.as_mut_ptr();
+                f.me.row_room = f.rows.len() as u32;
+            }
+            if f.lane() == 0 && f.me.mma_count == f.me.mma_room {
+                let ops = &mut cta.warps[f.warp()].ops;
+                ops.resize(2 * ops.len(), MmaOp::default());
+                f.me.mma_ops = ops.as_mut_ptr();
+                f.me.mma_room = ops.len() as u32;
+            }
+        });
+    }
+
+    fn tw_sim_mma_wait(me, frame: u64, site: u32) {
+        let wait = together(me, |m, cta, thread| m.mma_arrive(cta, thread, frame, site));
+        if wait {
+            suspend(me.cast());
+        }
+    }
+
+    fn tw_sim_poll(me, addr: u64, want: u64, site: u32) -> u64 {
+        if with(me, |m, _, f| m.polls_too_long(f)) {
+            give_way(me);
+        }
+        checked(me, |m, cta, f| m.poll(cta, f, addr, want, site))
+    }
+
+    fn tw_sim_load_acquire(me, addr: u64, site: u32) -> u64 {
+        if with(me, |m, _, f| m.polls_too_long(f)) {
+            give_way(me);
+        }
+        checked(me, |m, cta, f| m.load_acquire(cta, f, addr, site))
+    }
+
+    fn tw_sim_store_word(me, addr: u64, value: u64, release: u32, site: u32) {
+        checked(me, |m, cta, f| m.store_word(cta, f, addr, value, (release != 0).then_some(site)));
+    }
+
+    fn tw_sim_atomic_add(me, addr: u64, value: u32, site: u32) -> u32 {
+        checked(me, |m, cta, f| m.atomic(cta, f, addr, site, |old| Some(old.wrapping_add(value))))
+    }
+
+    fn tw_sim_atomic_cas(me, addr: u64, want: u32, put: u32, site: u32) -> u32 {
+        if with(me, |m, _, f| { f.polls += 1; m.polls_too_long(f) }) {
+            give_way(me);
+        }
+        checked(me, |m, cta, f| m.atomic(cta, f, addr, site, |old| (old == want).then_some(put)))
+    }
+
+    fn tw_sim_reduce_add(me, addr: u64, value: u64) {
+        checked(me, |m, cta, f| m.reduce_add(cta, f, addr, value));
+    }
+
+    fn tw_sim_load_packet(me, addr: u64, to: *mut [u32; 4], tag: u32, site: u32) {
+        if with(me, |m, _, f| m.polls_too_long(f)) {
+            give_way(me);
+        }
+        *to = checked(me, |m, cta, f| m.load_packet(cta, f, addr, tag, site));
+    }
+
+    fn tw_sim_store_packet(me, addr: u64, from: *const [u32; 4]) {
+        let data = *from;
+        checked(me, |m, cta, f| m.store_packet(cta, f, addr, data));
+    }
+
+    fn tw_sim_time(me) -> u64 {
+        if with(me, |m, _, f| { f.polls += 1; m.polls_too_long(f) }) {
+            give_way(me);
+        }
+        with(me, |m, _, _| m.now)
+    }
+
+    fn tw_sim_pause(me, until: u64) {
+        if with(me, |m, _, f| m.park(f, until)) {
+            suspend(me.cast());
+            with(me, |_, _, f| f.polled.clear());
+        } else {
+            give_way(me);
+        }
+    }
+}
+
+impl Machine {
+    /// Arrival at the CTA barrier; true if the fiber must wait (also when it was the last, now and then).
+    fn barrier(&mut self, cta: &mut Cta, thread: u32, vote: u32, mine: bool, site: u32) -> Result<bool, Trouble> {
+        // SAFETY: the running fiber; every other one is suspended, and one is borrowed at a time.
+        let f = unsafe { cta.fiber(thread) };
+        if self.faults.ignores(site) {
+            f.result = u32::from(mine);
+            return Ok(false);
+        }
+        if cta.exited > 0 {
+            return Err(Trouble::BarrierLeft { site });
+        }
+        let warp = &cta.warps[f.warp()];
+        if warp.arrived != 0 {
+            return Err(Trouble::WarpSplit { op: warp.op, site });
+        }
+        let b = &mut cta.barrier;
+        if b.arrived == 0 {
+            *b = super::cta::Barrier { arrived: 0, site, vote, any: false, all: true };
+        } else if (b.site, b.vote) != (site, vote) {
+            return Err(Trouble::BarrierSites { first: b.site, second: site });
+        }
+        b.arrived += 1;
+        b.any |= mine;
+        b.all &= mine;
+        if b.arrived < cta.threads {
+            f.wait = Wait::Barrier { site };
+            return Ok(true);
+        }
+        let result = u32::from(if vote == 2 { b.all } else { b.any });
+        b.arrived = 0;
+        if f.newest_clock() > CLOCK_MAX - 8 {
+            return Err(Trouble::ClocksRanOut);
+        }
+        self.fruitless = 0;
+        // SAFETY: all threads have arrived, and one is borrowed at a time.
+        unsafe {
+            cta.join_all(self.faults.any_early());
+            for i in 0..cta.threads {
+                let other = cta.fiber(i);
+                other.result = result;
+                if i != thread {
+                    cta.wake(other);
+                }
+            }
+        }
+        // The last to arrive goes on at once, or queues up behind the others.
+        let queue = self.rng.next() & 1 == 0;
+        if queue {
+            cta.ready.push_back(thread as u16);
+        }
+        self.activate(cta);
+        Ok(queue)
+    }
+
+    /// Arrival at something that 32 lanes do together; true if the fiber must wait.
+    fn warp_arrive(&mut self, cta: &mut Cta, thread: u32, op: WarpOp) -> Result<bool, Trouble> {
+        let (index, lane) = (thread as usize / 32, thread as usize % 32);
+        let warp = &mut cta.warps[index];
+        if warp.exited != 0 {
+            return Err(Trouble::WarpLeft { op });
+        }
+        if warp.arrived == 0 {
+            warp.op = op;
+            // A lane of this warp at the CTA's barrier cannot come here before the barrier opens, nor this one go there.
+            let (at_barrier, first) = (cta.barrier.arrived > 0, 32 * index as u32);
+            // SAFETY: the other lanes are suspended, and only looked at.
+            let blocked = |i: u32| i != thread && matches!(unsafe { cta.fiber(i) }.wait, Wait::Barrier { .. });
+            if at_barrier && (first..first + 32).any(blocked) {
+                return Err(Trouble::WarpSplit { op, site: cta.barrier.site });
+            }
+        } else if warp.op != op {
+            return Err(Trouble::WarpOps { first: warp.op, second: op });
+        }
+        let warp = &mut cta.warps[index];
+        warp.arrived |= 1 << lane;
+        if warp.arrived != u32::MAX {
+            // SAFETY: the running fiber.
+            unsafe { cta.fiber(thread) }.wait = Wait::Warp(op);
+            return Ok(true);
+        }
+        warp.arrived = 0;
+        self.fruitless = 0;
+        // SAFETY: all lanes have arrived, and one is borrowed at a time.
+        unsafe {
+            match op {
+                WarpOp::Sync => cta.join_warp(index),
+                WarpOp::Shuffle => {
+                    let (values, from) = (cta.warps[index].values, cta.warps[index].from);
+                    for (i, from) in from.into_iter().enumerate() {
+                        cta.fiber((32 * index + i) as u32).result = values[usize::from(from)];
+                    }
+                }
+                WarpOp::Mma { .. } => self.run_warp(cta, index)?,
+            }
+            for i in 0..32 {
+                if i != lane {
+                    let other = cta.fiber((32 * index + i) as u32);
+                    cta.wake(other);
+                }
+            }
+        }
+        self.activate(cta);
+        Ok(false)
+    }
+
+    /// `mma_wait`: the queue's registers must still exist.
+    fn mma_arrive(&mut self, cta: &mut Cta, thread: u32, frame: u64, site: u32) -> Result<bool, Trouble> {
+        // SAFETY: the running fiber.
+        if unsafe { cta.fiber(thread) }.me.mma_lowest < frame {
+            return Err(Trouble::RegisterGone);
+        }
+        if self.faults.ignores(site) {
+            // The wait does not wait: what was recorded is left to run at a later one.
+            return Ok(false);
+        }
+        self.warp_arrive(cta, thread, WarpOp::Mma { site })
+    }
+}

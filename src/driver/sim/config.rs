@@ -1,0 +1,267 @@
+//! What a simulated node is, how its schedule is drawn, and which faults are planted in it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::rng::Rng;
+use crate::abi::TwParams;
+use crate::driver::{Launch, Place};
+
+/// Declares [`Site`] in the order of `csrc/machine/site.h` (a test compares the two).
+macro_rules! sites {
+    ($($name:ident),* $(,)?) => {
+        /// A place in the kernels where order is made: the twin of `mx::Site` in `csrc/machine/site.h`.
+        #[allow(missing_docs)] // the header says what each one orders
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        #[repr(u32)]
+        pub enum Site { $($name),* }
+
+        impl Site {
+            /// Every site, by number.
+            pub const ALL: &'static [Site] = &[$(Site::$name),*];
+        }
+    };
+}
+
+sites!(
+    None,
+    HelloSend,
+    HelloPoll,
+    HelloAcquire,
+    TileBarrier,
+    TileRelease,
+    TilePoll,
+    TileAcquire,
+    TileAcquired,
+    PacketPoll,
+    CreditArrive,
+    CreditRelease,
+    CreditPoll,
+    CreditAcquire,
+    CreditBarrier,
+    LastArrive,
+    LastBarrier,
+    CopyWait,
+    StageBarrier,
+    MmaWait,
+);
+
+/// How late a write to a peer becomes visible if no acquire asks for it. Signals always arrive in the end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lateness {
+    /// Never, before an acquire covers it or its kernel ends.
+    Never,
+    /// Seldom.
+    Rarely,
+    /// Most of the time soon.
+    Often,
+}
+
+/// When a cp.async runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Copies {
+    /// Where it is issued.
+    AtIssue,
+    /// Some at issue, some later, some at the wait.
+    Mixed,
+    /// Not before the wait.
+    AtWait,
+}
+
+/// Which ready thread of a CTA runs next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pick {
+    /// The one that has waited longest.
+    Fifo,
+    /// The one that became ready last.
+    Lifo,
+    /// Any.
+    Random,
+}
+
+/// A fault of the machine. Kernels stay as they are: the machine does wrong what they ask for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// Order made at this site is not made: a release or an acq_rel atomic is relaxed, an acquire joins nothing, a barrier
+    /// or a wait does not wait, a poll says at once what it hoped for.
+    Ignore(Site),
+    /// A release at this site is raised before its data: it arrives at once and covers only what came before the last
+    /// barrier but one of its CTA.
+    EarlySignal(Site),
+    /// No signal (relaxed or release word, packet) of device `from` reaches the memory of device `to`.
+    DropSignals {
+        /// The device that stores.
+        from: usize,
+        /// The device whose memory stays as it was.
+        to: usize,
+    },
+    /// The threads of a device run that much rarer. Nothing becomes wrong.
+    Slow {
+        /// The device.
+        device: usize,
+        /// How much rarer; 1 is normal.
+        factor: u32,
+    },
+}
+
+/// What a launch hook sees of a launch, beside its parameters.
+#[derive(Debug, Clone, Copy)]
+pub struct LaunchSeen<'a> {
+    /// The kernel's name in `csrc/kernels/entries.h`.
+    pub kernel: &'a str,
+    /// The place of the stream.
+    pub place: Place,
+    /// Grid, threads, shared memory.
+    pub launch: Launch,
+}
+
+/// Sees every launch and may edit its parameters: the faults that a host would make.
+pub type LaunchHook = Arc<dyn Fn(LaunchSeen<'_>, &mut TwParams) + Send + Sync>;
+
+/// A simulated node and its schedule. What is `None` is drawn from the seed.
+#[derive(Clone)]
+pub struct SimConfig {
+    /// Devices, 1 to 16.
+    pub gpus: usize,
+    /// SMs of a device, 1 to 256.
+    pub sms: u32,
+    /// Same seed and same program, same run.
+    pub seed: u64,
+    /// How late writes to peers become visible.
+    pub lateness: Option<Lateness>,
+    /// When cp.async runs.
+    pub copies: Option<Copies>,
+    /// Which ready thread of a CTA runs next.
+    pub pick: Option<Pick>,
+    /// Mean number of threads of one CTA that run in a row.
+    pub burst: Option<u32>,
+    /// Faults planted from the start; see also [`SimNode::plant`](super::SimNode::plant).
+    pub faults: Vec<Fault>,
+    /// Sees and edits every launch.
+    pub launch_hook: Option<LaunchHook>,
+    /// How long (of real time) a blocked call waits for attached threads that stay away from the driver before it gives
+    /// up: the node cannot advance without them.
+    pub patience: Duration,
+}
+
+impl SimConfig {
+    /// A node of `gpus` devices with four SMs each, everything else drawn from `seed`.
+    pub fn new(gpus: usize, seed: u64) -> Self {
+        SimConfig {
+            gpus,
+            sms: 4,
+            seed,
+            lateness: None,
+            copies: None,
+            pick: None,
+            burst: None,
+            faults: Vec::new(),
+            launch_hook: None,
+            patience: Duration::from_secs(120),
+        }
+    }
+}
+
+impl std::fmt::Debug for SimConfig {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SimConfig")
+            .field("gpus", &self.gpus)
+            .field("sms", &self.sms)
+            .field("seed", &self.seed)
+            .field("lateness", &self.lateness)
+            .field("copies", &self.copies)
+            .field("pick", &self.pick)
+            .field("burst", &self.burst)
+            .field("faults", &self.faults)
+            .field("launch_hook", &self.launch_hook.is_some())
+            .finish_non_exhaustive()
+    }
+}
+
+/// The schedule's character, settled: one in so many is a rate.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Character {
+    pub copies: Copies,
+    pub pick: Pick,
+    pub burst: u32,
+    /// Between two bursts a waiting data store is let through once in so many times; 0: never.
+    pub data_one_in: u32,
+    /// The same for signals.
+    pub signal_one_in: u32,
+    /// A poll fetches a signal that is on its way once in so many times.
+    pub poll_one_in: u32,
+    /// After so many bursts the priorities are drawn anew.
+    pub redraw: u32,
+}
+
+impl Character {
+    pub fn draw(config: &SimConfig, rng: &mut Rng) -> Self {
+        // Every value is drawn even where the configuration overrides it, so that an override changes nothing else.
+        let lateness = *rng.choose(&[Lateness::Never, Lateness::Rarely, Lateness::Often]);
+        let copies = *rng.choose(&[Copies::AtIssue, Copies::Mixed, Copies::AtWait]);
+        let pick = *rng.choose(&[Pick::Fifo, Pick::Fifo, Pick::Lifo, Pick::Random]);
+        let burst = *rng.choose(&[4, 32, 128, 128, 512, 512, 2048]);
+        Character {
+            copies: config.copies.unwrap_or(copies),
+            pick: config.pick.unwrap_or(pick),
+            burst: config.burst.unwrap_or(burst).max(1),
+            data_one_in: match config.lateness.unwrap_or(lateness) {
+                Lateness::Never => 0,
+                Lateness::Rarely => 64,
+                Lateness::Often => 2,
+            },
+            signal_one_in: *rng.choose(&[1, 4, 32]),
+            poll_one_in: *rng.choose(&[1, 2, 8]),
+            redraw: *rng.choose(&[16, 64, 512]),
+        }
+    }
+}
+
+/// Planted faults, ready to be asked at every site.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Faults {
+    ignored: u64,
+    early: u64,
+    dropped: [u16; 16],
+    slow: Vec<(usize, u32)>,
+}
+
+impl Faults {
+    pub fn new(list: &[Fault]) -> Self {
+        let mut f = Faults::default();
+        for fault in list {
+            match *fault {
+                Fault::Ignore(site) => f.ignored |= 1 << site as u32,
+                Fault::EarlySignal(site) => f.early |= 1 << site as u32,
+                Fault::DropSignals { from, to } if from < 16 && to < 16 => f.dropped[from] |= 1 << to,
+                Fault::DropSignals { .. } => {}
+                Fault::Slow { device, factor } => f.slow.push((device, factor.max(1))),
+            }
+        }
+        f
+    }
+
+    pub fn ignores(&self, site: u32) -> bool {
+        self.ignored >> (site & 63) & 1 != 0
+    }
+
+    pub fn early(&self, site: u32) -> bool {
+        self.early >> (site & 63) & 1 != 0
+    }
+
+    pub fn any_early(&self) -> bool {
+        self.early != 0
+    }
+
+    pub fn any_site(&self) -> bool {
+        self.ignored | self.early != 0
+    }
+
+    pub fn drops(&self, from: usize, to: usize) -> bool {
+        self.dropped[from & 15] >> (to & 15) & 1 != 0
+    }
+
+    pub fn slowness(&self, device: usize) -> u32 {
+        self.slow.iter().filter(|s| s.0 == device).map(|s| s.1).max().unwrap_or(1)
+    }
+}

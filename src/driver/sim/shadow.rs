@@ -1,0 +1,48 @@
+//! Shadow memory: one u64 for each 16-byte granule says who wrote it last. `csrc/machine/sim/self.h` tells the layout.
+
+pub(super) const UNALLOCATED: u64 = 0;
+pub(super) const UNWRITTEN: u64 = 1;
+pub(super) const HOST: u64 = 2;
+
+pub(super) const CLOCK_SHIFT: u32 = 16;
+pub(super) const WHO_SHIFT: u32 = 41;
+pub(super) const SLOT_SHIFT: u32 = 52;
+pub(super) const CLOCK_ONE: u64 = 1 << CLOCK_SHIFT;
+pub(super) const CLOCK_MAX: u32 = (1 << 25) - 1;
+pub(super) const ALL_BYTES: u64 = 0xffff;
+pub(super) const MAX_SLOTS: usize = (1 << 12) - 1;
+pub(super) const MAX_THREADS: u32 = 1 << 10;
+pub(super) const GRANULE: u64 = 16;
+
+/// The last writer of a granule.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Writer {
+    pub slot: u16,
+    /// Thread * 2, plus 1 for its asynchronous copies.
+    pub who: u16,
+    pub clock: u32,
+}
+
+pub(super) fn tag(slot: u16, who: u32, clock: u32) -> u64 {
+    u64::from(slot) << SLOT_SHIFT | u64::from(who) << WHO_SHIFT | u64::from(clock) << CLOCK_SHIFT
+}
+
+pub(super) fn writer(tag: u64) -> Writer {
+    Writer { slot: (tag >> SLOT_SHIFT) as u16, who: (tag >> WHO_SHIFT) as u16 & 0x7ff, clock: clock(tag) }
+}
+
+pub(super) fn clock(tag: u64) -> u32 {
+    (tag >> CLOCK_SHIFT) as u32 & CLOCK_MAX
+}
+
+/// The bits of a granule's byte mask for `bytes` at `addr`, cut at the granule's end.
+pub(super) fn mask(addr: u64, bytes: u64) -> u64 {
+    let at = addr % GRANULE;
+    let n = bytes.min(GRANULE - at);
+    ((1u64 << n) - 1) << at
+}
+
+/// The shadow after a write of the bytes in `mask` with `tag`: bytes of one writer and clock add up.
+pub(super) fn after_write(old: u64, tag: u64, mask: u64) -> u64 {
+    if old > HOST && (old ^ tag) >> CLOCK_SHIFT == 0 { old | mask } else { (tag & !ALL_BYTES) | mask }
+}

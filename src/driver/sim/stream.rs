@@ -1,0 +1,186 @@
+//! Streams: commands in order, several streams at once.
+
+use std::collections::VecDeque;
+use std::rc::Rc;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::arena::Allocations;
+use super::clock::{Rows, join};
+use super::launch::Request;
+use super::machine::Machine;
+use super::report::Trouble;
+use super::shadow::{self, GRANULE, HOST, UNWRITTEN};
+
+/// Orders streams whatever thread made them: by place, then by creation at that place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) struct StreamKey {
+    pub device: usize,
+    pub share: usize,
+    pub shares: usize,
+    pub ordinal: u64,
+}
+
+/// Where a copy to the host leaves its bytes.
+pub(super) type Landing = Arc<Mutex<Vec<u8>>>;
+
+pub(super) enum Command {
+    Launch(Box<Request>),
+    CopyIn { dst: u64, data: Vec<u8> },
+    CopyOut { src: u64, bytes: u64, to: Landing },
+    Fill { dst: u64, byte: u8, bytes: u64 },
+    Free { ptr: u64 },
+    /// An event happens; its records are numbered.
+    Record { event: usize, record: u64 },
+    Wait { event: usize, record: u64 },
+    Close,
+}
+
+#[derive(Default)]
+pub(super) struct StreamState {
+    pub queue: VecDeque<(Command, Rc<Rows>)>,
+    /// Commands finished.
+    pub done: u64,
+    /// What its next command knows.
+    pub rows: Rc<Rows>,
+    /// The kernel at its head, by number.
+    pub running: Option<u64>,
+}
+
+impl Machine {
+    /// Lets every stream do one thing if it can; false if none could.
+    pub fn step_streams(&mut self) -> Result<bool, Trouble> {
+        let keys: Vec<StreamKey> = self.streams.keys().copied().collect();
+        let mut moved = false;
+        let first = self.rng.below(keys.len());
+        for i in 0..keys.len() {
+            moved |= self.step_stream(keys[(first + i) % keys.len()])?;
+        }
+        Ok(moved)
+    }
+
+    fn step_stream(&mut self, key: StreamKey) -> Result<bool, Trouble> {
+        let Some(stream) = self.streams.get_mut(&key) else { return Ok(false) };
+        if let Some(kernel) = stream.running {
+            return self.place_ctas(kernel);
+        }
+        let blocked = match stream.queue.front() {
+            None => true,
+            Some((Command::Wait { event, record }, _)) => self.events.get(event).is_none_or(|e| e.0 < *record),
+            Some(_) => false,
+        };
+        if blocked {
+            return Ok(false);
+        }
+        let Some((command, host)) = stream.queue.pop_front() else { return Ok(false) };
+        join(&mut stream.rows, &host, &mut Vec::new());
+        let rows = stream.rows.clone();
+        match command {
+            Command::Launch(request) => {
+                let kernel = self.start_kernel(key, *request, rows);
+                if let Some(stream) = self.streams.get_mut(&key) {
+                    stream.running = Some(kernel);
+                }
+                self.place_ctas(kernel)?;
+                return Ok(true);
+            }
+            Command::CopyIn { dst, data } => self.host_write(dst, &data)?,
+            Command::CopyOut { src, bytes, to } => {
+                let data = self.host_read(src, bytes, Some(&rows))?;
+                *to.lock().unwrap_or_else(PoisonError::into_inner) = data;
+            }
+            Command::Fill { dst, byte, bytes } => self.host_write(dst, &vec![byte; bytes as usize])?,
+            Command::Free { ptr } => self.arena.free(ptr).map_err(|_| Trouble::BadFree { ptr })?,
+            Command::Record { event, record } => {
+                self.events.insert(event, (record, rows));
+            }
+            Command::Wait { event, .. } => {
+                if let (Some(stream), Some((_, then))) = (self.streams.get_mut(&key), self.events.get(&event)) {
+                    join(&mut stream.rows, then, &mut Vec::new());
+                }
+            }
+            Command::Close => {
+                self.finished(key);
+                self.streams.remove(&key);
+                return Ok(true);
+            }
+        }
+        self.finished(key);
+        Ok(true)
+    }
+
+    /// The command at the head of a stream is done.
+    pub fn finished(&mut self, key: StreamKey) {
+        let Some(stream) = self.streams.get_mut(&key) else { return };
+        stream.done += 1;
+        let done = stream.done;
+        self.satisfied |= self.targets.iter().any(|(k, seq)| *k == key && *seq <= done);
+        self.digest = (self.digest ^ key.device as u64 ^ done << 8).wrapping_mul(0x0000_0100_0000_01b3);
+        self.streams_stir = true;
+        self.fruitless = 0;
+    }
+
+    fn host_range(a: &Allocations, addr: u64, bytes: u64) -> Result<(), Trouble> {
+        match a.find(addr, bytes) {
+            Some(_) => Ok(()),
+            None => Err(Trouble::HostRange { addr, bytes }),
+        }
+    }
+
+    /// A write by the host or a stream.
+    pub fn host_write(&mut self, addr: u64, data: &[u8]) -> Result<(), Trouble> {
+        let bytes = data.len() as u64;
+        if bytes == 0 {
+            return Ok(());
+        }
+        let arena = self.arena.clone();
+        let allocations = arena.lock();
+        Self::host_range(&allocations, addr, bytes)?;
+        // SAFETY: one allocation holds the bytes; fibers are not running, and the lock keeps it from being freed.
+        unsafe {
+            let granules = self.layout.shadow_of(addr, bytes);
+            let n = granules.len();
+            for edge in [0, n - 1] {
+                if granules[edge] == UNWRITTEN {
+                    let granule = (addr / GRANULE + edge as u64) * GRANULE;
+                    std::ptr::write_bytes(granule as *mut u8, 0xff, GRANULE as usize);
+                }
+            }
+            granules.fill(HOST);
+            std::ptr::copy_nonoverlapping(data.as_ptr(), addr as *mut u8, data.len());
+        }
+        drop(allocations);
+        self.touched(addr, bytes);
+        Ok(())
+    }
+
+    /// A read by the host, or by a stream that knows `rows`: then every byte's writer must be known.
+    pub fn host_read(&mut self, addr: u64, bytes: u64, rows: Option<&Rc<Rows>>) -> Result<Vec<u8>, Trouble> {
+        if bytes == 0 {
+            return Ok(Vec::new());
+        }
+        let allocations = self.arena.lock();
+        Self::host_range(&allocations, addr, bytes)?;
+        let mut data = vec![0; bytes as usize];
+        // SAFETY: one allocation holds the bytes; fibers are not running, and the lock keeps it from being freed.
+        let granules = unsafe {
+            std::ptr::copy_nonoverlapping(addr as *const u8, data.as_mut_ptr(), data.len());
+            self.layout.shadow_of(addr, bytes)
+        };
+        for (i, tag) in granules.iter().enumerate() {
+            let granule = (addr / GRANULE + i as u64) * GRANULE;
+            let (from, to) = (granule.max(addr), (granule + GRANULE).min(addr + bytes));
+            if *tag == UNWRITTEN {
+                data[(from - addr) as usize..(to - addr) as usize].fill(0xff);
+            } else if *tag > HOST
+                && let Some(rows) = rows
+                && tag & shadow::mask(from, to - from) != 0
+            {
+                let w = shadow::writer(*tag);
+                if !rows.knows(w.slot, w.who, w.clock) {
+                    return Err(Trouble::CopyUnordered { addr: from, tag: *tag });
+                }
+            }
+        }
+        Ok(data)
+    }
+}

@@ -1,0 +1,4 @@
+//! What the simulated node promises, promise by promise.
+
+mod gemm;
+mod support;
