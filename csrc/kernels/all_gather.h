@@ -114,19 +114,15 @@ struct GemmConsumer {
 
   static TW_DEV void consume(Session& s, const Block& b, const GatheredRows<Type>& rows) {
     typename Source::Values values;
-    // After an abort the rows may never have come.
     if (s.alive) Source::multiply(s.p, {rows.m, rows.first + b.rows, s.p.k}, rows.first, b, values);
     TW_UNROLL
     for (uint32_t v = 0; v < Source::kOctets; ++v) {
       const uint32_t row = Source::row(s.p, b, v);
       const Columns cols = Source::columns(s.p, b, v);
       if (row >= b.row + b.rows || !cols.any()) continue;
-      Octet o = nan_octet();
-      if (s.alive) {
-        o = values.octet(v);
-        add_bias<Type>(s.p, cols, o);
-      }
-      store_octet<Type>({s.p.out, s.p.out_ld}, row, cols, o);
+      Octet o = values.octet(v);
+      add_bias<Type>(s.p, cols, o);
+      store_octet<Type>({s.p.out, s.p.out_ld}, row, cols, s.alive ? o : nan_octet());
     }
   }
 };

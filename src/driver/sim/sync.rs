@@ -100,7 +100,6 @@ impl Machine {
         release: Option<u32>,
     ) -> Result<(), Trouble> {
         let owner = self.check_place(f, addr, 8, true)?;
-        let signals = release.is_some();
         let release = release.filter(|site| !self.faults.ignores(*site));
         let tag = f.me.write_tag;
         let kind = match release {
@@ -109,8 +108,7 @@ impl Machine {
         };
         let device = usize::from(cta.device);
         if owner != device {
-            // A signal is a word that publishes something; the hash beside a hello and the abort word do not.
-            self.devices[device].traffic.1 += u64::from(signals);
+            self.devices[device].traffic.1 += 1;
             f.me.payload = NO_PAYLOAD;
             if self.faults.drops(device, owner) {
                 return Ok(());
