@@ -13,8 +13,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::{env, fs};
 
-/// The oldest nvcc that is tried: CUDA 12.4 is also the oldest driver that the crate works with.
-const OLDEST: (u32, u32) = (12, 4);
+/// The oldest nvcc that is tried: CUDA 12.5 is also the oldest driver that the crate works with.
+const OLDEST: (u32, u32) = (12, 5);
 
 /// `-fmad=false`: the kernels say where they fuse; the simulator must be able to round as often.
 const FLAGS: &str =
@@ -55,7 +55,7 @@ fn build(csrc: &Path, out: &Path) -> Result<Built, String> {
     let text = run(Command::new(&nvcc).arg("--version"))?;
     let (release, version) = parse_version(&text).ok_or_else(|| fail("--version names no version: not nvcc".into()))?;
     if release < OLDEST {
-        return Err(fail(format!("is version {version}; 12.4 or later is needed")));
+        return Err(fail(format!("is version {version}; 12.5 or later is needed")));
     }
     let archs = match env::var("TILEWEAVE_CUDA_ARCHS") {
         Ok(list) if !list.trim().is_empty() => parse_archs(&list)?,

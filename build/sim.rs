@@ -31,7 +31,8 @@ pub fn compile() {
         .flag_if_supported("-fstack-reuse=none")
         .flag_if_supported("-fno-stack-protector")
         .flag_if_supported("-Wno-unknown-pragmas")
-        .file(machine.join("table.cc"));
+        .file(machine.join("table.cc"))
+        .file(csrc.join("schedule/host.cc"));
     for name in ["gemm.cc", "order.cc", "check.cc"] {
         build.file(machine.join("selftest").join(name));
     }

@@ -13,8 +13,8 @@ const NAMES: [&str; 2] = ["libcuda.so", "libcuda.so.1"];
 #[cfg(windows)]
 const NAMES: [&str; 1] = ["nvcuda.dll"];
 
-/// The oldest driver: green contexts and `cuFuncLoad` came with CUDA 12.4.
-const OLDEST: i32 = 12040;
+/// The oldest driver: `cuGreenCtxStreamCreate` came with CUDA 12.5.
+const OLDEST: i32 = 12050;
 
 /// Every symbol that this driver calls. A test compares the list with the sources.
 pub(super) const SYMBOLS: [&str; 61] = [
@@ -115,7 +115,7 @@ fn check_library(library: libloading::Library, name: &str) -> Result<Library> {
         // SAFETY: the pointer is not used, so its type does not matter.
         if unsafe { library.get::<*const ()>(symbol.as_bytes()) }.is_err() {
             return Err(unavailable(format!(
-                "{name} lacks {symbol}: a driver of CUDA 12.4 or later is needed"
+                "{name} lacks {symbol}: a driver of CUDA 12.5 or later is needed"
             )));
         }
     }
@@ -128,7 +128,7 @@ fn check_library(library: libloading::Library, name: &str) -> Result<Library> {
     if version < OLDEST {
         let (major, minor) = (version / 1000, version % 1000 / 10);
         return Err(unavailable(format!(
-            "the driver supports CUDA {major}.{minor}: 12.4 or later is needed"
+            "the driver supports CUDA {major}.{minor}: 12.5 or later is needed"
         )));
     }
     // SAFETY: 0 is the only flag there is. The symbol is there (checked above).
