@@ -43,13 +43,15 @@ TW_DEV void record_wait(const TwParams& p, uint64_t epoch, const Wanted& w, uint
   if (cause != TW_CAUSE_ABORT) raise_abort(p, cause == TW_CAUSE_DISAGREED ? TW_ABORT_DISAGREED : TW_ABORT_WAIT);
 }
 
-// The peer's hash, if its hello of this epoch is there. The acquire pairs with HelloSend.
-TW_DEV bool hello_seen(const TwParams& p, uint64_t epoch, uint32_t peer, uint64_t* hash) {
+// Whether the peer's hello of this epoch is there and carries another hash, which goes to `*hash`. An acquire only on
+// suspicion, since this is asked at every poll: a hash read relaxed may still be the one before.
+TW_DEV bool disagrees(const TwParams& p, uint64_t epoch, uint32_t peer, uint64_t* hash) {
   const gaddr hello = own_heap(p) + hello_at(epoch, peer);
   if (mx::poll_relaxed_sys(hello + offsetof(TwHello, epoch), epoch, Site::None) != epoch) return false;
-  mx::ld_acquire_sys(hello + offsetof(TwHello, epoch), Site::HelloAcquire);
+  if (mx::ld_relaxed_sys(hello + offsetof(TwHello, hash)) == p.hash) return false;
+  mx::ld_acquire_sys(hello + offsetof(TwHello, epoch), Site::HelloAcquire);  // pairs with HelloSend
   *hash = mx::ld_relaxed_sys(hello + offsetof(TwHello, hash));
-  return true;
+  return *hash != p.hash;
 }
 
 // What ends an unsatisfied wait: nothing yet (TW_CAUSE_NONE), or a cause, recorded.
@@ -57,7 +59,7 @@ TW_DEV uint32_t look_around(const TwParams& p, uint64_t epoch, const Wanted& w, 
   uint32_t cause = TW_CAUSE_NONE;
   uint64_t expected = w.value, hash = 0;
   const uint64_t now = mx::time_ns();
-  if (hello_seen(p, epoch, w.peer, &hash) && hash != p.hash) {
+  if (disagrees(p, epoch, w.peer, &hash)) {
     cause = TW_CAUSE_DISAGREED;
     expected = p.hash;
     seen = hash;
