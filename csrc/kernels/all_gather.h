@@ -114,9 +114,7 @@ struct GemmConsumer {
 
   static TW_DEV void consume(Session& s, const Block& b, const GatheredRows<Type>& rows) {
     typename Source::Values values;
-    // After an abort there may be nothing to read: the mainloop fills with zeros beyond its last row.
-    const uint32_t end = s.alive ? rows.first + b.rows : 0;
-    Source::multiply(s.p, {rows.m, end, s.p.k}, rows.first, b, values);
+    Source::multiply(s.p, {rows.m, rows.first + b.rows, s.p.k}, rows.first, b, values);
     TW_UNROLL
     for (uint32_t v = 0; v < Source::kOctets; ++v) {
       const uint32_t row = Source::row(s.p, b, v);
