@@ -12,15 +12,23 @@ const SIZE: usize = 512;
 fn gemm(c: &mut Criterion) {
     let mut group = c.benchmark_group("simulated gemm 512^3 bf16");
     // One element a floating-point operation.
-    group.throughput(Throughput::Elements(2 * (SIZE * SIZE * SIZE) as u64)).sample_size(10);
+    group
+        .throughput(Throughput::Elements(2 * (SIZE * SIZE * SIZE) as u64))
+        .sample_size(10);
     for seed in 0..4 {
         group.bench_function(format!("seed {seed}"), |b| {
             let node = SimNode::new(SimConfig::new(1, seed)).expect("a node");
-            let place = Place { device: 0, share: 0, shares: 1 };
+            let place = Place {
+                device: 0,
+                share: 0,
+                shares: 1,
+            };
             let stream = node.stream_create(place).expect("a stream");
             let [x, w] = [7, 11].map(|salt| {
                 let ptr = node.alloc(place, SIZE * SIZE * 2).expect("memory");
-                let data: Vec<u8> = (0..SIZE * SIZE).flat_map(|i| [0, 0x3f + (i % salt) as u8 / 8]).collect();
+                let data: Vec<u8> = (0..SIZE * SIZE)
+                    .flat_map(|i| [0, 0x3f + (i % salt) as u8 / 8])
+                    .collect();
                 node.copy_in(ptr, &data, stream).expect("a copy");
                 ptr
             });
@@ -32,8 +40,13 @@ fn gemm(c: &mut Criterion) {
             (p.x, p.weight, p.out, p.x_ld, p.weight_ld, p.out_ld) = (x, w, out, ld, ld, ld);
             (p.m, p.n, p.k) = (size, size, size);
             b.iter(|| {
-                let launch = Launch { grid: 8, threads: 128, shared: 32768 };
-                node.launch("selftest_gemm_bf16", launch, black_box(&p), stream).expect("a launch");
+                let launch = Launch {
+                    grid: 8,
+                    threads: 128,
+                    shared: 32768,
+                };
+                node.launch("selftest_gemm_bf16", launch, black_box(&p), stream)
+                    .expect("a launch");
                 node.stream_synchronize(stream).expect("a finished kernel");
             });
         });

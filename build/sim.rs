@@ -43,7 +43,9 @@ pub fn compile() {
     match build.try_compile("tileweave_sim") {
         Ok(()) => println!("cargo:rustc-link-lib=m"),
         // `cargo check` for another architecture needs no compiler for it.
-        Err(why) if env("TARGET") != env("HOST") => println!("cargo:warning=the simulated node was not compiled: {why}"),
+        Err(why) if env("TARGET") != env("HOST") => {
+            println!("cargo:warning=the simulated node was not compiled: {why}")
+        }
         Err(why) => {
             eprintln!("feature `sim` compiles csrc and needs a C++17 compiler (CXX, or c++ on the PATH): {why}");
             std::process::exit(1);

@@ -26,9 +26,18 @@ impl Machine {
     /// Alignment, allocation and access rights of `bytes` at `addr`; the owner's device.
     pub fn check_place(&self, f: &Fiber, addr: u64, bytes: u64, write: bool) -> Result<usize, Trouble> {
         if addr % bytes != 0 {
-            return Err(Trouble::Misaligned { shared: false, addr, bytes });
+            return Err(Trouble::Misaligned {
+                shared: false,
+                addr,
+                bytes,
+            });
         }
-        let outside = Trouble::OutOfBounds { shared: false, addr, bytes, write };
+        let outside = Trouble::OutOfBounds {
+            shared: false,
+            addr,
+            bytes,
+            write,
+        };
         let owner = self.layout.device_of(addr).ok_or(outside)?;
         // SAFETY: in the arena, so its shadow is mapped, at least for reading.
         if unsafe { *self.layout.shadow(addr) } == UNALLOCATED {
@@ -38,7 +47,9 @@ impl Machine {
         let device = unsafe { (*f.cta).device };
         if owner != usize::from(device) {
             let allocations = self.arena.lock();
-            let Some((_, a)) = allocations.find(addr, bytes) else { return Err(outside) };
+            let Some((_, a)) = allocations.find(addr, bytes) else {
+                return Err(outside);
+            };
             if a.accessors >> device & 1 == 0 {
                 return Err(Trouble::NotMapped { addr, owner });
             }
@@ -51,10 +62,19 @@ impl Machine {
         // SAFETY: `check_place` has found the granule allocated.
         let tag = unsafe { *self.layout.shadow(addr) };
         match tag {
-            UNWRITTEN => Err(Trouble::Uninitialised { shared: false, addr, bytes }),
+            UNWRITTEN => Err(Trouble::Uninitialised {
+                shared: false,
+                addr,
+                bytes,
+            }),
             HOST => Ok(()),
             _ if tag & shadow::mask(addr, bytes) == 0 || Self::knows(cta, f, tag) => Ok(()),
-            _ => Err(Trouble::Unordered { shared: false, addr, bytes, tag }),
+            _ => Err(Trouble::Unordered {
+                shared: false,
+                addr,
+                bytes,
+                tag,
+            }),
         }
     }
 
@@ -78,7 +98,11 @@ impl Machine {
             return Ok(());
         }
         let payload = std::mem::replace(&mut f.me.payload, NO_PAYLOAD);
-        let payload = if payload == NO_PAYLOAD { data.len() as u32 } else { payload };
+        let payload = if payload == NO_PAYLOAD {
+            data.len() as u32
+        } else {
+            payload
+        };
         self.devices[usize::from(cta.device)].traffic.0 += u64::from(payload);
         self.pending.add(addr, data, Kind::Weak, f.me.write_tag, owner as u16);
         Ok(())
@@ -125,11 +149,20 @@ impl Machine {
             return Ok(());
         }
         if addr % GRANULE != 0 {
-            return Err(Trouble::Misaligned { shared: false, addr, bytes: GRANULE });
+            return Err(Trouble::Misaligned {
+                shared: false,
+                addr,
+                bytes: GRANULE,
+            });
         }
         self.check_place(f, addr, GRANULE, true)?;
         if self.arena.lock().find(addr, bytes).is_none() {
-            return Err(Trouble::OutOfBounds { shared: false, addr, bytes, write: true });
+            return Err(Trouble::OutOfBounds {
+                shared: false,
+                addr,
+                bytes,
+                write: true,
+            });
         }
         let mark = self.arena.discarded(addr);
         let whole = bytes / GRANULE * GRANULE;
@@ -147,10 +180,19 @@ impl Machine {
     pub fn check_shared(cta: &Cta, f: &Fiber, addr: u32, bytes: u32, write: bool) -> Result<(), Trouble> {
         let (at, n) = (u64::from(addr), u64::from(bytes));
         if at + n > u64::from(f.me.shared_bytes) {
-            return Err(Trouble::OutOfBounds { shared: true, addr: at, bytes: n, write });
+            return Err(Trouble::OutOfBounds {
+                shared: true,
+                addr: at,
+                bytes: n,
+                write,
+            });
         }
         if addr % bytes != 0 {
-            return Err(Trouble::Misaligned { shared: true, addr: at, bytes: n });
+            return Err(Trouble::Misaligned {
+                shared: true,
+                addr: at,
+                bytes: n,
+            });
         }
         if write {
             return Ok(());
@@ -158,11 +200,20 @@ impl Machine {
         // SAFETY: inside the window, so inside its shadow.
         let tag = unsafe { *f.me.shared_shadow.add(addr as usize / GRANULE as usize) };
         if tag <= HOST {
-            return Err(Trouble::Uninitialised { shared: true, addr: at, bytes: n });
+            return Err(Trouble::Uninitialised {
+                shared: true,
+                addr: at,
+                bytes: n,
+            });
         }
         if tag & ALL_BYTES & shadow::mask(at, n) == 0 || Self::knows(cta, f, tag) {
             return Ok(());
         }
-        Err(Trouble::Unordered { shared: true, addr: at, bytes: n, tag })
+        Err(Trouble::Unordered {
+            shared: true,
+            addr: at,
+            bytes: n,
+            tag,
+        })
     }
 }

@@ -96,12 +96,17 @@ impl Allocations {
         self.live.range(..=addr).next_back().map(|(s, a)| (*s, a))
     }
 
+    /// Start and length of every allocation.
     pub fn ranges(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
         self.live.iter().map(|(s, a)| (*s, a.bytes))
     }
 
     fn take(&mut self, device_range: std::ops::Range<u64>, bytes: u64) -> Option<u64> {
-        let (start, len) = self.free.range(device_range).find(|(_, len)| **len >= bytes).map(|(s, l)| (*s, *l))?;
+        let (start, len) = self
+            .free
+            .range(device_range)
+            .find(|(_, len)| **len >= bytes)
+            .map(|(s, l)| (*s, *l))?;
         self.free.remove(&start);
         if len > bytes {
             self.free.insert(start + bytes, len - bytes);
@@ -134,7 +139,11 @@ pub(super) struct Arena {
 }
 
 fn os_error(call: &'static str) -> impl FnOnce(rustix::io::Errno) -> Error {
-    move |e| Error::Driver { call, code: e.raw_os_error().into(), message: e.to_string() }
+    move |e| Error::Driver {
+        call,
+        code: e.raw_os_error().into(),
+        message: e.to_string(),
+    }
 }
 
 impl Arena {
@@ -154,13 +163,25 @@ impl Arena {
                 }
             }
         };
-        let layout = Layout { base: base as u64, devices, shadow: shadow as u64 };
-        let mut allocations = Allocations { next_physical: 1, ..Default::default() };
+        let layout = Layout {
+            base: base as u64,
+            devices,
+            shadow: shadow as u64,
+        };
+        let mut allocations = Allocations {
+            next_physical: 1,
+            ..Default::default()
+        };
         for d in 0..devices as u64 {
             // The first page of a slice stays empty, so that no device address is close to another device's.
-            allocations.free.insert(layout.base + d * SLICE + GRANULARITY as u64, SLICE - GRANULARITY as u64);
+            allocations
+                .free
+                .insert(layout.base + d * SLICE + GRANULARITY as u64, SLICE - GRANULARITY as u64);
         }
-        Ok(Arena { layout, allocations: Mutex::new(allocations) })
+        Ok(Arena {
+            layout,
+            allocations: Mutex::new(allocations),
+        })
     }
 
     /// The allocations. They stay consistent even if a thread died while it held the lock: every change is one step.
@@ -190,20 +211,31 @@ impl Arena {
     pub fn allocate(&self, device: usize, bytes: usize) -> Result<u64> {
         let reserved = (bytes as u64).max(1).checked_next_multiple_of(PAGE).unwrap_or(u64::MAX);
         let mut a = self.lock();
-        let start = a.take(self.slice(device), reserved).ok_or_else(|| self.no_room(device, bytes))?;
+        let start = a
+            .take(self.slice(device), reserved)
+            .ok_or_else(|| self.no_room(device, bytes))?;
         // SAFETY: the range was free: part of the reservation, and nobody's.
         unsafe {
             let flags = MprotectFlags::READ | MprotectFlags::WRITE;
             rustix::mm::mprotect(start as *mut c_void, reserved as usize, flags).map_err(os_error("mprotect"))?;
         }
         self.set_shadow(start, bytes as u64, UNWRITTEN)?;
-        let allocation = Allocation { bytes: bytes as u64, device, accessors: 1 << device, physical: None };
+        let allocation = Allocation {
+            bytes: bytes as u64,
+            device,
+            accessors: 1 << device,
+            physical: None,
+        };
         a.live.insert(start, allocation);
         Ok(start)
     }
 
     fn no_room(&self, device: usize, bytes: usize) -> Error {
-        Error::bad_argument("bytes", bytes, format!("what fits into the {} GiB of simulated device {device}", SLICE >> 30))
+        Error::bad_argument(
+            "bytes",
+            bytes,
+            format!("what fits into the {} GiB of simulated device {device}", SLICE >> 30),
+        )
     }
 
     /// Frees what [`Arena::allocate`] gave.
@@ -211,14 +243,26 @@ impl Arena {
         let mut a = self.lock();
         match a.live.get(&start) {
             Some(Allocation { physical: None, .. }) => {}
-            _ => return Err(Error::bad_argument("ptr", format!("{start:#x}"), "an address that alloc gave")),
+            _ => {
+                return Err(Error::bad_argument(
+                    "ptr",
+                    format!("{start:#x}"),
+                    "an address that alloc gave",
+                ));
+            }
         }
         self.remove(&mut a, start)
     }
 
     fn remove(&self, a: &mut Allocations, start: u64) -> Result<()> {
-        let Some(gone) = a.live.remove(&start) else { return Ok(()) };
-        let unit = if gone.physical.is_some() { GRANULARITY as u64 } else { PAGE };
+        let Some(gone) = a.live.remove(&start) else {
+            return Ok(());
+        };
+        let unit = if gone.physical.is_some() {
+            GRANULARITY as u64
+        } else {
+            PAGE
+        };
         let reserved = gone.bytes.max(1).next_multiple_of(unit);
         self.set_shadow(start, gone.bytes, UNALLOCATED)?;
         let flags = MapFlags::PRIVATE | MapFlags::NORESERVE | MapFlags::FIXED;
@@ -254,7 +298,11 @@ impl Arena {
         })?;
         let stat = rustix::fs::fstat(&fd).map_err(os_error("fstat"))?;
         if stat.st_size as u64 != bytes as u64 {
-            return Err(Error::bad_argument("bytes", bytes, format!("the exported size, {}", stat.st_size)));
+            return Err(Error::bad_argument(
+                "bytes",
+                bytes,
+                format!("the exported size, {}", stat.st_size),
+            ));
         }
         self.add_physical(fd, device, bytes, true)
     }
@@ -271,8 +319,18 @@ impl Arena {
         let id = a.next_physical;
         a.next_physical += 1;
         let fd = Arc::new(fd);
-        a.physical
-            .insert(id, Physical { fd, device, bytes: bytes as u64, inode, foreign, mapped_at: None, handles: 1 });
+        a.physical.insert(
+            id,
+            Physical {
+                fd,
+                device,
+                bytes: bytes as u64,
+                inode,
+                foreign,
+                mapped_at: None,
+                handles: 1,
+            },
+        );
         Ok(id)
     }
 
@@ -281,16 +339,27 @@ impl Arena {
         let p = a.physical.get(&id).ok_or_else(|| bad_physical(id))?;
         let (device, fd, foreign) = (p.device, p.fd.clone(), p.foreign);
         if p.bytes != bytes as u64 {
-            return Err(Error::bad_argument("bytes", bytes, format!("the memory's size, {}", p.bytes)));
+            return Err(Error::bad_argument(
+                "bytes",
+                bytes,
+                format!("the memory's size, {}", p.bytes),
+            ));
         }
         if let Some(start) = p.mapped_at {
-            if let Some(Allocation { accessors: all, physical: Some((_, times)), .. }) = a.live.get_mut(&start) {
+            if let Some(Allocation {
+                accessors: all,
+                physical: Some((_, times)),
+                ..
+            }) = a.live.get_mut(&start)
+            {
                 *all |= accessors;
                 *times += 1;
             }
             return Ok(start);
         }
-        let start = a.take(self.slice(device), bytes as u64).ok_or_else(|| self.no_room(device, bytes))?;
+        let start = a
+            .take(self.slice(device), bytes as u64)
+            .ok_or_else(|| self.no_room(device, bytes))?;
         // SAFETY: the range was free: part of the reservation, and nobody's.
         unsafe {
             let prot = ProtFlags::READ | ProtFlags::WRITE;
@@ -298,7 +367,15 @@ impl Arena {
             rustix::mm::mmap(start as *mut c_void, bytes, prot, flags, fd.as_fd(), 0).map_err(os_error("mmap"))?;
         }
         self.set_shadow(start, bytes as u64, if foreign { HOST } else { UNWRITTEN })?;
-        a.live.insert(start, Allocation { bytes: bytes as u64, device, accessors, physical: Some((id, 1)) });
+        a.live.insert(
+            start,
+            Allocation {
+                bytes: bytes as u64,
+                device,
+                accessors,
+                physical: Some((id, 1)),
+            },
+        );
         if let Some(p) = a.physical.get_mut(&id) {
             p.mapped_at = Some(start);
         }
@@ -307,11 +384,24 @@ impl Arena {
 
     pub fn physical_unmap(&self, start: u64, bytes: usize) -> Result<()> {
         let mut a = self.lock();
-        let Some(Allocation { bytes: mapped, physical: Some((id, times)), .. }) = a.live.get_mut(&start) else {
-            return Err(Error::bad_argument("ptr", format!("{start:#x}"), "an address that physical_map gave"));
+        let Some(Allocation {
+            bytes: mapped,
+            physical: Some((id, times)),
+            ..
+        }) = a.live.get_mut(&start)
+        else {
+            return Err(Error::bad_argument(
+                "ptr",
+                format!("{start:#x}"),
+                "an address that physical_map gave",
+            ));
         };
         if *mapped != bytes as u64 {
-            return Err(Error::bad_argument("bytes", bytes, format!("what was mapped, {mapped}")));
+            return Err(Error::bad_argument(
+                "bytes",
+                bytes,
+                format!("what was mapped, {mapped}"),
+            ));
         }
         *times -= 1;
         if *times > 0 {
@@ -328,7 +418,11 @@ impl Arena {
 
     pub fn physical_release(&self, id: u64) -> Result<()> {
         let mut a = self.lock();
-        let p = a.physical.get_mut(&id).filter(|p| p.handles > 0).ok_or_else(|| bad_physical(id))?;
+        let p = a
+            .physical
+            .get_mut(&id)
+            .filter(|p| p.handles > 0)
+            .ok_or_else(|| bad_physical(id))?;
         p.handles -= 1;
         drop_unused(&mut a, id);
         Ok(())
@@ -337,7 +431,11 @@ impl Arena {
     /// The memory's descriptor. From now on another process may write it, so its reads are no longer checked.
     pub fn physical_export(&self, id: u64) -> Result<OwnedFd> {
         let mut a = self.lock();
-        let p = a.physical.get_mut(&id).filter(|p| p.handles > 0).ok_or_else(|| bad_physical(id))?;
+        let p = a
+            .physical
+            .get_mut(&id)
+            .filter(|p| p.handles > 0)
+            .ok_or_else(|| bad_physical(id))?;
         let fd = rustix::io::fcntl_dupfd_cloexec(&*p.fd, 3).map_err(os_error("dup"))?;
         p.foreign = true;
         if let Some(start) = p.mapped_at {
@@ -354,13 +452,23 @@ impl Arena {
     /// The shadow of memory whose bytes are dead: poison, unless another process may write it.
     pub fn discarded(&self, addr: u64) -> u64 {
         let a = self.lock();
-        let foreign = a.near(addr).and_then(|(_, m)| m.physical).and_then(|(id, _)| a.physical.get(&id));
-        if foreign.is_some_and(|p| p.foreign) { HOST } else { UNWRITTEN }
+        let foreign = a
+            .near(addr)
+            .and_then(|(_, m)| m.physical)
+            .and_then(|(id, _)| a.physical.get(&id));
+        if foreign.is_some_and(|p| p.foreign) {
+            HOST
+        } else {
+            UNWRITTEN
+        }
     }
 }
 
 fn drop_unused(a: &mut Allocations, id: u64) {
-    if a.physical.get(&id).is_some_and(|p| p.handles == 0 && p.mapped_at.is_none()) {
+    if a.physical
+        .get(&id)
+        .is_some_and(|p| p.handles == 0 && p.mapped_at.is_none())
+    {
         a.physical.remove(&id);
     }
 }
@@ -371,7 +479,11 @@ fn bad_physical(id: u64) -> Error {
 
 fn check_physical_size(bytes: usize) -> Result<()> {
     if bytes == 0 || bytes % GRANULARITY != 0 {
-        return Err(Error::bad_argument("bytes", bytes, format!("a multiple of {GRANULARITY}, above 0")));
+        return Err(Error::bad_argument(
+            "bytes",
+            bytes,
+            format!("a multiple of {GRANULARITY}, above 0"),
+        ));
     }
     Ok(())
 }

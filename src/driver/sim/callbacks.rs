@@ -243,9 +243,18 @@ impl Machine {
         }
         let b = &mut cta.barrier;
         if b.arrived == 0 {
-            *b = super::cta::Barrier { arrived: 0, site, vote, any: false, all: true };
+            *b = super::cta::Barrier {
+                arrived: 0,
+                site,
+                vote,
+                any: false,
+                all: true,
+            };
         } else if (b.site, b.vote) != (site, vote) {
-            return Err(Trouble::BarrierSites { first: b.site, second: site });
+            return Err(Trouble::BarrierSites {
+                first: b.site,
+                second: site,
+            });
         }
         b.arrived += 1;
         b.any |= mine;
@@ -294,10 +303,16 @@ impl Machine {
             // SAFETY: the other lanes are suspended, and only looked at.
             let blocked = |i: u32| i != thread && matches!(unsafe { cta.fiber(i) }.wait, Wait::Barrier { .. });
             if at_barrier && (first..first + 32).any(blocked) {
-                return Err(Trouble::WarpSplit { op, site: cta.barrier.site });
+                return Err(Trouble::WarpSplit {
+                    op,
+                    site: cta.barrier.site,
+                });
             }
         } else if warp.op != op {
-            return Err(Trouble::WarpOps { first: warp.op, second: op });
+            return Err(Trouble::WarpOps {
+                first: warp.op,
+                second: op,
+            });
         }
         let warp = &mut cta.warps[index];
         warp.arrived |= 1 << lane;

@@ -21,7 +21,8 @@ impl Rows {
 
     /// True where whoever has these rows knows what thread entry `who` of `slot` did at `clock`.
     pub fn knows(&self, slot: u16, who: u16, clock: u32) -> bool {
-        self.get(slot).is_some_and(|row| row.get(usize::from(who)).is_some_and(|c| *c >= clock))
+        self.get(slot)
+            .is_some_and(|row| row.get(usize::from(who)).is_some_and(|c| *c >= clock))
     }
 
     fn put(&mut self, slot: usize, row: Row) {
@@ -132,7 +133,15 @@ impl Snapshot {
         view: Rc<View>,
         newer: Option<(u32, u32, u32)>,
     ) -> Self {
-        Snapshot { device, scope, slot, start, view, newer, row: OnceCell::new() }
+        Snapshot {
+            device,
+            scope,
+            slot,
+            start,
+            view,
+            newer,
+            row: OnceCell::new(),
+        }
     }
 
     /// The releasing CTA's row as the releasing thread knew it.

@@ -262,6 +262,11 @@ impl Faults {
     }
 
     pub fn slowness(&self, device: usize) -> u32 {
-        self.slow.iter().filter(|s| s.0 == device).map(|s| s.1).max().unwrap_or(1)
+        self.slow
+            .iter()
+            .filter(|s| s.0 == device)
+            .map(|s| s.1)
+            .max()
+            .unwrap_or(1)
     }
 }

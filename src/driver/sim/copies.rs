@@ -1,5 +1,6 @@
 //! cp.async off the fast path: queued copies, and sources that must be looked at.
 
+use super::arena::SLICE;
 use super::config::Copies;
 use super::cta::Cta;
 use super::fiber::{AsyncCopy, Fiber};
@@ -9,7 +10,11 @@ use super::shadow::{self, GRANULE};
 
 /// Whether the first `bytes` of a granule were written between two looks at its shadow.
 fn changed(before: u64, now: u64, bytes: u64) -> bool {
-    let fresh = if (before ^ now) >> shadow::CLOCK_SHIFT == 0 { now & !before } else { now };
+    let fresh = if (before ^ now) >> shadow::CLOCK_SHIFT == 0 {
+        now & !before
+    } else {
+        now
+    };
     before != now && (now <= shadow::HOST || fresh & shadow::mask(0, bytes) != 0)
 }
 
@@ -20,21 +25,46 @@ impl Machine {
             return Err(Trouble::BadCopySize { bytes });
         }
         if dst % 16 != 0 {
-            return Err(Trouble::Misaligned { shared: true, addr: u64::from(dst), bytes: 16 });
+            return Err(Trouble::Misaligned {
+                shared: true,
+                addr: u64::from(dst),
+                bytes: 16,
+            });
         }
         if u64::from(dst) + GRANULE > u64::from(f.me.shared_bytes) {
-            return Err(Trouble::OutOfBounds { shared: true, addr: u64::from(dst), bytes: 16, write: true });
+            return Err(Trouble::OutOfBounds {
+                shared: true,
+                addr: u64::from(dst),
+                bytes: 16,
+                write: true,
+            });
         }
         let mut src_tag = 0;
         if bytes > 0 {
             if src % GRANULE != 0 {
-                return Err(Trouble::Misaligned { shared: false, addr: src, bytes: GRANULE });
+                return Err(Trouble::Misaligned {
+                    shared: false,
+                    addr: src,
+                    bytes: GRANULE,
+                });
             }
-            self.check_source(cta, f, src, bytes)?;
-            // SAFETY: just found allocated.
-            src_tag = unsafe { *self.layout.shadow(src) };
+            if src.wrapping_sub(f.me.own_base) < SLICE {
+                // SAFETY: in the arena, so its shadow is mapped, at least for reading.
+                src_tag = unsafe { *self.layout.shadow(src) };
+            }
+            if src_tag != shadow::HOST {
+                self.check_source(cta, f, src, bytes)?;
+                // SAFETY: just found allocated.
+                src_tag = unsafe { *self.layout.shadow(src) };
+            }
         }
-        let copy = AsyncCopy { dst, bytes, src, src_tag, tag: f.me.async_tag };
+        let copy = AsyncCopy {
+            dst,
+            bytes,
+            src,
+            src_tag,
+            tag: f.me.async_tag,
+        };
         if f.me.async_now != 0 {
             return self.run_copy(f, copy);
         }
@@ -51,21 +81,19 @@ impl Machine {
         self.check_written(cta, f, src, u64::from(bytes))
     }
 
-    fn run_copy(&mut self, f: &Fiber, copy: AsyncCopy) -> Result<(), Trouble> {
-        let mut data = [0u8; 16];
-        if copy.bytes > 0 {
-            // SAFETY: the source was allocated when the copy was issued; if it has been freed since, its shadow, which
-            // is always readable, says so, and the bytes are not touched. The window holds the destination.
-            unsafe {
+    fn run_copy(&self, f: &Fiber, copy: AsyncCopy) -> Result<(), Trouble> {
+        let mut data = 0u128;
+        // SAFETY: the source was allocated when the copy was issued; if it has been freed since, its shadow, which is
+        // always readable, says so, and the bytes are not touched. `copy_async` has found the destination in the window.
+        unsafe {
+            if copy.bytes > 0 {
                 if changed(copy.src_tag, *self.layout.shadow(copy.src), u64::from(copy.bytes)) {
                     return Err(Trouble::SourceChanged { addr: copy.src });
                 }
-                std::ptr::copy_nonoverlapping(copy.src as *const u8, data.as_mut_ptr(), copy.bytes as usize);
+                // Little-endian: the first bytes are the low ones. The rest of the granule is zero.
+                data = *(copy.src as *const u128) & u128::MAX >> (128 - 8 * copy.bytes);
             }
-        }
-        // SAFETY: `copy_async` has found the destination in the window.
-        unsafe {
-            std::ptr::copy_nonoverlapping(data.as_ptr(), f.me.shared.add(copy.dst as usize), 16);
+            *f.me.shared.add(copy.dst as usize).cast::<u128>() = data;
             *f.me.shared_shadow.add(copy.dst as usize / GRANULE as usize) = copy.tag;
         }
         Ok(())
@@ -88,16 +116,16 @@ impl Machine {
             return Ok(());
         }
         let mut copies = std::mem::take(&mut f.copies);
-        let turn = self.rng.below(copies.len());
-        copies.rotate_left(turn);
+        let first = self.rng.below(copies.len());
+        let due = |copy: &AsyncCopy| newest == 0 || shadow::clock(copy.tag) <= newest;
         let mut result = Ok(());
-        copies.retain(|copy| {
-            let due = newest == 0 || shadow::clock(copy.tag) <= newest;
-            if due && result.is_ok() {
+        let (head, tail) = copies.split_at(first);
+        for copy in tail.iter().chain(head) {
+            if due(copy) && result.is_ok() {
                 result = self.run_copy(f, *copy);
             }
-            !due
-        });
+        }
+        copies.retain(|copy| !due(copy));
         f.copies = copies;
         f.me.async_queued = f.copies.len() as u32;
         result

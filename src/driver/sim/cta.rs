@@ -18,7 +18,10 @@ pub(super) struct Window {
 impl Window {
     pub fn new(bytes: u32) -> Window {
         let granules = bytes.div_ceil(16) as usize;
-        Window { bytes: vec![0; granules], shadow: vec![UNWRITTEN; granules] }
+        Window {
+            bytes: vec![0; granules],
+            shadow: vec![UNWRITTEN; granules],
+        }
     }
 }
 
@@ -95,7 +98,11 @@ impl Cta {
         for i in 0..self.threads {
             // SAFETY: one fiber at a time.
             if let Some(view) = unsafe { self.fiber(i) }.view.take() {
-                super::clock::join(others.get_or_insert_with(|| self.view.others.clone()), &view.others, &mut gained);
+                super::clock::join(
+                    others.get_or_insert_with(|| self.view.others.clone()),
+                    &view.others,
+                    &mut gained,
+                );
             }
         }
         let (fibers, threads) = (self.fibers, self.threads as usize);

@@ -13,9 +13,7 @@ use super::shadow::MAX_THREADS;
 use super::stream::{Command, Landing, StreamKey};
 use super::table::{Entry, entries};
 use crate::abi::TwParams;
-use crate::driver::{
-    DevicePtr, Driver, Event, Kind, Launch, Physical, Place, PlaceInfo, Stream, ThreadGuard,
-};
+use crate::driver::{DevicePtr, Driver, Event, Kind, Launch, Physical, Place, PlaceInfo, Stream, ThreadGuard};
 use crate::error::{Error, Result};
 
 /// A simulated node. Its thread, its memory and whatever still runs on it end with it.
@@ -32,7 +30,10 @@ pub struct SimNode {
 
 impl std::fmt::Debug for SimNode {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("SimNode").field("gpus", &self.gpus).field("sms", &self.sms).finish_non_exhaustive()
+        f.debug_struct("SimNode")
+            .field("gpus", &self.gpus)
+            .field("sms", &self.sms)
+            .finish_non_exhaustive()
     }
 }
 
@@ -55,7 +56,15 @@ impl SimNode {
         let (gpus, sms, hook) = (config.gpus, config.sms, config.launch_hook.clone());
         let faults = Mutex::new(config.faults.clone());
         let node = Node::start(config, arena.clone())?;
-        Ok(SimNode { node, arena, kernels, gpus, sms, hook, faults })
+        Ok(SimNode {
+            node,
+            arena,
+            kernels,
+            gpus,
+            sms,
+            hook,
+            faults,
+        })
     }
 
     /// Plants one more fault, between two launches or under a running kernel.
@@ -77,7 +86,10 @@ impl SimNode {
     pub fn clear_faults(&self) -> Result<()> {
         let mut planted = self.faults.lock().unwrap_or_else(PoisonError::into_inner);
         planted.clear();
-        self.node.shared.ask(|answer| Ask::Plant { faults: Faults::default(), answer })
+        self.node.shared.ask(|answer| Ask::Plant {
+            faults: Faults::default(),
+            answer,
+        })
     }
 
     /// A digest of everything the schedule did so far: equal for equal runs.
@@ -105,14 +117,26 @@ impl SimNode {
 
     fn check_place(&self, place: Place) -> Result<Place> {
         if place.device >= self.gpus {
-            return Err(Error::bad_argument("device", place.device, format!("below {}, the devices present", self.gpus)));
+            return Err(Error::bad_argument(
+                "device",
+                place.device,
+                format!("below {}, the devices present", self.gpus),
+            ));
         }
         if place.shares == 0 || place.share >= place.shares {
             let value = format!("{} of {}", place.share, place.shares);
-            return Err(Error::bad_argument("share", value, "a share below the number of shares"));
+            return Err(Error::bad_argument(
+                "share",
+                value,
+                "a share below the number of shares",
+            ));
         }
         if place.shares > self.sms as usize {
-            return Err(Error::bad_argument("shares", place.shares, format!("at most {}, an SM each", self.sms)));
+            return Err(Error::bad_argument(
+                "shares",
+                place.shares,
+                format!("at most {}, an SM each", self.sms),
+            ));
         }
         Ok(place)
     }
@@ -122,16 +146,27 @@ impl SimNode {
     }
 
     fn entry(&self, kernel: &str) -> Result<Entry> {
-        self.kernels.get(kernel).copied().ok_or_else(|| Error::bad_argument("kernel", kernel, "a name in csrc/kernels/entries.h"))
+        self.kernels
+            .get(kernel)
+            .copied()
+            .ok_or_else(|| Error::bad_argument("kernel", kernel, "a name in csrc/kernels/entries.h"))
     }
 
     fn check_launch(&self, entry: &Entry, launch: Launch) -> Result<()> {
         if launch.threads == 0 || launch.threads % 32 != 0 || launch.threads > entry.threads.min(MAX_THREADS) {
-            let expected = format!("a multiple of 32, at most {} for {}", entry.threads.min(MAX_THREADS), entry.name);
+            let expected = format!(
+                "a multiple of 32, at most {} for {}",
+                entry.threads.min(MAX_THREADS),
+                entry.name
+            );
             return Err(Error::bad_argument("threads", launch.threads, expected));
         }
         if launch.shared > CTA_SHARED {
-            return Err(Error::bad_argument("shared", launch.shared, format!("at most {CTA_SHARED} bytes a CTA")));
+            return Err(Error::bad_argument(
+                "shared",
+                launch.shared,
+                format!("at most {CTA_SHARED} bytes a CTA"),
+            ));
         }
         Ok(())
     }
@@ -147,14 +182,24 @@ impl SimNode {
     }
 
     fn stream_key(&self, stream: Stream) -> Result<StreamKey> {
-        self.node.shared.lock().streams.get(&stream.0).map(|h| h.key).ok_or_else(|| bad_stream(stream.0))
+        self.node
+            .shared
+            .lock()
+            .streams
+            .get(&stream.0)
+            .map(|h| h.key)
+            .ok_or_else(|| bad_stream(stream.0))
     }
 
     fn check_range(&self, name: &str, ptr: DevicePtr, bytes: usize) -> Result<()> {
         if bytes == 0 || self.arena.lock().find(ptr, bytes as u64).is_some() {
             return Ok(());
         }
-        Err(Error::bad_argument(name, format!("{ptr:#x}"), format!("{bytes} bytes inside one allocation of this node")))
+        Err(Error::bad_argument(
+            name,
+            format!("{ptr:#x}"),
+            format!("{bytes} bytes inside one allocation of this node"),
+        ))
     }
 }
 
@@ -166,7 +211,11 @@ fn check_faults(faults: &[Fault], gpus: usize) -> Result<()> {
             Fault::Ignore(_) | Fault::EarlySignal(_) => 0,
         };
         if device >= gpus {
-            return Err(Error::bad_argument("fault", format!("{fault:?}"), format!("devices below {gpus}")));
+            return Err(Error::bad_argument(
+                "fault",
+                format!("{fault:?}"),
+                format!("devices below {gpus}"),
+            ));
         }
     }
     Ok(())
@@ -193,7 +242,11 @@ impl Driver for SimNode {
 
     fn stream_create(&self, place: Place) -> Result<Stream> {
         let place = self.check_place(place)?;
-        Ok(Stream(self.node.shared.lock().add_stream(place.device, place.share, place.shares)))
+        Ok(Stream(self.node.shared.lock().add_stream(
+            place.device,
+            place.share,
+            place.shares,
+        )))
     }
 
     fn stream_destroy(&self, stream: Stream) -> Result<()> {
@@ -267,33 +320,63 @@ impl Driver for SimNode {
 
     fn copy_in(&self, dst: DevicePtr, src: &[u8], stream: Stream) -> Result<()> {
         self.check_range("dst", dst, src.len())?;
-        self.enqueue(stream, Command::CopyIn { dst, data: src.to_vec() }).map(drop)
+        self.enqueue(
+            stream,
+            Command::CopyIn {
+                dst,
+                data: src.to_vec(),
+            },
+        )
+        .map(drop)
     }
 
     fn copy_out(&self, dst: &mut [u8], src: DevicePtr, stream: Stream) -> Result<()> {
         self.check_range("src", src, dst.len())?;
         let to = Landing::default();
-        self.run(stream, Command::CopyOut { src, bytes: dst.len() as u64, to: to.clone() })?;
+        self.run(
+            stream,
+            Command::CopyOut {
+                src,
+                bytes: dst.len() as u64,
+                to: to.clone(),
+            },
+        )?;
         dst.copy_from_slice(&to.lock().unwrap_or_else(PoisonError::into_inner));
         Ok(())
     }
 
     fn fill(&self, dst: DevicePtr, byte: u8, bytes: usize, stream: Stream) -> Result<()> {
         self.check_range("dst", dst, bytes)?;
-        self.enqueue(stream, Command::Fill { dst, byte, bytes: bytes as u64 }).map(drop)
+        self.enqueue(
+            stream,
+            Command::Fill {
+                dst,
+                byte,
+                bytes: bytes as u64,
+            },
+        )
+        .map(drop)
     }
 
     fn peek(&self, dst: &mut [u8], src: DevicePtr) -> Result<()> {
         self.check_range("src", src, dst.len())?;
         let bytes = dst.len() as u64;
-        dst.copy_from_slice(&self.node.shared.ask(|answer| Ask::Peek { addr: src, bytes, answer })?);
+        dst.copy_from_slice(&self.node.shared.ask(|answer| Ask::Peek {
+            addr: src,
+            bytes,
+            answer,
+        })?);
         Ok(())
     }
 
     fn poke(&self, dst: DevicePtr, src: &[u8]) -> Result<()> {
         self.check_range("dst", dst, src.len())?;
         let data = src.to_vec();
-        self.node.shared.ask(|answer| Ask::Poke { addr: dst, data, answer })
+        self.node.shared.ask(|answer| Ask::Poke {
+            addr: dst,
+            data,
+            answer,
+        })
     }
 
     fn physical_granularity(&self, place: Place) -> Result<usize> {
@@ -301,7 +384,9 @@ impl Driver for SimNode {
     }
 
     fn physical_create(&self, place: Place, bytes: usize) -> Result<Physical> {
-        self.arena.physical_create(self.check_place(place)?.device, bytes).map(Physical)
+        self.arena
+            .physical_create(self.check_place(place)?.device, bytes)
+            .map(Physical)
     }
 
     fn physical_map(&self, memory: Physical, bytes: usize, accessors: &[Place]) -> Result<DevicePtr> {
@@ -325,7 +410,9 @@ impl Driver for SimNode {
     }
 
     fn physical_import(&self, fd: BorrowedFd<'_>, place: Place, bytes: usize) -> Result<Physical> {
-        self.arena.physical_import(fd, self.check_place(place)?.device, bytes).map(Physical)
+        self.arena
+            .physical_import(fd, self.check_place(place)?.device, bytes)
+            .map(Physical)
     }
 
     fn load_kernels(&self, place: Place) -> Result<()> {
@@ -342,18 +429,24 @@ impl Driver for SimNode {
     fn launch(&self, kernel: &str, launch: Launch, params: &TwParams, stream: Stream) -> Result<()> {
         let entry = self.entry(kernel)?;
         self.check_launch(&entry, launch)?;
-        let StreamKey { device, share, shares, .. } = self.stream_key(stream)?;
+        let StreamKey {
+            device, share, shares, ..
+        } = self.stream_key(stream)?;
         let place = Place { device, share, shares };
         let room = self.sms_of(place) * ctas_per_sm(&entry, launch);
         if launch.grid == 0 || launch.grid > room {
-            let expected = format!("1 to {room}: all CTAs of {kernel} must fit on the place's {} SMs at once", self.sms_of(place));
+            let expected = format!(
+                "1 to {room}: all CTAs of {kernel} must fit on the place's {} SMs at once",
+                self.sms_of(place)
+            );
             return Err(Error::bad_argument("grid", launch.grid, expected));
         }
         let mut params = *params;
         if let Some(hook) = &self.hook {
             hook(LaunchSeen { kernel, place, launch }, &mut params);
         }
-        self.enqueue(stream, Command::Launch(Box::new(Request { entry, launch, params }))).map(drop)
+        self.enqueue(stream, Command::Launch(Box::new(Request { entry, launch, params })))
+            .map(drop)
     }
 
     fn attach_thread(&self) -> ThreadGuard {

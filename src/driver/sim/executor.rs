@@ -81,7 +81,9 @@ unsafe fn burst(m: *mut Machine, cta: *mut Cta, self_slot: *mut *mut SelfC) {
     let turns = unsafe { (*m).burst_of(&*cta) };
     for _ in 0..turns {
         // SAFETY: no fiber is running.
-        let Some(f) = (unsafe { (*m).next_fiber(&mut *cta) }) else { break };
+        let Some(f) = (unsafe { (*m).next_fiber(&mut *cta) }) else {
+            break;
+        };
         // SAFETY: the fiber and its coroutine live as long as their CTA, which outlives this turn. The reference to the
         // coroutine is the only one: callbacks use the fiber, never its coroutine.
         let result = unsafe {

@@ -67,10 +67,14 @@ pub(super) const NO_SITE: u32 = super::config::Site::ALL.len() as u32;
 pub(super) enum Wait {
     /// Running, or in its CTA's ready queue.
     Nothing,
-    Barrier { site: u32 },
+    Barrier {
+        site: u32,
+    },
     Warp(WarpOp),
     /// For a change of a word in `polled`, or the time.
-    Parked { until: u64 },
+    Parked {
+        until: u64,
+    },
     Exited,
 }
 

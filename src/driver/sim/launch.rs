@@ -11,9 +11,9 @@ use super::clock::{Row, Rows, View, join, join_one};
 use super::config::Copies;
 use super::cta::{Barrier, Cta, Warp, Window};
 use super::fiber::{Co, Fiber, NO_PAYLOAD, SelfC, Wait, WarpOp};
-use super::machine::{CTA_RESERVED, CTA_SHARED, Machine, SM_CTAS, SM_SHARED, SM_THREADS};
+use super::machine::{CTA_RESERVED, CTA_SHARED, FIRST_CLOCK, Machine, SM_CTAS, SM_SHARED, SM_THREADS};
 use super::report::Trouble;
-use super::shadow::{self, ALL_BYTES, CLOCK_MAX, UNWRITTEN};
+use super::shadow::{self, ALL_BYTES, CLOCK_MAX, HOST, UNWRITTEN};
 use super::stream::StreamKey;
 use super::table::Entry;
 use crate::abi::TwParams;
@@ -72,7 +72,11 @@ impl Machine {
         let Request { entry, launch, params } = request;
         let number = self.next_kernel;
         self.next_kernel += 1;
-        let sms = share_of(self.devices[stream.device].sms.len() as u32, stream.share, stream.shares);
+        let sms = share_of(
+            self.devices[stream.device].sms.len() as u32,
+            stream.share,
+            stream.shares,
+        );
         let kernel = Kernel {
             entry,
             launch,
@@ -110,10 +114,6 @@ impl Machine {
             });
             let Some(sm) = found else { break };
             let Some(slot) = self.take_slot() else { break };
-            if self.slots[usize::from(slot)].clock > CLOCK_MAX / 2 {
-                // Slots are given back when the clocks start anew, which they do whenever nothing runs.
-                return Err(Trouble::ClocksRanOut);
-            }
             self.start_cta(number, slot, sm as u32);
             placed = true;
         }
@@ -122,7 +122,9 @@ impl Machine {
 
     fn start_cta(&mut self, number: u64, slot: u16, sm: u32) {
         let careful = u32::from(self.faults.any_site());
-        let Some(kernel) = self.kernels.get_mut(&number) else { return };
+        let Some(kernel) = self.kernels.get_mut(&number) else {
+            return;
+        };
         let (entry, launch, device) = (kernel.entry, kernel.launch, kernel.stream.device);
         let block = kernel.placed;
         kernel.placed += 1;
@@ -147,7 +149,10 @@ impl Machine {
         let mut window = self.windows.pop().unwrap_or_else(|| Window::new(CTA_SHARED));
         let granules = launch.shared.div_ceil(16) as usize;
         window.shadow[..granules].fill(UNWRITTEN);
-        let view = Rc::new(View { own: vec![start - 1; 2 * launch.threads as usize], others: before });
+        let view = Rc::new(View {
+            own: vec![start - 1; 2 * launch.threads as usize],
+            others: before,
+        });
         let own_base = self.layout.base + device as u64 * SLICE;
 
         let mut warps: Vec<Warp> = (0..launch.threads.div_ceil(32))
@@ -271,7 +276,9 @@ impl Machine {
             join_one(&mut kernel.after, slot, &row);
         }
         self.free_cta(cta, end + 1);
-        let Some(kernel) = self.kernels.get_mut(&number) else { return };
+        let Some(kernel) = self.kernels.get_mut(&number) else {
+            return;
+        };
         kernel.done += 1;
         self.streams_stir = true;
         if kernel.done == kernel.launch.grid {
@@ -280,18 +287,54 @@ impl Machine {
     }
 
     fn end_kernel(&mut self, number: u64) {
-        let Some(kernel) = self.kernels.remove(&number) else { return };
-        for slot in &kernel.slots {
-            for id in self.pending.of_slot(*slot, |_| true) {
+        let Some(kernel) = self.kernels.remove(&number) else {
+            return;
+        };
+        for &slot in &kernel.slots {
+            for id in self.pending.of_slot(slot, |_| true) {
                 self.deliver(id);
             }
         }
-        self.free_slots.extend(&kernel.slots);
+        for slot in kernel.slots {
+            let old = self.slots[usize::from(slot)].clock > CLOCK_MAX / 4;
+            if old {
+                self.old_slots.push(slot)
+            } else {
+                self.free_slots.extend([slot])
+            }
+        }
         if let Some(stream) = self.streams.get_mut(&kernel.stream) {
             stream.running = None;
             join(&mut stream.rows, &kernel.after, &mut Vec::new());
         }
         self.finished(kernel.stream);
+        if self.kernels.is_empty() && !self.old_slots.is_empty() {
+            self.renew_clocks();
+        }
+    }
+
+    /// With nothing running, starts all clocks anew: whatever kernels wrote counts as written by the host from here on.
+    fn renew_clocks(&mut self) {
+        let ranges: Vec<(u64, u64)> = self.arena.lock().ranges().collect();
+        for (start, bytes) in ranges {
+            // SAFETY: a live allocation, and no fiber exists.
+            for tag in unsafe { self.layout.shadow_of(start, bytes) } {
+                *tag = (*tag).min(HOST);
+            }
+        }
+        let nothing: Rc<Rows> = Rc::default();
+        for stream in self.streams.values_mut() {
+            stream.rows = nothing.clone();
+            stream.queue.iter_mut().for_each(|(_, rows)| *rows = nothing.clone());
+        }
+        self.events.values_mut().for_each(|(_, rows)| *rows = nothing.clone());
+        self.host = nothing;
+        self.published.clear();
+        self.free_slots.extend(self.old_slots.drain(..));
+        for slot in &mut self.slots {
+            slot.clock = FIRST_CLOCK;
+            slot.history.clear();
+        }
     }
 
     /// Takes a CTA off its SM and gives back what it had. Its slot stays taken until its kernel is over: stores that it
@@ -316,7 +359,10 @@ impl Machine {
         // SAFETY: made by `start_cta` as boxed slices of this length.
         let (fibers, coroutines) = unsafe {
             let coroutines = Box::from_raw(std::ptr::slice_from_raw_parts_mut(cta.coroutines, n));
-            (Box::from_raw(std::ptr::slice_from_raw_parts_mut(cta.fibers, n)), coroutines)
+            (
+                Box::from_raw(std::ptr::slice_from_raw_parts_mut(cta.fibers, n)),
+                coroutines,
+            )
         };
         for (f, co) in fibers.iter().zip(coroutines) {
             let id = Self::id_of_parts(&cta, f);
@@ -337,5 +383,36 @@ impl Machine {
             self.slab.free(co.into_stack().slot);
         }
         self.windows.push(std::mem::replace(&mut cta.window, Window::new(0)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::super::arena::Arena;
+    use super::super::config::SimConfig;
+    use super::*;
+
+    #[test]
+    fn renewed_clocks_forget_writers_and_free_old_slots() {
+        let arena = Arc::new(Arena::new(1).unwrap());
+        let at = arena.allocate(0, 64).unwrap();
+        let mut m = Machine::new(&SimConfig::new(1, 0), arena).unwrap();
+        let slot = m.take_slot().unwrap();
+        m.slots[usize::from(slot)].clock = CLOCK_MAX / 2;
+        m.old_slots.push(slot);
+        m.write(at, &[1; 16], shadow::tag(slot, 0, 77));
+        m.host_write(at + 16, &[2; 4]).unwrap();
+        let unknown = m.host_read(at, 64, Some(&Rc::default()));
+        assert!(matches!(unknown, Err(Trouble::CopyUnordered { .. })));
+        m.renew_clocks();
+        // SAFETY: one allocation, and nothing else uses it.
+        let shadow = unsafe { m.layout.shadow_of(at, 64) };
+        assert_eq!(shadow, [HOST, HOST, UNWRITTEN, UNWRITTEN]);
+        let data = m.host_read(at, 64, Some(&Rc::default())).unwrap();
+        assert_eq!((data[0], data[16], data[20], data[63]), (1, 2, 0xff, 0xff));
+        assert_eq!(m.take_slot(), Some(slot));
+        assert_eq!(m.slots[usize::from(slot)].clock, FIRST_CLOCK);
     }
 }

@@ -34,6 +34,9 @@ pub(super) const CTA_SHARED: u32 = 227 << 10;
 /// Shared memory that the system takes of every CTA.
 pub(super) const CTA_RESERVED: u32 = 1 << 10;
 
+/// Clocks start here, above any number of groups that a cp.async wait may leave open.
+pub(super) const FIRST_CLOCK: u32 = 64;
+
 #[derive(Debug, Default, Clone, Copy)]
 pub(super) struct Sm {
     pub threads: u32,
@@ -81,6 +84,8 @@ pub(super) struct Machine {
     pub devices: Vec<Device>,
     pub slots: Vec<Slot>,
     pub free_slots: BTreeSet<u16>,
+    /// Slots whose clocks have come far: unused until all clocks start anew.
+    pub old_slots: Vec<u16>,
     pub kernels: BTreeMap<u64, Kernel>,
     pub next_kernel: u64,
     pub streams: BTreeMap<StreamKey, StreamState>,
@@ -138,8 +143,13 @@ impl Machine {
             now: 1_000,
             digest: 0,
             devices,
-            slots: vec![Slot { cta: std::ptr::null_mut(), clock: 0, history: Vec::new() }],
+            slots: vec![Slot {
+                cta: std::ptr::null_mut(),
+                clock: 0,
+                history: Vec::new(),
+            }],
             free_slots: BTreeSet::new(),
+            old_slots: Vec::new(),
             kernels: BTreeMap::new(),
             next_kernel: 1,
             streams: BTreeMap::new(),
@@ -192,18 +202,30 @@ impl Machine {
         if self.slots.len() > MAX_SLOTS {
             return None;
         }
-        self.slots.push(Slot { cta: std::ptr::null_mut(), clock: 16, history: Vec::new() });
+        self.slots.push(Slot {
+            cta: std::ptr::null_mut(),
+            clock: 16,
+            history: Vec::new(),
+        });
         Some(self.slots.len() as u16 - 1)
     }
 
     pub fn id_of(f: &Fiber) -> FiberId {
         // SAFETY: a fiber's CTA outlives it, and its slot and first clock never change.
         let (slot, start) = unsafe { ((*f.cta).slot, (*f.cta).start) };
-        FiberId { slot, start, thread: f.me.thread }
+        FiberId {
+            slot,
+            start,
+            thread: f.me.thread,
+        }
     }
 
     pub fn id_of_parts(cta: &Cta, f: &Fiber) -> FiberId {
-        FiberId { slot: cta.slot, start: cta.start, thread: f.me.thread }
+        FiberId {
+            slot: cta.slot,
+            start: cta.start,
+            thread: f.me.thread,
+        }
     }
 
     /// The fiber, if it still exists.

@@ -13,23 +13,66 @@ pub(super) enum Element {
     F16,
 }
 
-/// Widens an 8x8 matrix of 16-bit values as ldmatrix reads it: eight rows of eight.
-pub(super) fn widen(raw: &[u32; 32], element: Element) -> Block {
-    let mut block = [[0.0; 8]; 8];
+/// Widens an 8x8 matrix of 16-bit values as ldmatrix reads it: eight rows of eight; for B turned round, to rows of one k.
+#[inline(always)]
+fn widen_body(raw: &[u32; 32], element: Element, turn: bool, block: &mut Block) {
     for (i, pair) in raw.iter().enumerate() {
-        let (lo, hi) = ((pair & 0xffff) as u16, (pair >> 16) as u16);
-        let (lo, hi) = match element {
-            Element::Bf16 => (f32::from_bits(u32::from(lo) << 16), f32::from_bits(u32::from(hi) << 16)),
-            Element::F16 => (half::f16::from_bits(lo).to_f32(), half::f16::from_bits(hi).to_f32()),
-        };
-        block[i / 4][i % 4 * 2] = lo;
-        block[i / 4][i % 4 * 2 + 1] = hi;
+        for (h, bits) in [*pair as u16, (*pair >> 16) as u16].into_iter().enumerate() {
+            let value = match element {
+                Element::Bf16 => f32::from_bits(u32::from(bits) << 16),
+                Element::F16 => half::f16::from_bits(bits).to_f32(),
+            };
+            let (row, col) = (i / 4, i % 4 * 2 + h);
+            block[if turn { col } else { row }][if turn { row } else { col }] = value;
+        }
     }
-    block
 }
 
-pub(super) fn transpose(b: &Block) -> Block {
-    std::array::from_fn(|i| std::array::from_fn(|j| b[j][i]))
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,f16c")]
+fn widen_avx2(raw: &[u32; 32], element: Element, turn: bool, block: &mut Block) {
+    use std::arch::x86_64::{
+        __m128i, _mm_loadu_si128, _mm256_castsi256_ps, _mm256_cvtepu16_epi32, _mm256_cvtph_ps, _mm256_permute2f128_ps,
+        _mm256_setzero_ps, _mm256_shuffle_ps, _mm256_slli_epi32, _mm256_storeu_ps, _mm256_unpackhi_ps,
+        _mm256_unpacklo_ps,
+    };
+    let mut rows = [_mm256_setzero_ps(); 8];
+    for (r, row) in rows.iter_mut().enumerate() {
+        // SAFETY: four u32 of the 32, 16 bytes.
+        let raw = unsafe { _mm_loadu_si128(raw[4 * r..4 * r + 4].as_ptr().cast::<__m128i>()) };
+        *row = match element {
+            Element::Bf16 => _mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(raw))),
+            Element::F16 => _mm256_cvtph_ps(raw),
+        };
+    }
+    if turn {
+        // Pairs of rows, then of pairs, then of halves.
+        let [r0, r1, r2, r3, r4, r5, r6, r7] = rows;
+        let (a, b) = (_mm256_unpacklo_ps(r0, r1), _mm256_unpackhi_ps(r0, r1));
+        let (c, d) = (_mm256_unpacklo_ps(r2, r3), _mm256_unpackhi_ps(r2, r3));
+        let (e, f) = (_mm256_unpacklo_ps(r4, r5), _mm256_unpackhi_ps(r4, r5));
+        let (g, h) = (_mm256_unpacklo_ps(r6, r7), _mm256_unpackhi_ps(r6, r7));
+        let low = [
+            _mm256_shuffle_ps::<0x44>(a, c),
+            _mm256_shuffle_ps::<0xee>(a, c),
+            _mm256_shuffle_ps::<0x44>(b, d),
+            _mm256_shuffle_ps::<0xee>(b, d),
+        ];
+        let high = [
+            _mm256_shuffle_ps::<0x44>(e, g),
+            _mm256_shuffle_ps::<0xee>(e, g),
+            _mm256_shuffle_ps::<0x44>(f, h),
+            _mm256_shuffle_ps::<0xee>(f, h),
+        ];
+        for i in 0..4 {
+            rows[i] = _mm256_permute2f128_ps::<0x20>(low[i], high[i]);
+            rows[i + 4] = _mm256_permute2f128_ps::<0x31>(low[i], high[i]);
+        }
+    }
+    for (row, to) in rows.iter().zip(block) {
+        // SAFETY: a row of eight f32.
+        unsafe { _mm256_storeu_ps(to.as_mut_ptr(), *row) };
+    }
 }
 
 /// `a`: the four blocks of the A fragment (rows 0-7 and 8-15 of k 0-7, then of k 8-15); `b`: k 0-7 and 8-15, by k.
@@ -48,7 +91,11 @@ fn mma_body(d: &mut Acc, a: [&Block; 4], b: [&Block; 2]) {
         }
         for (row, sum) in rows.iter_mut().zip(&sums) {
             for j in 0..8 {
-                row[j] = if sum[j].is_nan() { f32::from_bits(0x7fff_ffff) } else { sum[j] };
+                row[j] = if sum[j].is_nan() {
+                    f32::from_bits(0x7fff_ffff)
+                } else {
+                    sum[j]
+                };
             }
         }
     }
@@ -83,7 +130,7 @@ fn mma_avx2(d: &mut Acc, a: [&Block; 4], b: [&Block; 2]) {
     }
 }
 
-/// The multiply-add of one mma.sync.m16n8k16.
+/// The arithmetic, by what the CPU can do.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Math {
     avx2: bool,
@@ -92,7 +139,7 @@ pub(super) struct Math {
 impl Math {
     pub fn new() -> Math {
         #[cfg(target_arch = "x86_64")]
-        let avx2 = std::arch::is_x86_feature_detected!("avx2");
+        let avx2 = std::arch::is_x86_feature_detected!("avx2") && std::arch::is_x86_feature_detected!("f16c");
         #[cfg(not(target_arch = "x86_64"))]
         let avx2 = false;
         Math { avx2 }
@@ -103,6 +150,17 @@ impl Math {
         Math { avx2: false }
     }
 
+    /// An operand's 8x8 block from the warp's register: A by rows, B (`turn`) by k.
+    pub fn widen(self, raw: &[u32; 32], element: Element, turn: bool, block: &mut Block) {
+        #[cfg(target_arch = "x86_64")]
+        if self.avx2 {
+            // SAFETY: the CPU has AVX2 and F16C; it was asked.
+            return unsafe { widen_avx2(raw, element, turn, block) };
+        }
+        widen_body(raw, element, turn, block);
+    }
+
+    /// The multiply-add of one mma.sync.m16n8k16.
     pub fn mma(self, d: &mut Acc, a: [&Block; 4], b: [&Block; 2]) {
         #[cfg(target_arch = "x86_64")]
         if self.avx2 {
@@ -142,6 +200,24 @@ mod tests {
             Math::portable().mma(&mut plain, a, b);
             let bits = |d: &Acc| d.map(|r| r.map(f32::to_bits));
             assert_eq!(bits(&fast), bits(&plain), "round {round}");
+        }
+    }
+
+    #[test]
+    fn both_paths_widen_alike() {
+        let mut rng = Rng::new(3);
+        for element in [Element::Bf16, Element::F16] {
+            for turn in [false, true] {
+                // NaN payloads may differ: no sum shows them.
+                let raw: [u32; 32] = std::array::from_fn(|_| rng.next() as u32 & 0xbfff_bfff);
+                let (mut fast, mut plain) = ([[0.0; 8]; 8], [[1.0; 8]; 8]);
+                Math::new().widen(&raw, element, turn, &mut fast);
+                Math::portable().widen(&raw, element, turn, &mut plain);
+                assert_eq!(fast.map(|r| r.map(f32::to_bits)), plain.map(|r| r.map(f32::to_bits)));
+                let lo = half::bf16::from_bits(raw[13] as u16).to_f32();
+                let [row, col] = if turn { [2, 3] } else { [3, 2] };
+                assert!(element == Element::F16 || plain[row][col].to_bits() == lo.to_bits());
+            }
         }
     }
 }

@@ -6,7 +6,7 @@
 mod config;
 mod rng;
 
-pub use config::{Copies, Fault, LaunchHook, LaunchSeen, Lateness, Pick, SimConfig, Site};
+pub use config::{Copies, Fault, Lateness, LaunchHook, LaunchSeen, Pick, SimConfig, Site};
 
 #[cfg(target_os = "linux")]
 mod access;

@@ -25,11 +25,24 @@ use crate::error::{Error, Result};
 
 /// Questions that are answered between two bursts, behind no stream.
 pub(super) enum Ask {
-    Peek { addr: u64, bytes: u64, answer: Sender<Result<Vec<u8>>> },
-    Poke { addr: u64, data: Vec<u8>, answer: Sender<Result<()>> },
-    Plant { faults: Faults, answer: Sender<Result<()>> },
+    Peek {
+        addr: u64,
+        bytes: u64,
+        answer: Sender<Result<Vec<u8>>>,
+    },
+    Poke {
+        addr: u64,
+        data: Vec<u8>,
+        answer: Sender<Result<()>>,
+    },
+    Plant {
+        faults: Faults,
+        answer: Sender<Result<()>>,
+    },
     /// Schedule digest, simulated time.
-    State { answer: Sender<Result<(u64, u64)>> },
+    State {
+        answer: Sender<Result<(u64, u64)>>,
+    },
 }
 
 /// A stream as callers see it.
@@ -78,9 +91,7 @@ impl State {
 
     fn may_advance(&self) -> bool {
         let blocked = |t: &ThreadId| self.waiters.values().any(|w| w.thread == *t);
-        !self.waiters.is_empty()
-            && !self.waiters.values().any(|w| self.reached(w))
-            && self.attached.keys().all(blocked)
+        !self.waiters.is_empty() && !self.waiters.values().any(|w| self.reached(w)) && self.attached.keys().all(blocked)
     }
 
     /// Puts a command behind the work in a stream; its position there.
@@ -96,10 +107,20 @@ impl State {
 
     pub fn add_stream(&mut self, device: usize, share: usize, shares: usize) -> usize {
         let ordinal = self.ordinals.entry((device, share, shares)).or_default();
-        let key = StreamKey { device, share, shares, ordinal: *ordinal };
+        let key = StreamKey {
+            device,
+            share,
+            shares,
+            ordinal: *ordinal,
+        };
         *ordinal += 1;
         self.next_stream += 1;
-        let head = Head { key, queue: Vec::new(), enqueued: 0, done: 0 };
+        let head = Head {
+            key,
+            queue: Vec::new(),
+            enqueued: 0,
+            done: 0,
+        };
         self.streams.insert(self.next_stream, head);
         self.next_stream
     }
@@ -133,7 +154,14 @@ impl Shared {
         }
         let me = s.next_waiter;
         s.next_waiter += 1;
-        s.waiters.insert(me, Waiter { stream, position, thread: std::thread::current().id() });
+        s.waiters.insert(
+            me,
+            Waiter {
+                stream,
+                position,
+                thread: std::thread::current().id(),
+            },
+        );
         self.work.notify_one();
         let result = loop {
             if s.waiters.get(&me).is_none_or(|w| s.reached(w)) {
@@ -143,8 +171,10 @@ impl Shared {
                 break Err(error.clone());
             }
             let before = s.streams.get(&stream).map(|h| h.done);
-            let (guard, timeout) =
-                self.progress.wait_timeout(s, self.patience).unwrap_or_else(PoisonError::into_inner);
+            let (guard, timeout) = self
+                .progress
+                .wait_timeout(s, self.patience)
+                .unwrap_or_else(PoisonError::into_inner);
             s = guard;
             let stuck = timeout.timed_out() && !s.advancing && before == s.streams.get(&stream).map(|h| h.done);
             if stuck && !s.may_advance() && !s.waiters.get(&me).is_none_or(|w| s.reached(w)) {
@@ -196,7 +226,10 @@ impl Shared {
 }
 
 fn gone() -> Error {
-    Error::Unavailable { what: "the simulated node".into(), reason: "its thread has ended".into() }
+    Error::Unavailable {
+        what: "the simulated node".into(),
+        reason: "its thread has ended".into(),
+    }
 }
 
 /// The running node.
@@ -208,7 +241,10 @@ pub(super) struct Node {
 impl Node {
     pub fn start(config: SimConfig, arena: Arc<Arena>) -> Result<Node> {
         let shared = Arc::new(Shared {
-            state: Mutex::new(State { traffic: vec![(0, 0); config.gpus], ..State::default() }),
+            state: Mutex::new(State {
+                traffic: vec![(0, 0); config.gpus],
+                ..State::default()
+            }),
             work: Condvar::new(),
             progress: Condvar::new(),
             attention: AtomicBool::new(false),
@@ -227,9 +263,16 @@ impl Node {
                     let _ = started.send(Err(error));
                 }
             })
-            .map_err(|e| Error::Driver { call: "spawn", code: e.raw_os_error().unwrap_or(0).into(), message: e.to_string() })?;
+            .map_err(|e| Error::Driver {
+                call: "spawn",
+                code: e.raw_os_error().unwrap_or(0).into(),
+                message: e.to_string(),
+            })?;
         starting.recv().unwrap_or_else(|_| Err(gone()))?;
-        Ok(Node { shared, thread: Some(thread) })
+        Ok(Node {
+            shared,
+            thread: Some(thread),
+        })
     }
 }
 
@@ -297,10 +340,15 @@ fn answer(m: &mut Machine, ask: Ask) {
     // A caller that no longer listens is no concern of the node.
     let _ = match ask {
         Ask::Peek { addr, bytes, answer } => answer
-            .send(m.host_read(addr, bytes, None).map_err(|t| bad_range(report::stream_trouble(m, t))))
+            .send(
+                m.host_read(addr, bytes, None)
+                    .map_err(|t| bad_range(report::stream_trouble(m, t))),
+            )
             .is_ok(),
         Ask::Poke { addr, data, answer } => {
-            let result = m.host_write(addr, &data).map_err(|t| bad_range(report::stream_trouble(m, t)));
+            let result = m
+                .host_write(addr, &data)
+                .map_err(|t| bad_range(report::stream_trouble(m, t)));
             answer.send(result).is_ok()
         }
         Ask::Plant { faults, answer } => {
@@ -319,7 +367,10 @@ fn bad_range(report: String) -> Error {
 fn ingest(m: &mut Machine, s: &mut State) {
     m.targets.clear();
     m.satisfied = false;
-    let heads = s.streams.values_mut().filter(|h| h.done < h.enqueued || !h.queue.is_empty());
+    let heads = s
+        .streams
+        .values_mut()
+        .filter(|h| h.done < h.enqueued || !h.queue.is_empty());
     for head in heads {
         let stream = m.streams.entry(head.key).or_default();
         for command in head.queue.drain(..) {

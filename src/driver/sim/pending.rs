@@ -73,7 +73,10 @@ impl Pending {
             self.stores.push(None);
             self.stores.len() as u32 - 1
         });
-        let id = Id { index, issue: self.issued };
+        let id = Id {
+            index,
+            issue: self.issued,
+        };
         let mut store = Store {
             addr,
             bytes: data.len() as u8,
@@ -158,7 +161,9 @@ impl Pending {
     pub fn any(&self, signal: bool, rng: &mut Rng) -> Option<Id> {
         let list = &self.waiting[usize::from(signal)];
         let index = *list.get(rng.below(list.len()))?;
-        self.stores[index as usize].as_ref().map(|s| Id { index, issue: s.issue })
+        self.stores[index as usize]
+            .as_ref()
+            .map(|s| Id { index, issue: s.issue })
     }
 
     /// The oldest waiting store on the word of `addr`.
@@ -199,10 +204,15 @@ impl Pending {
 
     /// The waiting stores of a slot for which `wanted` holds.
     pub fn of_slot(&mut self, slot: u16, wanted: impl Fn(&Store) -> bool) -> Vec<Id> {
-        let Some(list) = self.by_slot.get_mut(usize::from(slot)) else { return Vec::new() };
+        let Some(list) = self.by_slot.get_mut(usize::from(slot)) else {
+            return Vec::new();
+        };
         let stores = &self.stores;
         let live = |id: &Id| stores[id.index as usize].as_ref().filter(|s| s.issue == id.issue);
         list.retain(|id| live(id).is_some());
-        list.iter().filter(|id| live(id).is_some_and(&wanted)).copied().collect()
+        list.iter()
+            .filter(|id| live(id).is_some_and(&wanted))
+            .copied()
+            .collect()
     }
 }

@@ -81,12 +81,17 @@ impl Machine {
     /// Between two bursts: stores arrive, deadlines pass.
     pub fn by_itself(&mut self) {
         if !self.pending.is_empty() {
-            for (signal, one_in) in [(true, self.character.signal_one_in), (false, self.character.data_one_in)] {
+            for (signal, one_in) in [
+                (true, self.character.signal_one_in),
+                (false, self.character.data_one_in),
+            ] {
                 for _ in 0..ARRIVALS {
                     if !self.rng.one_in(one_in) {
                         break;
                     }
-                    let Some(id) = self.pending.any(signal, &mut self.rng) else { break };
+                    let Some(id) = self.pending.any(signal, &mut self.rng) else {
+                        break;
+                    };
                     self.deliver(id);
                 }
             }

@@ -28,7 +28,11 @@ pub(super) fn tag(slot: u16, who: u32, clock: u32) -> u64 {
 }
 
 pub(super) fn writer(tag: u64) -> Writer {
-    Writer { slot: (tag >> SLOT_SHIFT) as u16, who: (tag >> WHO_SHIFT) as u16 & 0x7ff, clock: clock(tag) }
+    Writer {
+        slot: (tag >> SLOT_SHIFT) as u16,
+        who: (tag >> WHO_SHIFT) as u16 & 0x7ff,
+        clock: clock(tag),
+    }
 }
 
 pub(super) fn clock(tag: u64) -> u32 {
@@ -44,5 +48,9 @@ pub(super) fn mask(addr: u64, bytes: u64) -> u64 {
 
 /// The shadow after a write of the bytes in `mask` with `tag`: bytes of one writer and clock add up.
 pub(super) fn after_write(old: u64, tag: u64, mask: u64) -> u64 {
-    if old > HOST && (old ^ tag) >> CLOCK_SHIFT == 0 { old | mask } else { (tag & !ALL_BYTES) | mask }
+    if old > HOST && (old ^ tag) >> CLOCK_SHIFT == 0 {
+        old | mask
+    } else {
+        (tag & !ALL_BYTES) | mask
+    }
 }

@@ -35,14 +35,28 @@ impl Slab {
         let flags = MapFlags::PRIVATE | MapFlags::NORESERVE;
         // SAFETY: a new mapping at an address of the kernel's choice touches nothing that exists.
         let base = unsafe {
-            rustix::mm::mmap_anonymous(std::ptr::null_mut(), slots * STRIDE, ProtFlags::READ | ProtFlags::WRITE, flags)
+            rustix::mm::mmap_anonymous(
+                std::ptr::null_mut(),
+                slots * STRIDE,
+                ProtFlags::READ | ProtFlags::WRITE,
+                flags,
+            )
         }
-        .map_err(|e| Error::Driver { call: "mmap", code: e.raw_os_error().into(), message: e.to_string() })?;
+        .map_err(|e| Error::Driver {
+            call: "mmap",
+            code: e.raw_os_error().into(),
+            message: e.to_string(),
+        })?;
         // SAFETY: the mapping is ours; huge pages would commit two megabytes where a stack uses two small pages.
         unsafe {
             let _ = rustix::mm::madvise(base, slots * STRIDE, rustix::mm::Advice::LinuxNoHugepage);
         }
-        Ok(Slab { base: base as usize, slots, used: 0, free: Vec::new() })
+        Ok(Slab {
+            base: base as usize,
+            slots,
+            used: 0,
+            free: Vec::new(),
+        })
     }
 
     pub fn take(&mut self) -> Option<FiberStack> {
@@ -68,7 +82,9 @@ impl Slab {
     pub fn intact(&self, slot: u32) -> bool {
         let limit = self.base + slot as usize * STRIDE;
         // SAFETY: the slot lies in the slab and its fiber is not running.
-        unsafe { std::slice::from_raw_parts(limit as *const u64, CANARY_WORDS) }.iter().all(|w| *w == CANARY)
+        unsafe { std::slice::from_raw_parts(limit as *const u64, CANARY_WORDS) }
+            .iter()
+            .all(|w| *w == CANARY)
     }
 }
 

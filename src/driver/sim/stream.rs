@@ -25,13 +25,32 @@ pub(super) type Landing = Arc<Mutex<Vec<u8>>>;
 
 pub(super) enum Command {
     Launch(Box<Request>),
-    CopyIn { dst: u64, data: Vec<u8> },
-    CopyOut { src: u64, bytes: u64, to: Landing },
-    Fill { dst: u64, byte: u8, bytes: u64 },
-    Free { ptr: u64 },
+    CopyIn {
+        dst: u64,
+        data: Vec<u8>,
+    },
+    CopyOut {
+        src: u64,
+        bytes: u64,
+        to: Landing,
+    },
+    Fill {
+        dst: u64,
+        byte: u8,
+        bytes: u64,
+    },
+    Free {
+        ptr: u64,
+    },
     /// An event happens; its records are numbered.
-    Record { event: usize, record: u64 },
-    Wait { event: usize, record: u64 },
+    Record {
+        event: usize,
+        record: u64,
+    },
+    Wait {
+        event: usize,
+        record: u64,
+    },
     Close,
 }
 
@@ -59,7 +78,9 @@ impl Machine {
     }
 
     fn step_stream(&mut self, key: StreamKey) -> Result<bool, Trouble> {
-        let Some(stream) = self.streams.get_mut(&key) else { return Ok(false) };
+        let Some(stream) = self.streams.get_mut(&key) else {
+            return Ok(false);
+        };
         if let Some(kernel) = stream.running {
             return self.place_ctas(kernel);
         }
@@ -71,7 +92,9 @@ impl Machine {
         if blocked {
             return Ok(false);
         }
-        let Some((command, host)) = stream.queue.pop_front() else { return Ok(false) };
+        let Some((command, host)) = stream.queue.pop_front() else {
+            return Ok(false);
+        };
         join(&mut stream.rows, &host, &mut Vec::new());
         let rows = stream.rows.clone();
         match command {
@@ -110,7 +133,9 @@ impl Machine {
 
     /// The command at the head of a stream is done.
     pub fn finished(&mut self, key: StreamKey) {
-        let Some(stream) = self.streams.get_mut(&key) else { return };
+        let Some(stream) = self.streams.get_mut(&key) else {
+            return;
+        };
         stream.done += 1;
         let done = stream.done;
         self.satisfied |= self.targets.iter().any(|(k, seq)| *k == key && *seq <= done);

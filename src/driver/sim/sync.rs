@@ -151,7 +151,8 @@ impl Machine {
         let seen = Self::read_word(addr);
         f.polls += 1;
         match f.polled.iter_mut().find(|p| p.addr == addr) {
-            Some(p) => p.seen = seen,
+            // The first look counts: a thread that decided to wait by it must not sleep over what a later look saw.
+            Some(p) => (p.want, p.site) = (want, site),
             None => f.polled.push(Polled { addr, seen, want, site }),
         }
         seen

@@ -8,7 +8,7 @@
 use super::cta::Cta;
 use super::fiber::{MmaOp, SelfC};
 use super::machine::Machine;
-use super::math::{Acc, Block, Element, Math, transpose, widen};
+use super::math::{Acc, Block, Element, Math};
 use super::report::Trouble;
 use super::shadow::{self, GRANULE, HOST};
 
@@ -25,9 +25,9 @@ struct Register {
     at: u32,
     /// Set by ldmatrix in this batch: goes back to the lanes.
     loaded: bool,
-    /// As an operand: A by rows, B by k.
-    a: Option<Box<Block>>,
-    b: Option<Box<Block>>,
+    /// As an operand, where valid: A by rows, B by k.
+    a: Block,
+    b: Block,
     a_valid: bool,
     b_valid: bool,
 }
@@ -41,6 +41,7 @@ pub(super) struct Batch {
     registers: Vec<Register>,
     registers_used: usize,
     accs: Vec<(u32, Acc)>,
+    accs_used: usize,
     element: Element,
 }
 
@@ -53,6 +54,7 @@ impl Batch {
             registers: Vec::new(),
             registers_used: 0,
             accs: Vec::new(),
+            accs_used: 0,
             element: Element::Bf16,
         }
     }
@@ -61,11 +63,11 @@ impl Batch {
         for r in &self.registers[..self.registers_used] {
             self.register_at[r.at as usize / 4] = 0;
         }
-        for (at, _) in &self.accs {
+        for (at, _) in &self.accs[..self.accs_used] {
             self.acc_at[*at as usize / 4] = 0;
         }
         self.registers_used = 0;
-        self.accs.clear();
+        self.accs_used = 0;
     }
 
     /// The register at `at`, new (and then to be filled) or known.
@@ -81,8 +83,8 @@ impl Batch {
                 raw: [0; 32],
                 at,
                 loaded: false,
-                a: None,
-                b: None,
+                a: [[0.0; 8]; 8],
+                b: [[0.0; 8]; 8],
                 a_valid: false,
                 b_valid: false,
             });
@@ -109,7 +111,7 @@ impl Batch {
         let index = self.operand(at, lanes);
         let r = &mut self.registers[index];
         if !r.a_valid {
-            **r.a.get_or_insert_default() = widen(&r.raw, self.element);
+            self.math.widen(&r.raw, self.element, false, &mut r.a);
             r.a_valid = true;
         }
         index
@@ -119,7 +121,7 @@ impl Batch {
         let index = self.operand(at, lanes);
         let r = &mut self.registers[index];
         if !r.b_valid {
-            **r.b.get_or_insert_default() = transpose(&widen(&r.raw, self.element));
+            self.math.widen(&r.raw, self.element, true, &mut r.b);
             r.b_valid = true;
         }
         index
@@ -130,20 +132,33 @@ impl Batch {
         if known != 0 {
             return usize::from(known) - 1;
         }
-        let mut acc = [[0.0; 8]; 16];
+        if self.accs_used == self.accs.len() {
+            self.accs.push((0, [[0.0; 8]; 16]));
+        }
+        let (place, acc) = &mut self.accs[self.accs_used];
+        *place = at;
         for (lane, base) in lanes.base.iter().enumerate() {
             // SAFETY: `in_frame` has checked that the distance lies in the lane's stack, four f32 of it.
             let d = unsafe { *((base - u64::from(at)) as *const [f32; 4]) };
             let (row, col) = (lane / 4, lane % 4 * 2);
-            (acc[row][col], acc[row][col + 1], acc[row + 8][col], acc[row + 8][col + 1]) = (d[0], d[1], d[2], d[3]);
+            (
+                acc[row][col],
+                acc[row][col + 1],
+                acc[row + 8][col],
+                acc[row + 8][col + 1],
+            ) = (d[0], d[1], d[2], d[3]);
         }
-        self.accs.push((at, acc));
-        self.acc_at[at as usize / 4] = self.accs.len() as u16;
-        self.accs.len() - 1
+        self.accs_used += 1;
+        self.acc_at[at as usize / 4] = self.accs_used as u16;
+        self.accs_used - 1
     }
 
     fn mma(&mut self, op: MmaOp, lanes: &Lanes) {
-        let element = if op.kind == MMA_BF16 { Element::Bf16 } else { Element::F16 };
+        let element = if op.kind == MMA_BF16 {
+            Element::Bf16
+        } else {
+            Element::F16
+        };
         if element != self.element {
             self.element = element;
             for r in &mut self.registers {
@@ -153,20 +168,22 @@ impl Batch {
         let d = self.acc(op.d, lanes);
         let a: [usize; 4] = std::array::from_fn(|i| self.as_a(op.a - 4 * i as u32, lanes));
         let b: [usize; 2] = std::array::from_fn(|i| self.as_b(op.b - 4 * i as u32, lanes));
-        let registers = &self.registers;
-        if let [Some(a0), Some(a1), Some(a2), Some(a3)] = a.map(|i| registers[i].a.as_deref())
-            && let [Some(b0), Some(b1)] = b.map(|i| registers[i].b.as_deref())
-        {
-            self.math.mma(&mut self.accs[d].1, [a0, a1, a2, a3], [b0, b1]);
-        }
+        let r = &self.registers;
+        let (a, b) = (a.map(|i| &r[i].a), b.map(|i| &r[i].b));
+        self.math.mma(&mut self.accs[d].1, a, b);
     }
 
     /// Puts accumulators and loaded registers back into the lanes.
     fn scatter(&self, lanes: &Lanes) {
-        for (at, acc) in &self.accs {
+        for (at, acc) in &self.accs[..self.accs_used] {
             for (lane, base) in lanes.base.iter().enumerate() {
                 let (row, col) = (lane / 4, lane % 4 * 2);
-                let d = [acc[row][col], acc[row][col + 1], acc[row + 8][col], acc[row + 8][col + 1]];
+                let d = [
+                    acc[row][col],
+                    acc[row][col + 1],
+                    acc[row + 8][col],
+                    acc[row + 8][col + 1],
+                ];
                 // SAFETY: as in `acc`.
                 unsafe { *((base - u64::from(*at)) as *mut [f32; 4]) = d };
             }
@@ -205,7 +222,10 @@ impl Machine {
             let me = lane(i);
             lanes.base[i] = me.stack_base;
             if (me.mma_hash, me.row_count) != (first.mma_hash, first.row_count) {
-                return Err(Trouble::LanesDisagree { warp: warp as u32, lane: i as u32 });
+                return Err(Trouble::LanesDisagree {
+                    warp: warp as u32,
+                    lane: i as u32,
+                });
             }
         }
         let ops = &cta.warps[warp].ops[..first.mma_count as usize];
@@ -234,8 +254,7 @@ impl Machine {
                     if addr % 16 != 0 || u64::from(addr) + 16 > u64::from(me.shared_bytes) || !known(me, addr) {
                         // SAFETY: the provider of the row, only read.
                         let provider = unsafe { &*fibers.add(8 * j + r) };
-                        Machine::check_shared(cta, provider, addr, 16, false)
-                            .map_err(|t| t.by(provider.me.thread))?;
+                        Machine::check_shared(cta, provider, addr, 16, false).map_err(|t| t.by(provider.me.thread))?;
                     }
                     // SAFETY: the row lies in the window.
                     let row = unsafe { *(me.shared.add(addr as usize) as *const [u32; 4]) };

@@ -18,7 +18,10 @@ fn check(kernel: &str, case: u32, x_bytes: usize, seed: u64) -> Result<Vec<u32>,
     bench.node.stream_synchronize(bench.streams[0])?;
     let mut data = vec![0; 1024];
     bench.node.peek(&mut data, out)?;
-    Ok(data.chunks_exact(4).map(|c| u32::from_le_bytes(c.try_into().unwrap())).collect())
+    Ok(data
+        .chunks_exact(4)
+        .map(|c| u32::from_le_bytes(c.try_into().unwrap()))
+        .collect())
 }
 
 fn fails(kernel: &str, case: u32, x_bytes: usize, with: &str) {
@@ -31,7 +34,11 @@ fn fails(kernel: &str, case: u32, x_bytes: usize, with: &str) {
 fn passes(kernel: &str, case: u32, x_bytes: usize) -> Vec<u32> {
     let first = check(kernel, case, x_bytes, 0).unwrap();
     for seed in 1..6 {
-        assert_eq!(check(kernel, case, x_bytes, seed).unwrap(), first, "{kernel} case {case} seed {seed}");
+        assert_eq!(
+            check(kernel, case, x_bytes, seed).unwrap(),
+            first,
+            "{kernel} case {case} seed {seed}"
+        );
     }
     first
 }
@@ -63,7 +70,10 @@ fn warps() {
     let words = passes("selftest_warp", 0, 0);
     for t in 0..64u32 {
         let warp_sum: u32 = (0..32).map(|l| t / 32 * 32 + l).sum();
-        assert_eq!(words[4 * t as usize..][..4], [(t ^ 1) * 3, warp_sum, t / 32 * 32 + 5, t % 32]);
+        assert_eq!(
+            words[4 * t as usize..][..4],
+            [(t ^ 1) * 3, warp_sum, t / 32 * 32 + 5, t % 32]
+        );
     }
     fails("selftest_warp", 1, 0, "read");
 }
@@ -99,7 +109,9 @@ fn memory_of_others() {
         let bench = &bench;
         let mut p = no_params();
         (p.x, p.k) = (x, case);
-        bench.node.launch("selftest_read", grid(1, 64, 0), &p, bench.streams[0])?;
+        bench
+            .node
+            .launch("selftest_read", grid(1, 64, 0), &p, bench.streams[0])?;
         bench.node.stream_synchronize(bench.streams[0])
     };
     // Mapped for all: a store to the peer's heap is fine, and a thread sees its own.
@@ -124,7 +136,10 @@ fn beyond_the_end_and_after_the_free() {
         }
         let mut p = no_params();
         p.x = x;
-        bench.node.launch("selftest_read", grid(1, 64, 0), &p, bench.streams[0]).unwrap();
+        bench
+            .node
+            .launch("selftest_read", grid(1, 64, 0), &p, bench.streams[0])
+            .unwrap();
         let text = report(bench.node.stream_synchronize(bench.streams[0]));
         assert!(text.contains("outside any allocation"), "{text}");
     }
@@ -140,15 +155,38 @@ fn bad_arguments_are_named() {
     };
     let p = no_params();
     says(node.launch("nothing", grid(1, 32, 0), &p, stream), "kernel is nothing");
-    says(node.launch("selftest_fill", grid(33, 128, 0), &p, stream), "grid is 33: expected 1 to 32");
+    says(
+        node.launch("selftest_fill", grid(33, 128, 0), &p, stream),
+        "grid is 33: expected 1 to 32",
+    );
     says(node.launch("selftest_fill", grid(0, 128, 0), &p, stream), "grid is 0");
-    says(node.launch("selftest_fill", grid(1, 100, 0), &p, stream), "threads is 100: expected a multiple of 32");
-    says(node.launch("selftest_fill", grid(1, 128, 240 << 10), &p, stream), "at most 232448 bytes");
+    says(
+        node.launch("selftest_fill", grid(1, 100, 0), &p, stream),
+        "threads is 100: expected a multiple of 32",
+    );
+    says(
+        node.launch("selftest_fill", grid(1, 128, 240 << 10), &p, stream),
+        "at most 232448 bytes",
+    );
     // 100 KB each: two of them on each of the four SMs.
-    says(node.launch("selftest_fill", grid(9, 128, 100 << 10), &p, stream), "expected 1 to 8");
+    says(
+        node.launch("selftest_fill", grid(9, 128, 100 << 10), &p, stream),
+        "expected 1 to 8",
+    );
     says(node.copy_in(12, &[0; 4], stream), "dst is 0xc");
     says(node.place_info(place(1)).map(drop), "device is 1: expected below 1");
-    says(node.place_info(Place { device: 0, share: 2, shares: 2 }).map(drop), "share is 2 of 2");
+    says(
+        node.place_info(Place {
+            device: 0,
+            share: 2,
+            shares: 2,
+        })
+        .map(drop),
+        "share is 2 of 2",
+    );
     says(node.physical_create(place(0), 1000).map(drop), "a multiple of 65536");
-    says(tileweave::driver::sim::SimNode::new(SimConfig::new(17, 0)).map(drop), "gpus is 17: expected 1 to 16");
+    says(
+        tileweave::driver::sim::SimNode::new(SimConfig::new(17, 0)).map(drop),
+        "gpus is 17: expected 1 to 16",
+    );
 }

@@ -23,9 +23,15 @@ fn threaded_digest(seed: u64) -> u64 {
                 (p.n, p.k, p.out) = (2048, 5, out);
                 for _ in 0..2 {
                     // The second launch finds signals of the first: equal words, so it only needs to run.
-                    bench.node.fill(bench.heaps[rank], 0, 1024, bench.streams[rank]).unwrap();
+                    bench
+                        .node
+                        .fill(bench.heaps[rank], 0, 1024, bench.streams[rank])
+                        .unwrap();
                     bench.node.stream_synchronize(bench.streams[rank]).unwrap();
-                    bench.node.launch("selftest_message", grid(1, 128, 0), &p, bench.streams[rank]).unwrap();
+                    bench
+                        .node
+                        .launch("selftest_message", grid(1, 128, 0), &p, bench.streams[rank])
+                        .unwrap();
                     bench.node.stream_synchronize(bench.streams[rank]).unwrap();
                 }
                 drop(guard);
@@ -40,7 +46,10 @@ fn same_seed_same_run() {
     let digest = |seed| {
         let bench = Bench::new(SimConfig::new(3, seed));
         bench.messages(4096, 5).unwrap();
-        (bench.node.schedule_digest().unwrap(), bench.node.simulated_time_ns().unwrap())
+        (
+            bench.node.schedule_digest().unwrap(),
+            bench.node.simulated_time_ns().unwrap(),
+        )
     };
     let all: Vec<_> = (0..8).map(digest).collect();
     assert_eq!((0..8).map(digest).collect::<Vec<_>>(), all);
@@ -64,7 +73,10 @@ fn wait_for(bench: &Bench, deadline_ns: u64) -> (u64, u64) {
     bench.node.fill(x, 0, 16, bench.streams[0]).unwrap();
     let mut p = no_params();
     (p.x, p.k, p.out, p.group.deadline_ns) = (x, 42, out, deadline_ns);
-    bench.node.launch("selftest_wait", grid(1, 64, 0), &p, bench.streams[0]).unwrap();
+    bench
+        .node
+        .launch("selftest_wait", grid(1, 64, 0), &p, bench.streams[0])
+        .unwrap();
     let words = bench.read_u32(0, out, 4).unwrap();
     (u64::from(words[0]), u64::from(words[2]) | u64::from(words[3]) << 32)
 }
@@ -84,7 +96,10 @@ fn an_idle_node_jumps_to_the_deadline() {
 fn time_passes_slowly_while_work_is_done() {
     let bench = Bench::new(SimConfig::new(4, 1));
     bench.messages(16384, 20).unwrap();
-    assert!(bench.node.simulated_time_ns().unwrap() < 10_000_000, "a healthy run is far from any deadline");
+    assert!(
+        bench.node.simulated_time_ns().unwrap() < 10_000_000,
+        "a healthy run is far from any deadline"
+    );
 }
 
 #[test]
@@ -95,7 +110,10 @@ fn a_poke_reaches_a_waiting_kernel() {
     bench.node.stream_synchronize(bench.streams[0]).unwrap();
     let mut p = no_params();
     (p.x, p.k, p.out, p.group.deadline_ns) = (x, 42, out, 1_000_000_000);
-    bench.node.launch("selftest_wait", grid(1, 64, 0), &p, bench.streams[0]).unwrap();
+    bench
+        .node
+        .launch("selftest_wait", grid(1, 64, 0), &p, bench.streams[0])
+        .unwrap();
     // Behind no stream: before the kernel has had a chance to run.
     bench.node.poke(x, &42u64.to_le_bytes()).unwrap();
     assert_eq!(bench.read_u32(0, out, 1).unwrap(), [1]);
@@ -152,7 +170,10 @@ fn groups_that_fill_each_others_devices_deadlock_and_are_told_of() {
     let mut p = no_params();
     (p.x, p.k, p.out) = (x, 4, x);
     for stream in [bench.streams[0], other] {
-        bench.node.launch("selftest_barrier", grid(10, 64, 0), &p, stream).unwrap();
+        bench
+            .node
+            .launch("selftest_barrier", grid(10, 64, 0), &p, stream)
+            .unwrap();
     }
     let text = report(bench.node.stream_synchronize(other));
     assert!(text.contains("of 10 CTAs wait for room on the SMs"), "{text}");
@@ -160,21 +181,51 @@ fn groups_that_fill_each_others_devices_deadlock_and_are_told_of() {
 
 #[test]
 fn virtual_ranks_have_their_own_sms() {
-    let bench = Bench::new(SimConfig { sms: 8, ..SimConfig::new(1, 0) });
-    let sms: Vec<u32> =
-        (0..3).map(|share| bench.node.place_info(Place { device: 0, share, shares: 3 }).unwrap().sms).collect();
+    let bench = Bench::new(SimConfig {
+        sms: 8,
+        ..SimConfig::new(1, 0)
+    });
+    let sms: Vec<u32> = (0..3)
+        .map(|share| {
+            bench
+                .node
+                .place_info(Place {
+                    device: 0,
+                    share,
+                    shares: 3,
+                })
+                .unwrap()
+                .sms
+        })
+        .collect();
     assert_eq!(sms.iter().sum::<u32>(), 8);
     // A share's kernel that waits for ever leaves the others' SMs alone.
     let x = bench.alloc(0, 1024);
     bench.node.fill(x, 0, 1024, bench.streams[0]).unwrap();
     bench.node.stream_synchronize(bench.streams[0]).unwrap();
-    let streams: Vec<_> =
-        (0..2).map(|share| bench.node.stream_create(Place { device: 0, share, shares: 2 }).unwrap()).collect();
+    let streams: Vec<_> = (0..2)
+        .map(|share| {
+            bench
+                .node
+                .stream_create(Place {
+                    device: 0,
+                    share,
+                    shares: 2,
+                })
+                .unwrap()
+        })
+        .collect();
     let mut p = no_params();
     (p.x, p.k, p.out) = (x, 4, x);
-    bench.node.launch("selftest_barrier", grid(16, 64, 0), &p, streams[0]).unwrap();
+    bench
+        .node
+        .launch("selftest_barrier", grid(16, 64, 0), &p, streams[0])
+        .unwrap();
     (p.k, p.n, p.out) = (9, 64, bench.alloc(0, 256));
-    bench.node.launch("selftest_fill", grid(32, 128, 0), &p, streams[1]).unwrap();
+    bench
+        .node
+        .launch("selftest_fill", grid(32, 128, 0), &p, streams[1])
+        .unwrap();
     bench.node.stream_synchronize(streams[1]).unwrap();
 }
 
@@ -187,7 +238,10 @@ fn a_node_can_be_dropped_with_kernels_running() {
         bench.node.stream_synchronize(bench.streams[0]).unwrap();
         let mut p = no_params();
         (p.x, p.k, p.out) = (x, 4, x);
-        bench.node.launch("selftest_barrier", grid(4, 64, 1024), &p, bench.streams[0]).unwrap();
+        bench
+            .node
+            .launch("selftest_barrier", grid(4, 64, 1024), &p, bench.streams[0])
+            .unwrap();
         // Let it start: another stream's work drives the node past it.
         let other = bench.node.stream_create(place(0)).unwrap();
         (p.k, p.n, p.out) = (1, 64, bench.alloc(0, 256));
@@ -198,7 +252,10 @@ fn a_node_can_be_dropped_with_kernels_running() {
 
 #[test]
 fn an_attached_thread_that_stays_away_is_told_of() {
-    let config = SimConfig { patience: Duration::from_millis(50), ..SimConfig::new(1, 0) };
+    let config = SimConfig {
+        patience: Duration::from_millis(50),
+        ..SimConfig::new(1, 0)
+    };
     let node = SimNode::new(config).unwrap();
     let stream = node.stream_create(place(0)).unwrap();
     let ptr = node.alloc(place(0), 64).unwrap();
@@ -221,17 +278,27 @@ fn a_launch_hook_sees_and_edits_parameters() {
     let seen = Arc::new(Mutex::new(Vec::new()));
     let log = seen.clone();
     let hook = move |launch: tileweave::driver::sim::LaunchSeen<'_>, p: &mut tileweave::abi::TwParams| {
-        log.lock().unwrap().push((launch.kernel.to_string(), launch.place.device, p.group.staging_half));
+        log.lock()
+            .unwrap()
+            .push((launch.kernel.to_string(), launch.place.device, p.group.staging_half));
         p.group.staging_half = 0;
     };
     let caught = (0..20).filter(|seed| {
-        let config = SimConfig { launch_hook: Some(Arc::new(hook.clone())), ..SimConfig::new(4, *seed) };
+        let config = SimConfig {
+            launch_hook: Some(Arc::new(hook.clone())),
+            ..SimConfig::new(4, *seed)
+        };
         let bench = Bench::new(config);
         // One staging half instead of two: overwritten while it is read.
-        bench.messages(4096, 6).map_or(true, |sums| sums != bench.expected_messages(4096, 6))
+        bench
+            .messages(4096, 6)
+            .map_or(true, |sums| sums != bench.expected_messages(4096, 6))
     });
     assert!(caught.count() >= 5, "of 20 seeds");
-    assert_eq!(seen.lock().unwrap()[1], ("selftest_message".to_string(), 1, crate::support::HALF));
+    assert_eq!(
+        seen.lock().unwrap()[1],
+        ("selftest_message".to_string(), 1, crate::support::HALF)
+    );
 }
 
 #[test]
@@ -269,7 +336,10 @@ fn thousands_of_launches_on_one_node() {
         for d in 0..2 {
             let mut p = no_params();
             (p.n, p.k, p.out) = (64 + round % 448, round, outs[d]);
-            bench.node.launch("selftest_fill", grid(1 + round % 3, 128, 0), &p, bench.streams[d]).unwrap();
+            bench
+                .node
+                .launch("selftest_fill", grid(1 + round % 3, 128, 0), &p, bench.streams[d])
+                .unwrap();
         }
     }
     for d in 0..2 {

@@ -1,9 +1,9 @@
 //! A node with a heap on every device, and the launches that the tests share.
 
+use tileweave::Error;
 use tileweave::abi::TwParams;
 use tileweave::driver::sim::{SimConfig, SimNode};
 use tileweave::driver::{DevicePtr, Driver, Launch, Place, Stream};
-use tileweave::Error;
 
 pub const HEAP: usize = 1 << 20;
 pub const SIGNALS: u64 = 0;
@@ -12,7 +12,11 @@ pub const HALF: u64 = 128 << 10;
 pub const PACKETS: u64 = 512 << 10;
 
 pub fn place(device: usize) -> Place {
-    Place { device, share: 0, shares: 1 }
+    Place {
+        device,
+        share: 0,
+        shares: 1,
+    }
 }
 
 pub fn grid(grid: u32, threads: u32, shared: u32) -> Launch {
@@ -81,18 +85,27 @@ impl Bench {
 
     pub fn read_u32(&self, device: usize, ptr: DevicePtr, n: usize) -> Result<Vec<u32>, Error> {
         let data = self.read(device, ptr, 4 * n)?;
-        Ok(data.chunks_exact(4).map(|c| u32::from_le_bytes(c.try_into().unwrap())).collect())
+        Ok(data
+            .chunks_exact(4)
+            .map(|c| u32::from_le_bytes(c.try_into().unwrap()))
+            .collect())
     }
 
     /// `selftest_message` on every device; what each thread of each rank added up in each round.
     pub fn messages(&self, bytes: u32, rounds: u32) -> Result<Vec<Vec<u32>>, Error> {
-        let outs: Vec<DevicePtr> = (0..self.heaps.len()).map(|d| self.alloc(d, rounds as usize * 128 * 4)).collect();
+        let outs: Vec<DevicePtr> = (0..self.heaps.len())
+            .map(|d| self.alloc(d, rounds as usize * 128 * 4))
+            .collect();
         for (d, out) in outs.iter().enumerate() {
             let mut p = self.params(d);
             (p.n, p.k, p.out) = (bytes, rounds, *out);
-            self.node.launch("selftest_message", grid(1, 128, 0), &p, self.streams[d])?;
+            self.node
+                .launch("selftest_message", grid(1, 128, 0), &p, self.streams[d])?;
         }
-        outs.iter().enumerate().map(|(d, out)| self.read_u32(d, *out, rounds as usize * 128)).collect()
+        outs.iter()
+            .enumerate()
+            .map(|(d, out)| self.read_u32(d, *out, rounds as usize * 128))
+            .collect()
     }
 
     /// What `messages` must give.
