@@ -4,10 +4,9 @@
 //
 // Shadow: one u64 for each 16-byte granule of memory.
 //     0   not allocated
-//     1   allocated, never written: the content is poison, 0xff, whatever the bytes say
+//     1   allocated, never written (or discarded): the content is poison, 0xff, whatever the bytes say
 //     2   written by the host or by a stream's copy or fill: everybody may read it
-//     else the last writer: CTA slot (12 bits) | thread * 2 + async (11) | clock (25) | the bytes it wrote (16);
-//         with no byte: who discarded it, and the content is poison
+//     else the last writer: CTA slot (12 bits) | thread * 2 + async (11) | clock (25) | the bytes it wrote (16)
 #pragma once
 #include "types.h"
 

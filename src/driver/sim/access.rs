@@ -62,7 +62,7 @@ impl Machine {
         // SAFETY: `check_place` has found the granule allocated.
         let tag = unsafe { *self.layout.shadow(addr) };
         match tag {
-            _ if shadow::is_dead(tag) => Err(Trouble::Uninitialised {
+            UNWRITTEN => Err(Trouble::Uninitialised {
                 shared: false,
                 addr,
                 bytes,
@@ -97,7 +97,6 @@ impl Machine {
             self.write(addr, data, f.me.write_tag);
             return Ok(());
         }
-        self.check_push(cta, f, addr)?;
         let payload = std::mem::replace(&mut f.me.payload, NO_PAYLOAD);
         let payload = if payload == NO_PAYLOAD {
             data.len() as u32
@@ -107,22 +106,6 @@ impl Machine {
         self.devices[usize::from(cta.device)].traffic.0 += u64::from(payload);
         self.pending.add(addr, data, Kind::Weak, f.me.write_tag, owner as u16);
         Ok(())
-    }
-
-    /// Data pushed into a peer's memory goes where nothing is, or where the peer has discarded what was, and the pushing
-    /// thread knows that it has: else the peer may still be reading. What the thread does not know of is another's push,
-    /// of ranks that disagree.
-    fn check_push(&self, cta: &Cta, f: &Fiber, addr: u64) -> Result<(), Trouble> {
-        // SAFETY: `check_place` has found the granule allocated.
-        let tag = unsafe { *self.layout.shadow(addr) };
-        if tag <= HOST {
-            return Ok(());
-        }
-        match (shadow::is_discarded(tag), Self::knows(cta, f, tag)) {
-            (true, false) => Err(Trouble::PushUnordered { addr, tag }),
-            (false, true) => Err(Trouble::PushOverLive { addr, tag }),
-            _ => Ok(()),
-        }
     }
 
     /// Writes bytes of one granule in allocated memory, as `tag`.
@@ -160,9 +143,8 @@ impl Machine {
         self.write(store.addr, &store.data[..usize::from(store.bytes)], store.tag);
     }
 
-    /// The bytes are dead. Reads of them before a write are errors from now on. Whoever discards must know of every write:
-    /// its readers did, and it speaks for them.
-    pub fn discard(&mut self, cta: &Cta, f: &Fiber, addr: u64, bytes: u64) -> Result<(), Trouble> {
+    /// The bytes are dead. Reads of them before a write are errors from now on.
+    pub fn discard(&mut self, f: &Fiber, addr: u64, bytes: u64) -> Result<(), Trouble> {
         if bytes == 0 {
             return Ok(());
         }
@@ -182,24 +164,15 @@ impl Machine {
                 write: true,
             });
         }
-        let foreign = self.arena.discarded(addr) == HOST;
-        let mark = if foreign { HOST } else { f.me.write_tag & !ALL_BYTES };
-        // A last granule that is dead in part stays.
+        let mark = self.arena.discarded(addr);
         let whole = bytes / GRANULE * GRANULE;
-        // SAFETY: one allocation holds the bytes, and no fiber runs meanwhile.
-        let granules = unsafe { self.layout.shadow_of(addr, whole) };
-        for (i, granule) in granules.iter_mut().enumerate() {
-            let tag = *granule;
-            if tag > HOST && !shadow::is_discarded(tag) && !Self::knows(cta, f, tag) {
-                return Err(Trouble::DiscardUnordered {
-                    addr: addr + GRANULE * i as u64,
-                    tag,
-                });
+        // SAFETY: one allocation holds the bytes, and no fiber runs meanwhile. A last granule that is dead in part stays.
+        unsafe {
+            self.layout.shadow_of(addr, whole).fill(mark);
+            if mark == HOST {
+                std::ptr::write_bytes(addr as *mut u8, 0xff, whole as usize);
             }
-            *granule = mark;
         }
-        // SAFETY: as above.
-        unsafe { std::ptr::write_bytes(addr as *mut u8, 0xff, whole as usize) };
         Ok(())
     }
 

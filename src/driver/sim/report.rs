@@ -37,18 +37,6 @@ pub(super) enum Trouble {
         bytes: u64,
         tag: u64,
     },
-    PushUnordered {
-        addr: u64,
-        tag: u64,
-    },
-    PushOverLive {
-        addr: u64,
-        tag: u64,
-    },
-    DiscardUnordered {
-        addr: u64,
-        tag: u64,
-    },
     SourceChanged {
         addr: u64,
     },
@@ -280,22 +268,6 @@ fn describe(m: &Machine, trouble: Trouble) -> String {
         Trouble::HostRange { addr, bytes } => {
             format!("{bytes} bytes are not inside one allocation: {}", place_of(m, addr))
         }
-        Trouble::PushUnordered { addr, tag } => format!(
-            "pushes over what the peer has discarded, and nothing orders the two: the peer may still have been reading: {}; \
-             discarded by {}",
-            place_of(m, addr),
-            writer(m, tag)
-        ),
-        Trouble::PushOverLive { addr, tag } => format!(
-            "pushes over data that the peer has not consumed: {}; written by {}",
-            place_of(m, addr),
-            writer(m, tag)
-        ),
-        Trouble::DiscardUnordered { addr, tag } => format!(
-            "discards what another thread wrote, and nothing orders the two: {}; written by {}",
-            place_of(m, addr),
-            writer(m, tag)
-        ),
         Trouble::CopyUnordered { addr, tag } => format!(
             "a copy reads what a kernel wrote that nothing orders before it in its stream: {}; written by {}",
             place_of(m, addr),

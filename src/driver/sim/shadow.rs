@@ -39,16 +39,6 @@ pub(super) fn clock(tag: u64) -> u32 {
     (tag >> CLOCK_SHIFT) as u32 & CLOCK_MAX
 }
 
-/// Whether nothing of the granule may be read: never written, or discarded. A discarded granule names who discarded it, as
-/// a writer of no byte.
-pub(super) fn is_dead(tag: u64) -> bool {
-    tag == UNWRITTEN || is_discarded(tag)
-}
-
-pub(super) fn is_discarded(tag: u64) -> bool {
-    tag > HOST && tag & ALL_BYTES == 0
-}
-
 /// The bits of a granule's byte mask for `bytes` at `addr`, cut at the granule's end.
 pub(super) fn mask(addr: u64, bytes: u64) -> u64 {
     let at = addr % GRANULE;
