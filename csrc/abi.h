@@ -103,7 +103,7 @@ typedef struct TwControl {
   uint32_t pad0_;
   uint64_t epoch_started, epoch_finished;
   uint64_t bytes_sent;       // payload bytes that left this rank's memory for peers, since the group began
-  uint64_t signals_sent;     // hellos, tile signals and credits to peers
+  uint64_t signals_sent;     // words to peers: hellos (two each), tile signals, credits
   uint64_t pad1_[8];
   uint64_t abort;            // written by peers and the host
   uint64_t pad2_[15];

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use common::{Case, Data, Loaded, judge, run_on};
 use tileweave::driver::sim::{Fault, SimConfig, SimNode};
-use tileweave::{DType, Error, GroupConfig, Node, Op, Path, Plan, Rank, Result, WaitKind};
+use tileweave::{DType, Error, GroupConfig, Node, Op, Path, Plan, Rank, Result, WaitRecord};
 
 fn node(world: usize, seed: u64, faults: Vec<Fault>) -> Node {
     let mut config = SimConfig::new(world, seed);
@@ -45,6 +45,15 @@ fn launch_all(ready: &mut [(Plan, Loaded)], m: usize) {
     }
 }
 
+/// The root of a failed wait, what is known of the culprit, and the chain.
+#[track_caller]
+fn waited(rank: &Rank) -> (Box<WaitRecord>, String, Vec<WaitRecord>) {
+    match rank.synchronize() {
+        Err(Error::Wait { root, verdict, chain }) => (root, verdict, chain),
+        other => panic!("rank {}: {other:?}", rank.rank()),
+    }
+}
+
 /// Nothing that rank 1 signals reaches rank 0, hellos included: rank 0 waits for it, and it is rank 1 that is named.
 #[test]
 fn lost_signals_name_their_sender() {
@@ -56,9 +65,7 @@ fn lost_signals_name_their_sender() {
             let mut ready = ready(&ranks, &c);
             launch_all(&mut ready, c.m);
             for rank in &ranks {
-                let Err(Error::Wait { root, verdict, chain }) = rank.synchronize() else {
-                    panic!("{op}, seed {seed}: rank {} must fail", rank.rank())
-                };
+                let (root, verdict, chain) = waited(rank);
                 assert_eq!(
                     (root.rank, root.peer),
                     (0, 1),
@@ -80,9 +87,7 @@ fn a_rank_that_stays_away_later() {
         launch_all(&mut ready, c.m);
         launch_all(&mut ready[..2], c.m);
         for rank in &ranks {
-            let Err(Error::Wait { root, verdict, .. }) = rank.synchronize() else {
-                panic!("{op}")
-            };
+            let (root, verdict, _) = waited(rank);
             assert_eq!((root.peer, root.epoch, root.op.as_str()), (2, 2, op.name()), "{root}");
             assert_eq!(
                 verdict, "rank 2 never launched it: its last operation is epoch 1",
@@ -132,10 +137,7 @@ fn a_new_group_after_a_failure() {
     let ranks = group(&node, &c);
     let mut first = ready(&ranks, &c);
     launch_all(&mut first[1..], c.m);
-    let Err(Error::Wait { root, .. }) = ranks[1].synchronize() else {
-        panic!()
-    };
-    assert_eq!((root.peer, root.kind), (0, WaitKind::Hello));
+    assert_eq!(waited(&ranks[1]).0.peer, 0);
     drop((first, ranks));
     let ranks = group(&node, &c);
     let data = Data::new(&c);
@@ -183,37 +185,33 @@ fn two_groups_share_a_node() {
     }
 }
 
-/// A thread for each rank, as runtimes have it, attached or not.
+/// A thread for each rank, as runtimes have it.
 #[test]
 fn a_thread_for_each_rank() {
-    for attached in [false, true] {
-        let c = case(Op::GemmAllReduce, 3);
+    for op in Op::ALL {
+        let c = case(op, 3);
         let node = node(3, 6, Vec::new());
         let ranks = group(&node, &c);
         let data = Data::new(&c);
+        // Every thread is attached before the first one goes on.
+        let start = std::sync::Barrier::new(ranks.len());
+        let run = |rank: &Rank| -> Result<Vec<u8>> {
+            let guard = node.attach_thread();
+            start.wait();
+            let plan = rank.plan(&c.spec(rank.rank(), c.routes()[0]))?;
+            let mut loaded = Loaded::new(rank, &c, &data)?;
+            for _ in 0..4 {
+                loaded.launch(&plan, c.m)?;
+            }
+            rank.synchronize()?;
+            let result = loaded.out.read();
+            drop((loaded, guard));
+            result
+        };
+        let run = &run;
         let results = std::thread::scope(|scope| {
-            // Every thread is attached before the first one goes on.
-            let start = std::sync::Barrier::new(ranks.len());
-            let run = |rank: &Rank| -> Result<Vec<u8>> {
-                let guard = attached.then(|| node.attach_thread());
-                start.wait();
-                let plan = rank.plan(&c.spec(rank.rank(), Path::Fused))?;
-                let mut loaded = Loaded::new(rank, &c, &data)?;
-                for _ in 0..4 {
-                    loaded.launch(&plan, c.m)?;
-                }
-                rank.synchronize()?;
-                let result = loaded.out.read();
-                drop((loaded, guard));
-                result
-            };
-            let run = &run;
             let threads: Vec<_> = ranks.iter().map(|rank| scope.spawn(move || run(rank))).collect();
-            threads
-                .into_iter()
-                .map(|t| t.join().unwrap())
-                .collect::<Result<Vec<_>>>()
-                .unwrap()
+            threads.into_iter().map(|t| t.join().unwrap()).collect::<Result<Vec<_>>>().unwrap()
         });
         judge(&c, &data, &results, "threads");
     }

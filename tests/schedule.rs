@@ -3,6 +3,8 @@
 
 use proptest::prelude::*;
 use std::collections::HashSet;
+// Linked for the schedules compiled into it.
+use tileweave as _;
 
 #[repr(C)]
 struct ScatterOrder {

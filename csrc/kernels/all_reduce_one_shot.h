@@ -66,6 +66,7 @@ class OneShot {
       if (s.alive) send(t, v, own[v], Source::columns(p, block, v).count());
       wire.round(own[v]);
     }
+    s.agree();
     TW_UNROLL
     for (uint32_t v0 = 0; v0 < Source::kOctets; v0 += Group<Source>::kSize) {
       Group<Source> sum;

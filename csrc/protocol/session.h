@@ -4,7 +4,8 @@
 //   open_round  before a CTA pushes into a staging half again: round 1 of a launch waits for every peer's hello (it has
 //               finished the operation before, which read that half), later rounds for every rank's credit of two rounds ago
 //   close_round the last CTA that has consumed a round gives the credit
-//   finish      the last CTA out waits for every peer's hello, retires the last round and advances epoch and round
+//   agree       before a CTA consumes anything: every peer's hello is there and carries the same hash
+//   finish      the last CTA out agrees, too, retires the last round and advances epoch and round
 //
 // Sends never wait. After an abort, waits return at once and sends become no-ops, but every CTA walks its schedule to the end.
 #pragma once
@@ -22,6 +23,7 @@ class Session {
   const TwParams& p;
   uint64_t epoch, first_round, round;
   bool alive;               // equal in all threads of the CTA
+  bool agreed = false;      // every peer's hello of this operation is there and says the same
   uint32_t bytes = 0;       // payload this thread sent to peers
   uint32_t signals = 0;     // words this thread signalled to peers
 
@@ -37,9 +39,19 @@ class Session {
 
   TW_DEV bool is_peer_thread() const { return mx::thread() < p.group.world && mx::thread() != p.group.rank; }
 
+  // Before a CTA consumes anything from a peer: what ranks that disagree push has no meaning to each other.
+  TW_DEV void agree() {
+    if (agreed) return;
+    bool ok = alive;
+    if (ok && is_peer_thread()) ok = await_hello(mx::thread());
+    alive = mx::cta_sync_and(ok, Site::CreditBarrier);
+    agreed = true;
+  }
+
   // Thread t < P waits for peer t's signal `index(t)` of this round; then all threads of the CTA see what all peers pushed.
   template <class Index>
   TW_DEV void await_peers(uint32_t kind, uint32_t tile, Index index) {
+    agree();
     bool ok = alive;
     const uint32_t peer = mx::thread();
     if (ok && is_peer_thread()) {
@@ -51,6 +63,7 @@ class Session {
 
   // The same for one peer.
   TW_DEV void await_peer(uint32_t kind, uint32_t peer, uint32_t tile, uint32_t index) {
+    agree();
     bool ok = alive;
     if (ok && mx::thread() == 0) {
       ok = await_word(p, epoch, {kind, peer, tile, own_heap(p) + signal_at(p, round, index), round, false}, Site::TilePoll,
@@ -73,15 +86,10 @@ class Session {
 
   TW_DEV void open_round(uint32_t q) {
     round = first_round + q;
-    if (q == 0) return;
+    if (q == 1) agree();
+    if (q < 2) return;
     bool ok = alive;
-    if (ok && mx::thread() < p.group.world) {
-      if (q == 1) {
-        ok = mx::thread() == p.group.rank || await_hello(mx::thread());
-      } else {
-        ok = await_credit(mx::thread(), round - 2);
-      }
-    }
+    if (ok && mx::thread() < p.group.world) ok = await_credit(mx::thread(), round - 2);
     alive = mx::cta_sync_and(ok, Site::CreditBarrier);
   }
 
@@ -111,12 +119,10 @@ class Session {
     const bool last = mx::thread() == 0 && mx::atom_add_acq_rel_gpu(ctl + offsetof(TwControl, ctas_done), 1,
                                                                     Site::LastArrive) == mx::grid() - 1;
     if (!mx::cta_sync_or(last, Site::None)) return;
+    agree();
     bool ok = alive;
-    if (ok && mx::thread() < p.group.world) {
-      ok = mx::thread() == p.group.rank || await_hello(mx::thread());
-      if (ok && p.panels > 1) ok = await_credit(mx::thread(), round - 1);
-    }
-    alive = mx::cta_sync_and(ok, Site::None);
+    if (ok && p.panels > 1 && mx::thread() < p.group.world) ok = await_credit(mx::thread(), round - 1);
+    alive = mx::cta_sync_and(ok, Site::CreditBarrier);
     clear_packets(mx::thread(), mx::threads());
     if (mx::thread() == 0) {
       mx::discard(own_heap(p) + staging_at(p, round), used);
@@ -146,7 +152,7 @@ class Session {
     mx::st_relaxed_sys(hello + offsetof(TwHello, hash), p.hash);
     // Publishes the hash; and, since it follows this rank's previous operation in stream order, that its staging is consumed.
     mx::st_release_sys(hello + offsetof(TwHello, epoch), epoch, Site::HelloSend);
-    ++signals;
+    signals += 2;
   }
 
   TW_DEV bool await_hello(uint32_t peer) {

@@ -5,7 +5,8 @@
 //! but the next link. The chain ends at
 //!
 //! - a peer that never launched the operation, or only after the failure was noticed,
-//! - a peer that launched it when the wait is for its hello: a hello depends on nothing else, so it was lost or late,
+//! - a peer that launched it and whose hello is not there: a hello depends on nothing else, so what the peer sends to the
+//!   rank is lost, or it was sent too late,
 //! - a peer without a wait of its own: it was still computing, or it had sent what was waited for, and that was lost,
 //! - a peer that is in the chain already. Waits depend on sends that come earlier in the one order of an operation
 //!   (`docs/protocol.md`), so ranks that wait for each other have lost something: the root is the wait for what is sent first.
@@ -113,7 +114,8 @@ fn follow(start: &WaitRecord, records: &[Option<WaitRecord>], before: &[TwContro
         if before[wait.peer].epoch_started < wait.epoch {
             break format!("{name} launched it only after that");
         }
-        if wait.kind == WaitKind::Hello {
+        let hello = after[wait.rank].hello[(wait.epoch & 1) as usize][wait.peer].epoch;
+        if hello != wait.epoch {
             break format!("{name} launched it, but its hello did not arrive: lost, or sent too late");
         }
         match records[wait.peer].as_ref().filter(|record| record.epoch <= wait.epoch) {
@@ -169,7 +171,7 @@ fn cycle(path: &[&WaitRecord], first: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::abi::TwDescriptor;
+    use crate::abi::{TwDescriptor, TwHello};
 
     /// Ranks that have started and finished `epoch`.
     fn finished(world: usize, epoch: u64) -> Vec<TwControl> {
@@ -186,6 +188,7 @@ mod tests {
             epoch_finished: epoch,
             current: descriptor,
             abort: abi::TW_ABORT_WAIT as u64,
+            hello: [[TwHello { epoch, hash: 1 }; 16]; 2],
             ..TwControl::initial()
         };
         vec![one; world]
@@ -255,8 +258,10 @@ mod tests {
     fn a_lost_hello_and_a_cycle_around_it() {
         // Nothing that rank 1 sends reaches rank 0; rank 1 waits for what rank 0 therefore does not send.
         let mut controls = finished(2, 1);
-        waits(&mut controls, 0, 1, abi::TW_WAIT_HELLO, abi::TW_CAUSE_ABORT);
-        waits(&mut controls, 1, 0, abi::TW_WAIT_PARTIAL, abi::TW_CAUSE_DEADLINE);
+        // Rank 0 waits for a result before it looks at hellos: that none came tells enough.
+        waits(&mut controls, 0, 1, abi::TW_WAIT_RESULT, abi::TW_CAUSE_ABORT);
+        waits(&mut controls, 1, 0, abi::TW_WAIT_RESULT, abi::TW_CAUSE_DEADLINE);
+        controls[0].hello[1][1] = TwHello::default();
         let (rank, peer, verdict, chain) = root(diagnose(&controls, &controls));
         assert_eq!((rank, peer, chain), (0, 1, vec![1, 0]));
         assert_eq!(

@@ -18,6 +18,15 @@ impl Node {
         Node { driver }
     }
 
+    /// A simulated node.
+    ///
+    /// # Errors
+    /// [`Error::BadArgument`] for a configuration that no node can have.
+    #[cfg(feature = "sim")]
+    pub fn sim(config: crate::driver::sim::SimConfig) -> Result<Node> {
+        Ok(Node::new(Arc::new(crate::driver::sim::SimNode::new(config)?)))
+    }
+
     /// This machine's GPUs, with the kernels that were built into the library.
     ///
     /// # Errors
@@ -52,7 +61,9 @@ impl Node {
     }
 
     /// Marks this thread as one that drives ranks, until the guard is dropped. The simulated node then advances only while
-    /// every such thread waits for it, which makes a run with several threads repeatable. Elsewhere it does nothing.
+    /// every such thread waits for it. So where several threads drive ranks there, all of them attach before the first one
+    /// waits: else simulated time runs while a thread is still about to launch, to the deadline of its peers. Elsewhere
+    /// it does nothing.
     pub fn attach_thread(&self) -> ThreadGuard {
         self.driver.attach_thread()
     }

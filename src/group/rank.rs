@@ -27,7 +27,7 @@ pub struct Rank {
 pub struct Stats {
     /// Payload bytes that left this rank's memory for peers.
     pub bytes_sent: u64,
-    /// Hellos, tile signals and credits to peers.
+    /// Words to peers: hellos (two each), tile signals, credits.
     pub signals_sent: u64,
     /// Operations finished.
     pub operations: u64,

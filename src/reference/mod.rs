@@ -132,16 +132,16 @@ pub fn reduce_exactly(parts: &[&[f64]], dtype: DType) -> Vec<f64> {
     decode(dtype, &encode(dtype, &rounded))
 }
 
-/// all_gather of one `[.., cols]` matrix per rank: stacked in rank order, bit for bit.
-pub fn gather(parts: &[&[f64]], cols: usize, dtype: DType) -> Expected {
+/// all_gather of the ranks' matrices of `cols` columns: `rows` rows together, stacked in rank order, bit for bit.
+pub fn gather(parts: &[&[f64]], rows: usize, cols: usize, dtype: DType) -> Expected {
     let value = parts.concat();
-    let rows = value.len().checked_div(cols).unwrap_or(0);
+    let bound = vec![0.0; value.len()];
     Expected {
         rows,
         cols,
         dtype,
-        bound: vec![0.0; value.len()],
         value,
+        bound,
     }
 }
 

@@ -220,7 +220,7 @@ fn plain_sums_are_exact() {
 
 #[test]
 fn parts_are_judged_in_their_place() {
-    let expected = gather(&[&[1.0, 2.0], &[3.0, 4.0]], 2, DType::F32);
+    let expected = gather(&[&[1.0, 2.0], &[3.0, 4.0]], 2, 2, DType::F32);
     assert_eq!((expected.rows, expected.cols), (2, 2));
     assert!(expected.compare(1..2, 1..2, &[4.0]).wrong.is_none());
     let wrong = expected.compare(0..2, 1..2, &[2.0, 5.0]).wrong.expect("5 is not 4");
@@ -229,6 +229,8 @@ fn parts_are_judged_in_their_place() {
         expected.compare(0..2, 0..2, &[1.0]).wrong.is_some(),
         "a part of another size"
     );
+    let empty = gather(&[&[], &[]], 6, 0, DType::F32);
+    assert!(empty.compare(0..6, 0..0, &[]).wrong.is_none(), "rows without columns");
     assert!(
         expected.compare(2..3, 0..2, &[1.0, 2.0]).wrong.is_some(),
         "a part outside the result"

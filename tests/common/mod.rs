@@ -182,7 +182,7 @@ impl Data {
         match c.op {
             Op::AllGatherGemm => gemm.gathered(c.dtype),
             _ if c.row_parallel() => gemm.reduce(c.world, c.dtype, c.wire),
-            Op::AllGather => reference::gather(&inputs, c.n, c.dtype),
+            Op::AllGather => reference::gather(&inputs, c.m, c.n, c.dtype),
             _ => reference::reduce(&inputs, c.m, c.n, c.dtype),
         }
     }

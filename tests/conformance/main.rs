@@ -51,7 +51,10 @@ fn declared() -> Vec<&'static str> {
         .nth(1)
         .and_then(|rest| rest.split("```").next())
         .expect("the signatures");
-    let code = block.lines().map(|line| line.split("//").next().unwrap());
+    let code = block
+        .lines()
+        .map(|line| line.split("//").next().unwrap())
+        .filter(|line| !line.starts_with("struct"));
     let mut names: Vec<_> = code
         .flat_map(|line| line.match_indices('(').map(move |(at, _)| &line[..at]))
         .filter_map(|before| before.rsplit(|c: char| !c.is_ascii_alphanumeric() && c != '_').next())

@@ -101,12 +101,13 @@ pub(super) fn open() -> Result<Library> {
         // run at any time on any thread.
         match unsafe { libloading::Library::new(name) } {
             Ok(library) => return check_library(library, name),
-            Err(e) => tried.push(format!("{name} ({e})")),
+            Err(e) => tried.push(std::error::Error::source(&e).map_or(e.to_string(), |why| why.to_string())),
         }
     }
     Err(unavailable(format!(
-        "the driver library was not found; looked for {}",
-        tried.join(", ")
+        "the driver library was not found; looked for {} ({})",
+        NAMES.join(", "),
+        tried.join("; ")
     )))
 }
 

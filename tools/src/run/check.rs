@@ -112,7 +112,7 @@ fn expect(problem: &Problem, wire: Wire) -> Expected {
     if !shape.op.has_gemm() {
         let parts = parts(&x, shape.ranks);
         return match shape.op {
-            Op::AllGather => reference::gather(&parts, shape.n, dtype),
+            Op::AllGather => reference::gather(&parts, shape.ranks * shape.m, shape.n, dtype),
             _ => reference::reduce(&parts, shape.m, shape.n, dtype),
         };
     }

@@ -105,6 +105,7 @@ fn empty_sizes_are_sizes() {
         "--n 0",
         "--k 0 --bias",
         "--op all-gather --m 0",
+        "--op all-gather --n 0",
         "--op reduce-scatter --n 0",
         "--op all-gather-gemm --m 3 --n 2",
     ] {
