@@ -315,7 +315,11 @@ impl Driver for SimNode {
 
     fn free_async(&self, ptr: DevicePtr, stream: Stream) -> Result<()> {
         if self.arena.lock().near(ptr).is_none_or(|(start, _)| start != ptr) {
-            return Err(Error::bad_argument("ptr", format!("{ptr:#x}"), "an address that alloc gave"));
+            return Err(Error::bad_argument(
+                "ptr",
+                format!("{ptr:#x}"),
+                "an address that alloc gave",
+            ));
         }
         self.enqueue(stream, Command::Free { ptr }).map(drop)
     }
