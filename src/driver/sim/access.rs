@@ -1,4 +1,8 @@
 //! Weak accesses to global memory off the fast path: the checks, the own device's granules by their bytes, and peers.
+//!
+//! A read must be ordered behind the granule's last writer (the shadow). A store to a peer and a `discard` must be ordered
+//! behind its last reader or discarder: who overwrites staging must know that it was consumed. Reads of what the host
+//! wrote, and stores to the own device's memory, are not tracked so.
 
 use super::cta::Cta;
 use super::fiber::{Fiber, NO_PAYLOAD};
@@ -87,7 +91,33 @@ impl Machine {
                 self.deliver(id);
             }
         }
-        self.check_written(cta, f, addr, bytes)
+        self.check_written(cta, f, addr, bytes)?;
+        self.note_read(addr, bytes, f.me.write_tag)
+    }
+
+    /// Notes a read of what a kernel wrote. A store on its way to the same bytes races with it: had it been ordered
+    /// before the read it would have arrived, and what is ordered behind a read is not issued before it.
+    pub fn note_read(&mut self, addr: u64, bytes: u64, reader: u64) -> Result<(), Trouble> {
+        // SAFETY: the caller has found the granule allocated, so its shadow and reader are mapped.
+        unsafe {
+            if *self.layout.shadow(addr) <= HOST {
+                return Ok(());
+            }
+            *self.layout.reader(addr) = reader;
+        }
+        match self.pending.data_on(addr, bytes) {
+            Some(tag) => Err(Trouble::Overtaken { addr, tag }),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether the thread knows that the granule's last reader or discarder is done with it.
+    fn check_consumed(cta: &Cta, f: &Fiber, reader: u64, addr: u64) -> Result<(), Trouble> {
+        match reader {
+            0 => Ok(()),
+            tag if Self::knows(cta, f, tag) => Ok(()),
+            tag => Err(Trouble::Unconsumed { addr, tag }),
+        }
     }
 
     /// A weak store from a fiber.
@@ -97,6 +127,8 @@ impl Machine {
             self.write(addr, data, f.me.write_tag);
             return Ok(());
         }
+        // SAFETY: `check_place` has found the granule allocated.
+        Self::check_consumed(cta, f, unsafe { *self.layout.reader(addr) }, addr)?;
         let payload = std::mem::replace(&mut f.me.payload, NO_PAYLOAD);
         let payload = if payload == NO_PAYLOAD {
             data.len() as u32
@@ -144,7 +176,7 @@ impl Machine {
     }
 
     /// The bytes are dead. Reads of them before a write are errors from now on.
-    pub fn discard(&mut self, f: &Fiber, addr: u64, bytes: u64) -> Result<(), Trouble> {
+    pub fn discard(&mut self, cta: &Cta, f: &Fiber, addr: u64, bytes: u64) -> Result<(), Trouble> {
         if bytes == 0 {
             return Ok(());
         }
@@ -168,7 +200,15 @@ impl Machine {
         let whole = bytes / GRANULE * GRANULE;
         // SAFETY: one allocation holds the bytes, and no fiber runs meanwhile. A last granule that is dead in part stays.
         unsafe {
-            self.layout.shadow_of(addr, whole).fill(mark);
+            let readers = self.layout.readers_of(addr, whole);
+            for (i, (reader, shadow)) in readers.iter_mut().zip(self.layout.shadow_of(addr, whole)).enumerate() {
+                // The discard itself is what the next writer must know of, where there was anything to discard.
+                if *shadow > HOST || *reader != 0 {
+                    Self::check_consumed(cta, f, *reader, addr + i as u64 * GRANULE)?;
+                    *reader = f.me.write_tag;
+                }
+                *shadow = mark;
+            }
             if mark == HOST {
                 std::ptr::write_bytes(addr as *mut u8, 0xff, whole as usize);
             }

@@ -1,4 +1,5 @@
-//! The node's memory: one reservation of addresses, a slice of it for each device, and a shadow at half its size.
+//! The node's memory: one reservation of addresses, a slice of it for each device, and a second one of the same size for
+//! what is known of every granule: its shadow (who wrote it) and its reader (who read or discarded it last).
 //!
 //! An address tells its device by its slice. Ordinary allocations are private pages of the reservation; physical memory
 //! is a memfd mapped over it, always at the same address however often it is mapped, so that one word has one address
@@ -38,6 +39,27 @@ impl Layout {
     pub fn shadow(&self, addr: u64) -> *mut u64 {
         debug_assert!(self.device_of(addr).is_some());
         (self.shadow + (addr - self.base) / GRANULE * 8) as *mut u64
+    }
+
+    /// Who read the granule of `addr` last, or declared it dead, as a tag; 0: nobody that a writer would have to know.
+    pub fn reader(&self, addr: u64) -> *mut u64 {
+        (self.shadow(addr) as u64 + self.readers()) as *mut u64
+    }
+
+    /// Distance from a granule's shadow to its reader.
+    fn readers(&self) -> u64 {
+        self.devices as u64 * SLICE / 2
+    }
+
+    /// The readers of the granules that `bytes` at `addr` touch.
+    ///
+    /// # Safety
+    /// As [`Layout::shadow_of`].
+    #[allow(clippy::mut_from_ref)] // `Layout` owns nothing
+    pub unsafe fn readers_of(&self, addr: u64, bytes: u64) -> &mut [u64] {
+        let n = (addr % GRANULE + bytes).div_ceil(GRANULE);
+        // SAFETY: readers are mapped as the shadow is, and the caller has them to himself.
+        unsafe { std::slice::from_raw_parts_mut(self.reader(addr), n as usize) }
     }
 
     /// The shadow granules that `bytes` at `addr` touch.
@@ -155,7 +177,7 @@ impl Arena {
         let (base, shadow) = unsafe {
             let base = rustix::mm::mmap_anonymous(std::ptr::null_mut(), bytes, ProtFlags::empty(), flags)
                 .map_err(os_error("mmap"))?;
-            match rustix::mm::mmap_anonymous(std::ptr::null_mut(), bytes / 2, ProtFlags::READ, flags) {
+            match rustix::mm::mmap_anonymous(std::ptr::null_mut(), bytes, ProtFlags::READ, flags) {
                 Ok(shadow) => (base, shadow),
                 Err(e) => {
                     let _ = rustix::mm::munmap(base, bytes);
@@ -197,12 +219,16 @@ impl Arena {
     fn set_shadow(&self, start: u64, bytes: u64, mark: u64) -> Result<()> {
         let page = self.layout.shadow(start) as u64 / PAGE * PAGE;
         let end = (self.layout.shadow(start) as u64 + bytes.div_ceil(GRANULE) * 8).next_multiple_of(PAGE);
-        // SAFETY: the pages lie in the shadow reservation; making them writable changes no content. The granules are
+        // SAFETY: the pages lie in the second reservation; making them writable changes no content. The granules are
         // those of a range that no allocation holds yet (or that the caller is about to take away).
         unsafe {
             let flags = MprotectFlags::READ | MprotectFlags::WRITE;
-            rustix::mm::mprotect(page as *mut c_void, (end - page) as usize, flags).map_err(os_error("mprotect"))?;
+            let pages = (end - page) as usize;
+            for at in [page, page + self.layout.readers()] {
+                rustix::mm::mprotect(at as *mut c_void, pages, flags).map_err(os_error("mprotect"))?;
+            }
             self.layout.shadow_of(start, bytes).fill(mark);
+            clear(self.layout.readers_of(start, bytes));
         }
         Ok(())
     }
@@ -274,7 +300,9 @@ impl Arena {
             let from = (self.layout.shadow(start) as u64).next_multiple_of(PAGE);
             let to = (self.layout.shadow(start) as u64 + reserved / GRANULE * 8) / PAGE * PAGE;
             if from < to {
-                let _ = rustix::mm::madvise(from as *mut c_void, (to - from) as usize, Advice::LinuxDontNeed);
+                for at in [from, from + self.layout.readers()] {
+                    let _ = rustix::mm::madvise(at as *mut c_void, (to - from) as usize, Advice::LinuxDontNeed);
+                }
             }
         }
         a.give_back(start, reserved, self.slice(gone.device));
@@ -464,6 +492,13 @@ impl Arena {
     }
 }
 
+/// Zeroes what is not zero: most of it never was written, and need not become pages.
+pub(super) fn clear(marks: &mut [u64]) {
+    for mark in marks.iter_mut().filter(|m| **m != 0) {
+        *mark = 0;
+    }
+}
+
 fn drop_unused(a: &mut Allocations, id: u64) {
     if a.physical
         .get(&id)
@@ -495,7 +530,7 @@ impl Drop for Arena {
         // executor's thread is joined before the node lets go of its arena.
         unsafe {
             let _ = rustix::mm::munmap(self.layout.base as *mut c_void, bytes);
-            let _ = rustix::mm::munmap(self.layout.shadow as *mut c_void, bytes / 2);
+            let _ = rustix::mm::munmap(self.layout.shadow as *mut c_void, bytes);
         }
     }
 }

@@ -102,7 +102,7 @@ callbacks! {
     }
 
     fn tw_sim_discard(me, addr: u64, bytes: u64) {
-        checked(me, |m, _, f| m.discard(f, addr, bytes));
+        checked(me, |m, cta, f| m.discard(cta, f, addr, bytes));
     }
 
     fn tw_sim_copy_async(me, dst: u32, src: u64, bytes: u32) {

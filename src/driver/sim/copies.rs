@@ -76,9 +76,11 @@ impl Machine {
     fn check_source(&mut self, cta: &Cta, f: &Fiber, src: u64, bytes: u32) -> Result<(), Trouble> {
         let owner = self.check_place(f, src, GRANULE, false)?;
         if owner != usize::from(cta.device) {
-            return self.check_load(cta, f, src, GRANULE);
+            self.check_load(cta, f, src, GRANULE)?;
         }
-        self.check_written(cta, f, src, u64::from(bytes))
+        self.check_written(cta, f, src, u64::from(bytes))?;
+        // The source is read until the wait for this group.
+        self.note_read(src, u64::from(bytes), f.me.async_tag)
     }
 
     fn run_copy(&self, f: &Fiber, copy: AsyncCopy) -> Result<(), Trouble> {

@@ -314,7 +314,13 @@ impl Driver for SimNode {
     }
 
     fn free_async(&self, ptr: DevicePtr, stream: Stream) -> Result<()> {
-        self.check_range("ptr", ptr, 1)?;
+        if self.arena.lock().near(ptr).is_none_or(|(start, _)| start != ptr) {
+            return Err(Error::bad_argument(
+                "ptr",
+                format!("{ptr:#x}"),
+                "an address that alloc gave",
+            ));
+        }
         self.enqueue(stream, Command::Free { ptr }).map(drop)
     }
 

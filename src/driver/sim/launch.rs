@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use corosensei::Coroutine;
 
-use super::arena::SLICE;
+use super::arena::{SLICE, clear};
 use super::clock::{Row, Rows, View, join, join_one};
 use super::config::Copies;
 use super::cta::{Barrier, Cta, Warp, Window};
@@ -318,8 +318,12 @@ impl Machine {
         let ranges: Vec<(u64, u64)> = self.arena.lock().ranges().collect();
         for (start, bytes) in ranges {
             // SAFETY: a live allocation, and no fiber exists.
-            for tag in unsafe { self.layout.shadow_of(start, bytes) } {
-                *tag = (*tag).min(HOST);
+            unsafe {
+                self.layout
+                    .shadow_of(start, bytes)
+                    .iter_mut()
+                    .for_each(|tag| *tag = (*tag).min(HOST));
+                clear(self.layout.readers_of(start, bytes));
             }
         }
         let nothing: Rc<Rows> = Rc::default();

@@ -81,6 +81,8 @@ pub(super) struct State {
     advancing: bool,
     dead: Option<Error>,
     shutdown: bool,
+    /// Nobody runs the node any more.
+    ended: bool,
     pub traffic: Vec<(u64, u64)>,
 }
 
@@ -200,6 +202,9 @@ impl Shared {
         let (answer, answered): (Sender<Result<T>>, Receiver<Result<T>>) = channel();
         {
             let mut s = self.lock();
+            if s.ended {
+                return Err(gone());
+            }
             s.asks.push(ask(answer));
             self.attention.store(true, Ordering::Relaxed);
             self.work.notify_one();
@@ -256,6 +261,7 @@ impl Node {
             .name("simulated node".into())
             .spawn(move || match Machine::new(&config, arena) {
                 Ok(machine) => {
+                    let _end = End(theirs.clone());
                     let _ = started.send(Ok(()));
                     run(&theirs, machine);
                 }
@@ -287,6 +293,19 @@ impl Drop for Node {
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
+    }
+}
+
+/// However the node's thread ends, nobody goes on waiting for it.
+struct End(Arc<Shared>);
+
+impl Drop for End {
+    fn drop(&mut self) {
+        let mut s = self.0.lock();
+        s.ended = true;
+        s.dead.get_or_insert_with(gone);
+        s.asks.clear();
+        self.0.progress.notify_all();
     }
 }
 

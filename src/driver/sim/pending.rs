@@ -202,6 +202,13 @@ impl Pending {
         best
     }
 
+    /// The writer of a waiting store of data to some of `bytes` at `addr`.
+    pub fn data_on(&self, addr: u64, bytes: u64) -> Option<u64> {
+        let overlaps = |s: &Store| s.addr < addr + bytes && addr < s.addr + u64::from(s.bytes);
+        let id = self.newest_known(addr, bytes, |s| !s.is_signal() && overlaps(s))?;
+        self.get(id).map(|s| s.tag)
+    }
+
     /// The waiting stores of a slot for which `wanted` holds.
     pub fn of_slot(&mut self, slot: u16, wanted: impl Fn(&Store) -> bool) -> Vec<Id> {
         let Some(list) = self.by_slot.get_mut(usize::from(slot)) else {

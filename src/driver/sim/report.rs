@@ -40,6 +40,16 @@ pub(super) enum Trouble {
     SourceChanged {
         addr: u64,
     },
+    /// A store or discard of what its last reader may still need.
+    Unconsumed {
+        addr: u64,
+        tag: u64,
+    },
+    /// A read of what a store on its way will overwrite.
+    Overtaken {
+        addr: u64,
+        tag: u64,
+    },
     BadCopySize {
         bytes: u32,
     },
@@ -215,6 +225,18 @@ fn describe(m: &Machine, trouble: Trouble) -> String {
                 memory(m, false, addr)
             )
         }
+        Trouble::Unconsumed { addr, tag } => format!(
+            "overwrites or discards bytes that another thread has read or discarded, and nothing orders that before: {}; read \
+             or discarded by {}; missing is a release behind that and an acquire before this, or a barrier",
+            memory(m, false, addr),
+            writer(m, tag)
+        ),
+        Trouble::Overtaken { addr, tag } => format!(
+            "reads bytes that a store on its way is about to overwrite: {}; stored by {}; missing is a release behind this \
+             read and an acquire before the store",
+            memory(m, false, addr),
+            writer(m, tag)
+        ),
         Trouble::BadCopySize { bytes } => format!("cp_async_16 copies {bytes} bytes, more than 16"),
         Trouble::BarrierLeft { site } => {
             format!(

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::arena::Allocations;
+use super::arena::{Allocations, clear};
 use super::clock::{Rows, join};
 use super::launch::Request;
 use super::machine::Machine;
@@ -171,6 +171,7 @@ impl Machine {
                 }
             }
             granules.fill(HOST);
+            clear(self.layout.readers_of(addr, bytes));
             std::ptr::copy_nonoverlapping(data.as_ptr(), addr as *mut u8, data.len());
         }
         drop(allocations);

@@ -47,7 +47,9 @@ impl Machine {
 
     /// Joins what the word's releases publish, if its present value is theirs.
     fn acquire(&mut self, cta: &Cta, f: &mut Fiber, addr: u64, value: u64, scope: Scope) {
-        let Some(published) = self.published.get(&addr).filter(|p| p.value == value) else { return };
+        let Some(published) = self.published.get(&addr).filter(|p| p.value == value) else {
+            return;
+        };
         for snapshot in published.snapshots.clone() {
             if snapshot.reaches(cta.device, scope) {
                 self.join(cta, f, &snapshot);
@@ -69,7 +71,9 @@ impl Machine {
         f.view = Some(Rc::new(view));
         // Stores to this device's memory that the thread now knows of have happened for it.
         for slot in gained {
-            let covered = self.pending.of_slot(slot, |p| p.owner == cta.device && Self::knows(cta, f, p.tag));
+            let covered = self
+                .pending
+                .of_slot(slot, |p| p.owner == cta.device && Self::knows(cta, f, p.tag));
             for id in covered {
                 self.deliver(id);
             }
@@ -85,7 +89,13 @@ impl Machine {
             }
             Kind::Release(snapshot) => {
                 let value = u64::from_le_bytes(std::array::from_fn(|i| store.data[i]));
-                self.published.insert(store.addr, Published { value, snapshots: vec![snapshot.clone()] });
+                self.published.insert(
+                    store.addr,
+                    Published {
+                        value,
+                        snapshots: vec![snapshot.clone()],
+                    },
+                );
             }
         }
     }
@@ -142,7 +152,11 @@ impl Machine {
         }
         // SAFETY: `check_place` has found the granule allocated.
         match unsafe { *self.layout.shadow(addr) } {
-            shadow::UNWRITTEN => Err(Trouble::Uninitialised { shared: false, addr, bytes }),
+            shadow::UNWRITTEN => Err(Trouble::Uninitialised {
+                shared: false,
+                addr,
+                bytes,
+            }),
             _ => Ok(()),
         }
     }
@@ -231,7 +245,11 @@ impl Machine {
         }
         // SAFETY: `check_place` has found the granule allocated.
         match unsafe { *self.layout.shadow(addr) } {
-            shadow::UNWRITTEN => Err(Trouble::Uninitialised { shared: false, addr, bytes }),
+            shadow::UNWRITTEN => Err(Trouble::Uninitialised {
+                shared: false,
+                addr,
+                bytes,
+            }),
             _ => Ok(()),
         }
     }
@@ -263,7 +281,11 @@ impl Machine {
         site: u32,
     ) -> Result<[u32; 4], Trouble> {
         if addr % 16 != 0 {
-            return Err(Trouble::Misaligned { shared: false, addr, bytes: 16 });
+            return Err(Trouble::Misaligned {
+                shared: false,
+                addr,
+                bytes: 16,
+            });
         }
         self.look(cta, f, addr, 16)?;
         let mut x = [0; 4];
@@ -295,7 +317,8 @@ impl Machine {
                 self.published.remove(&at);
                 self.write(at, &word.to_le_bytes(), f.me.write_tag);
             } else {
-                self.pending.add(at, &word.to_le_bytes(), Kind::Relaxed, f.me.write_tag, owner as u16);
+                self.pending
+                    .add(at, &word.to_le_bytes(), Kind::Relaxed, f.me.write_tag, owner as u16);
             }
         }
         Ok(())

@@ -52,6 +52,8 @@ fn global_reads() {
     assert_eq!(passes("selftest_read", 3, 0)[0], 1);
     fails("selftest_read", 4, 1024, "nobody has written");
     assert_eq!(passes("selftest_read", 5, 0)[4], 1);
+    // Whichever of the two comes first.
+    fails("selftest_read", 7, 0, "discarded");
 }
 
 #[test]

@@ -21,15 +21,17 @@ TW_KERNEL(selftest_fill, 128, 8) {
 }
 
 // Reads at `p.x`. 0: 16 bytes; 1: 4 bytes at an odd address; 2: 16 bytes behind a neighbour's write without a barrier;
-// 3: the same with a barrier; 4: after a discard; 5: writes and reads back one's own; 6: writes at `p.x`.
+// 3: the same with a barrier; 4: after a discard; 5: writes and reads back one's own; 6: writes at `p.x`; 7: like 3, while
+// thread 0 discards it all without a barrier.
 TW_KERNEL(selftest_read, 64, 4) {
   const gaddr at = p.x + thread() * 16;
   vec4 v = {};
   if (p.k == 0) v = ld_global_v4(at);
   if (p.k == 1) v.v[0] = ld_global_b32(at + 1);
-  if (p.k == 2 || p.k == 3 || p.k == 5) {
+  if (p.k == 2 || p.k == 3 || p.k == 5 || p.k == 7) {
     st_global_v4(at, {{thread(), 1, 2, 3}});
-    if (p.k == 3) cta_sync(Site::TileBarrier);
+    if (p.k == 3 || p.k == 7) cta_sync(Site::TileBarrier);
+    if (p.k == 7 && thread() == 0) discard(p.x, 16 * threads());
     v = ld_global_v4(p.k == 5 ? at : p.x + (thread() + 1) % threads() * 16);
   }
   if (p.k == 4) {
