@@ -140,7 +140,7 @@ fn rows() -> Vec<Row> {
         row("no barrier between stages", machine(Site::StageBarrier), Tiles, 4),
         row("no wait for the tensor cores", machine(Site::MmaWait), Tiles, 4),
         row("count of leaving CTAs relaxed", machine(Site::LastArrive), Tiles, 4),
-        row("no barrier before a CTA leaves", machine(Site::LastBarrier), Clearing, 20),
+        row("no barrier before a CTA leaves", machine(Site::LastBarrier), Tiles, 4),
         row("count of a round's CTAs relaxed", machine(Site::CreditArrive), Rounds, 4),
         row("release of a credit dropped", machine(Site::CreditRelease), Rounds, 4),
         row("acquire of a credit dropped", machine(Site::CreditAcquire), Rounds, 4),
