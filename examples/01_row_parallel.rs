@@ -41,7 +41,8 @@ impl Layer {
         let OpSpec { n, k, dtype, .. } = *self.plan.spec();
         let x = self.x.mat(m, k, dtype)?;
         let weight = self.weight.mat(n, k, dtype)?;
-        self.plan.launch(&Operands::gemm(m, x, weight, self.out.mat_mut(m, n, dtype)?))
+        self.plan
+            .launch(&Operands::gemm(m, x, weight, self.out.mat_mut(m, n, dtype)?))
     }
 }
 
@@ -49,8 +50,14 @@ fn main() -> Result<()> {
     // On GPUs: Node::new(Arc::new(CudaDriver::new(..)?)). Nothing else changes.
     let node = Node::new(Arc::new(SimNode::new(SimConfig::new(WORLD, 0))?));
     let spec = OpSpec::new(Op::GemmAllReduce, N, K / WORLD, MAX_M, DType::Bf16);
-    let ranks = node.group(WORLD, &GroupConfig::default().sized_for(std::slice::from_ref(&spec), WORLD)?)?;
-    let mut layers = ranks.iter().map(|rank| Layer::load(rank, &spec)).collect::<Result<Vec<_>>>()?;
+    let ranks = node.group(
+        WORLD,
+        &GroupConfig::default().sized_for(std::slice::from_ref(&spec), WORLD)?,
+    )?;
+    let mut layers = ranks
+        .iter()
+        .map(|rank| Layer::load(rank, &spec))
+        .collect::<Result<Vec<_>>>()?;
 
     for (step, m) in [48, 1, 1, 1].into_iter().enumerate() {
         let value = half::bf16::from_f32((step + 1) as f32);
@@ -67,7 +74,12 @@ fn main() -> Result<()> {
     }
     for layer in &layers {
         let stats = layer.rank.stats()?;
-        println!("rank {}: {} bytes sent in {} operations", layer.rank.rank(), stats.bytes_sent, stats.operations);
+        println!(
+            "rank {}: {} bytes sent in {} operations",
+            layer.rank.rank(),
+            stats.bytes_sent,
+            stats.operations
+        );
     }
     Ok(())
 }

@@ -18,7 +18,8 @@ fn main() -> Result<()> {
         let mut data = rank.alloc(4 * 1024 * 4)?;
         data.upload(&[1.0f32; 4 * 1024])?;
         if rank.rank() != 1 {
-            rank.plan(&spec)?.launch(&Operands::in_place(4, data.mat_mut(4, 1024, DType::F32)?))?;
+            rank.plan(&spec)?
+                .launch(&Operands::in_place(4, data.mat_mut(4, 1024, DType::F32)?))?;
         }
         buffers.push(data);
     }
@@ -32,7 +33,9 @@ fn main() -> Result<()> {
         }
         other => panic!("rank 1 never came, and nobody noticed: {other:?}"),
     }
-    let refused = ranks[2].plan(&spec)?.launch(&Operands::in_place(4, buffers[2].mat_mut(4, 1024, DType::F32)?));
+    let refused = ranks[2]
+        .plan(&spec)?
+        .launch(&Operands::in_place(4, buffers[2].mat_mut(4, 1024, DType::F32)?));
     println!("and then: {}", refused.expect_err("the group is poisoned"));
     Ok(())
 }

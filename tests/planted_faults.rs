@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use common::*;
 use tileweave::driver::sim::{Fault, SimConfig, SimNode, Site};
-use tileweave::{DType, GroupConfig, Node, Op, Path};
+use tileweave::{DType, GroupConfig, Node, Op, Path, Plan, Rank};
 
 /// Operations in a row, with new inputs each: with the same ones a stale half would hold the right answer.
 const LAUNCHES: u64 = 3;
@@ -24,6 +24,8 @@ enum Work {
     Packets,
     /// GEMM+RS in a heap that holds its smallest round.
     Rounds,
+    /// One-shot GEMM+AR in rounds whose packets are cleared at their end.
+    Clearing,
 }
 
 /// How a fault is planted.
@@ -59,45 +61,62 @@ fn config(plant: Plant, world: usize, seed: u64) -> SimConfig {
 fn caught(plant: Plant, work: Work, seed: u64) -> Option<String> {
     let (world, op) = match work {
         Work::Tiles => (3, if seed % 2 == 0 { Op::GemmReduceScatter } else { Op::GemmAllReduce }),
-        Work::Packets => (3, Op::GemmAllReduce),
+        Work::Packets | Work::Clearing => (3, Op::GemmAllReduce),
         Work::Rounds => (2, Op::GemmReduceScatter),
     };
     let (m, n, k) = match work {
-        Work::Tiles => (200, 100, 150),
-        Work::Packets => (20, 70, 200),
-        Work::Rounds => (600, 64, 60),
+        Work::Tiles => (200, 100, 192),
+        Work::Packets | Work::Clearing => (20, 200, 192),
+        Work::Rounds => (900, 64, 64),
     };
     let case = Case::new(op, world, m, n, k, DType::Bf16);
     let node = Node::new(Arc::new(SimNode::new(config(plant, world, seed)).unwrap()));
-    let one_shot = if matches!(work, Work::Packets) { 64 << 10 } else { 0 };
+    let one_shot = if matches!(work, Work::Packets | Work::Clearing) { 64 << 10 } else { 0 };
     let group = GroupConfig::default().one_shot_bytes(one_shot).deadline(Duration::from_millis(50));
     let group = match work {
-        Work::Rounds => group.heap_bytes(ROUNDS_HEAP),
+        Work::Rounds => group.heap_bytes(smallest_heap(&node, &case, Path::Fused)),
         _ => group.sized_for(&case.all_specs(), world).unwrap(),
     };
     let ranks = node.group(world, &group).unwrap();
+    // The control block is at the start of a rank's heap; its first words are epoch and round.
+    let poke = |rank: usize, at: u64, value: u64| {
+        node.driver().poke(ranks[rank].heap_address() + at, &value.to_le_bytes()).unwrap();
+    };
     if let Plant::Ahead { at } = plant {
-        // The control block is at the start of a rank's heap; its first words are epoch and round.
-        let word = ranks[1].heap_address() + at;
-        node.driver().poke(word, &2u64.to_le_bytes()).unwrap();
+        poke(1, at, 2);
     }
+    if matches!(work, Work::Clearing) {
+        (0..world).for_each(|rank| poke(rank, 8, 1 << 30));
+    }
+    launches(&ranks, &case, seed).err()
+}
+
+/// `LAUNCHES` operations one behind the other in the streams; an error says what was caught.
+fn launches(ranks: &[Rank], case: &Case, seed: u64) -> Result<(), String> {
+    let text = |error: tileweave::Error| error.to_string();
+    let plans: Vec<Plan> = ranks.iter().map(|r| r.plan(&case.spec(r.rank(), Path::Fused)).unwrap()).collect();
+    let mut all = Vec::new();
     for launch in 0..LAUNCHES {
         let case = case.clone().data(seed * 100 + launch);
         let data = Data::new(&case);
-        match run_on(&ranks, &case, &data, Path::Fused) {
-            Err(error) => return Some(error.to_string()),
-            Ok(results) => {
-                if let Some(wrong) = wrong(&case, &data, &results) {
-                    return Some(wrong);
-                }
-            }
+        let loaded: Vec<Loaded> = ranks.iter().map(|r| Loaded::new(r, &case, &data)).collect::<Result<_, _>>().map_err(text)?;
+        all.push((case, data, loaded));
+    }
+    for (case, _, loaded) in &mut all {
+        for (plan, l) in plans.iter().zip(loaded) {
+            l.launch(plan, case.m).map_err(text)?;
         }
     }
-    None
+    let ends: Vec<_> = ranks.iter().map(Rank::synchronize).collect();
+    ends.into_iter().collect::<Result<Vec<_>, _>>().map_err(text)?;
+    for (case, data, loaded) in &all {
+        let results: Vec<_> = loaded.iter().map(|l| l.out.read()).collect::<Result<_, _>>().map_err(text)?;
+        if let Some(wrong) = wrong(case, data, &results) {
+            return Err(wrong);
+        }
+    }
+    Ok(())
 }
-
-/// A heap in which 600 rows at P = 2 take several rounds.
-const ROUNDS_HEAP: usize = 700 << 10;
 
 fn machine(site: Site) -> Plant {
     Plant::Machine(Fault::Ignore(site))
@@ -121,7 +140,7 @@ fn rows() -> Vec<Row> {
         row("no barrier between stages", machine(Site::StageBarrier), Tiles, 4),
         row("no wait for the tensor cores", machine(Site::MmaWait), Tiles, 4),
         row("count of leaving CTAs relaxed", machine(Site::LastArrive), Tiles, 4),
-        row("no barrier before a CTA leaves", machine(Site::LastBarrier), Tiles, 20),
+        row("no barrier before a CTA leaves", machine(Site::LastBarrier), Tiles, 4),
         row("count of a round's CTAs relaxed", machine(Site::CreditArrive), Rounds, 4),
         row("release of a credit dropped", machine(Site::CreditRelease), Rounds, 4),
         row("acquire of a credit dropped", machine(Site::CreditAcquire), Rounds, 4),
@@ -161,7 +180,7 @@ fn each_planted_fault_is_caught() {
 
 #[test]
 fn nothing_is_caught_without_a_fault() {
-    for work in [Work::Tiles, Work::Packets, Work::Rounds] {
+    for work in [Work::Tiles, Work::Packets, Work::Rounds, Work::Clearing] {
         for seed in 0..20 * deep() as u64 {
             assert_eq!(caught(Plant::Nothing, work, seed), None, "seed {seed}");
         }

@@ -87,23 +87,6 @@ proptest! {
     }
 }
 
-/// Heap bytes at which every rank's plan just fits, by what a too small heap says is needed.
-fn smallest_heap(node: &tileweave::Node, c: &Case, path: Path) -> usize {
-    let mut bytes = 300 << 10;
-    for _ in 0..8 {
-        let config = GroupConfig::default().one_shot_bytes(0).heap_bytes(bytes);
-        let made = node.group(c.world, &config).and_then(|ranks| {
-            ranks.iter().try_for_each(|r| r.plan(&c.spec(r.rank(), path)).map(drop))
-        });
-        match made {
-            Ok(()) => return bytes,
-            Err(Error::HeapTooSmall { need, .. }) => bytes = need.max(bytes + 1),
-            Err(other) => panic!("{other}"),
-        }
-    }
-    panic!("no heap is large enough for {c:?}");
-}
-
 /// One case under many schedules: the same bits.
 #[test]
 fn bits_do_not_depend_on_the_schedule() {

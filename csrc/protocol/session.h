@@ -32,8 +32,7 @@ class Session {
     // The previous operation's last CTA wrote both; stream order makes them visible.
     epoch = mx::ld_relaxed_sys(ctl + offsetof(TwControl, epoch));
     first_round = round = mx::ld_relaxed_sys(ctl + offsetof(TwControl, round));
-    const bool aborted = mx::thread() == 0 && mx::ld_relaxed_sys(ctl + offsetof(TwControl, abort)) != TW_ABORT_NONE;
-    alive = !mx::cta_sync_or(aborted, Site::None);
+    alive = !mx::cta_sync_or(mx::thread() == 0 && aborted(), Site::None);
     if (mx::block() == 0) say_hello();
   }
 
@@ -101,9 +100,9 @@ class Session {
     const gaddr count = own_heap(p) + offsetof(TwControl, panel_done) + (round & 1) * 4;
     if (mx::atom_add_acq_rel_gpu(count, 1, Site::CreditArrive) != mx::grid() - 1) return;
     mx::st_global_b32(count, 0);  // next counted in round + 2, which this rank's own credit opens
+    if (!alive || aborted()) return;  // some CTA has not consumed: no credit, ever
     mx::discard(own_heap(p) + staging_at(p, round), used);
     clear_packets(0, 1);
-    if (!alive) return;
     // Covers every CTA's reads of this half: each arrived with acq_rel, this thread last.
     for (uint32_t r = 0; r < p.group.world; ++r) {
       mx::st_release_sys(heap_of(p, r) + credit_at(round, p.group.rank), round, Site::CreditRelease);
@@ -122,18 +121,26 @@ class Session {
     agree();
     bool ok = alive;
     if (ok && p.panels > 1 && mx::thread() < p.group.world) ok = await_credit(mx::thread(), round - 1);
+    // A CTA that gave up had seen, or raised, this rank's abort word before it left.
+    if (ok && mx::thread() == 0) ok = !aborted();
     alive = mx::cta_sync_and(ok, Site::CreditBarrier);
-    clear_packets(mx::thread(), mx::threads());
+    if (alive) clear_packets(mx::thread(), mx::threads());
     if (mx::thread() == 0) {
-      mx::discard(own_heap(p) + staging_at(p, round), used);
+      if (alive) {
+        mx::discard(own_heap(p) + staging_at(p, round), used);
+        mx::st_global_b64(ctl + offsetof(TwControl, epoch_finished), epoch);
+      }
       mx::st_global_b32(ctl + offsetof(TwControl, ctas_done), 0);
-      if (alive) mx::st_global_b64(ctl + offsetof(TwControl, epoch_finished), epoch);
       mx::st_relaxed_sys(ctl + offsetof(TwControl, round), first_round + p.panels);
       mx::st_relaxed_sys(ctl + offsetof(TwControl, epoch), epoch + 1);
     }
   }
 
  private:
+  TW_DEV bool aborted() const {
+    return mx::ld_relaxed_sys(own_heap(p) + offsetof(TwControl, abort)) != TW_ABORT_NONE;
+  }
+
   TW_DEV void say_hello() {
     const gaddr ctl = own_heap(p);
     if (mx::thread() == 0) {

@@ -1,9 +1,11 @@
 //! The error bound of one element, built up as the contract computes it. Derivation: `docs/numerics.md`.
 //!
-//!     partial r   p_r = sum of K_r products (+ addend), in f32      e_r = terms * STEP * sum of magnitudes
-//!     wire        w_r = p_r rounded to the wire type                e_r + u_wire (|p_r| + e_r)
-//!     sum         w_0 + w_1 + .. (+ bias), in f32, rank order       sum of the above + additions * U32 * magnitudes
-//!     output      rounded once                                      e + u_out (|y| + e)
+//! ```text
+//! partial r   p_r = sum of K_r products (+ addend), in f32      e_r = terms * STEP * sum of magnitudes
+//! wire        w_r = p_r rounded to the wire type                e_r + u_wire (|p_r| + e_r)
+//! sum         w_0 + w_1 + .. (+ bias), in f32, rank order       sum of the above + additions * U32 * magnitudes
+//! output      rounded once                                      e + u_out (|y| + e)
+//! ```
 
 use super::values::{overflow, underflow};
 use crate::dtype::DType;

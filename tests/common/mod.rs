@@ -6,7 +6,7 @@ use std::ops::Range;
 use tileweave::driver::Kind;
 use tileweave::driver::sim::{SimConfig, SimNode};
 use tileweave::reference::{self, Expected, Gemm};
-use tileweave::{Buffer, DType, GroupConfig, Mat, MatMut, Node, Op, OpSpec, Operands, Out, Path, Plan, Rank, Result, Want, Wire};
+use tileweave::{Buffer, DType, Error, GroupConfig, Mat, MatMut, Node, Op, OpSpec, Operands, Out, Path, Plan, Rank, Result, Want, Wire};
 
 /// The tests' tier: `TILEWEAVE_DEEP=n` does about n times as much.
 pub fn deep() -> usize {
@@ -285,6 +285,23 @@ impl Loaded {
     pub fn launch(&mut self, plan: &Plan, m: usize) -> Result<()> {
         plan.launch(&self.operands(m)?)
     }
+}
+
+/// Heap bytes a rank at which every rank's plan just fits, by what a too small heap says is needed; no one-shot.
+pub fn smallest_heap(node: &Node, c: &Case, path: Path) -> usize {
+    let mut bytes = 300 << 10;
+    for _ in 0..8 {
+        let config = GroupConfig::default().one_shot_bytes(0).heap_bytes(bytes);
+        let made = node.group(c.world, &config);
+        let planned =
+            made.and_then(|ranks| ranks.iter().try_for_each(|r| r.plan(&c.spec(r.rank(), path)).map(drop)));
+        match planned {
+            Ok(()) => return bytes,
+            Err(Error::HeapTooSmall { need, .. }) => bytes = need.max(bytes + 1),
+            Err(other) => panic!("{other}"),
+        }
+    }
+    panic!("no heap is large enough for {c:?}");
 }
 
 /// Launches the case on every rank of a group, in rank order, from this thread; every rank's result.
