@@ -29,7 +29,7 @@ impl Machine {
 
     /// Alignment, allocation and access rights of `bytes` at `addr`; the owner's device.
     pub fn check_place(&self, f: &Fiber, addr: u64, bytes: u64, write: bool) -> Result<usize, Trouble> {
-        if addr % bytes != 0 {
+        if !addr.is_multiple_of(bytes) {
             return Err(Trouble::Misaligned {
                 shared: false,
                 addr,
@@ -180,7 +180,7 @@ impl Machine {
         if bytes == 0 {
             return Ok(());
         }
-        if addr % GRANULE != 0 {
+        if !addr.is_multiple_of(GRANULE) {
             return Err(Trouble::Misaligned {
                 shared: false,
                 addr,
@@ -227,7 +227,7 @@ impl Machine {
                 write,
             });
         }
-        if addr % bytes != 0 {
+        if !addr.is_multiple_of(bytes) {
             return Err(Trouble::Misaligned {
                 shared: true,
                 addr: at,

@@ -7,11 +7,11 @@
 
 use std::collections::BTreeMap;
 use std::ffi::c_void;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rustix::mm::{Advice, MapFlags, MprotectFlags, ProtFlags};
 
+use super::physical::Physical;
 use super::shadow::{GRANULE, HOST, UNALLOCATED, UNWRITTEN};
 use crate::error::{Error, Result};
 
@@ -82,28 +82,16 @@ pub(super) struct Allocation {
     /// Devices that may touch it, a bit each.
     pub accessors: u32,
     /// The physical memory behind it, if any, and how often it is mapped.
-    physical: Option<(u64, u32)>,
-}
-
-#[derive(Debug)]
-struct Physical {
-    fd: Arc<OwnedFd>,
-    device: usize,
-    bytes: u64,
-    inode: (u64, u64),
-    /// Another process may write it: nothing is known of its content.
-    foreign: bool,
-    mapped_at: Option<u64>,
-    handles: u32,
+    pub physical: Option<(u64, u32)>,
 }
 
 #[derive(Debug, Default)]
 pub(super) struct Allocations {
-    live: BTreeMap<u64, Allocation>,
+    pub live: BTreeMap<u64, Allocation>,
     /// Free ranges, by start.
     free: BTreeMap<u64, u64>,
-    physical: BTreeMap<u64, Physical>,
-    next_physical: u64,
+    pub physical: BTreeMap<u64, Physical>,
+    pub next_physical: u64,
 }
 
 impl Allocations {
@@ -123,7 +111,7 @@ impl Allocations {
         self.live.iter().map(|(s, a)| (*s, a.bytes))
     }
 
-    fn take(&mut self, device_range: std::ops::Range<u64>, bytes: u64) -> Option<u64> {
+    pub fn take(&mut self, device_range: std::ops::Range<u64>, bytes: u64) -> Option<u64> {
         let (start, len) = self
             .free
             .range(device_range)
@@ -160,7 +148,7 @@ pub(super) struct Arena {
     allocations: Mutex<Allocations>,
 }
 
-fn os_error(call: &'static str) -> impl FnOnce(rustix::io::Errno) -> Error {
+pub(super) fn os_error(call: &'static str) -> impl FnOnce(rustix::io::Errno) -> Error {
     move |e| Error::Driver {
         call,
         code: e.raw_os_error().into(),
@@ -211,12 +199,12 @@ impl Arena {
         self.allocations.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn slice(&self, device: usize) -> std::ops::Range<u64> {
+    pub fn slice(&self, device: usize) -> std::ops::Range<u64> {
         let start = self.layout.base + device as u64 * SLICE;
         start..start + SLICE
     }
 
-    fn set_shadow(&self, start: u64, bytes: u64, mark: u64) -> Result<()> {
+    pub fn set_shadow(&self, start: u64, bytes: u64, mark: u64) -> Result<()> {
         let page = self.layout.shadow(start) as u64 / PAGE * PAGE;
         let end = (self.layout.shadow(start) as u64 + bytes.div_ceil(GRANULE) * 8).next_multiple_of(PAGE);
         // SAFETY: the pages lie in the second reservation; making them writable changes no content. The granules are
@@ -256,7 +244,7 @@ impl Arena {
         Ok(start)
     }
 
-    fn no_room(&self, device: usize, bytes: usize) -> Error {
+    pub fn no_room(&self, device: usize, bytes: usize) -> Error {
         Error::bad_argument(
             "bytes",
             bytes,
@@ -280,7 +268,7 @@ impl Arena {
         self.remove(&mut a, start)
     }
 
-    fn remove(&self, a: &mut Allocations, start: u64) -> Result<()> {
+    pub fn remove(&self, a: &mut Allocations, start: u64) -> Result<()> {
         let Some(gone) = a.live.remove(&start) else {
             return Ok(());
         };
@@ -309,174 +297,6 @@ impl Arena {
         Ok(())
     }
 
-    pub fn physical_create(&self, device: usize, bytes: usize) -> Result<u64> {
-        check_physical_size(bytes)?;
-        let fd = rustix::fs::memfd_create("tileweave-sim", rustix::fs::MemfdFlags::CLOEXEC)
-            .map_err(os_error("memfd_create"))?;
-        rustix::fs::ftruncate(&fd, bytes as u64).map_err(os_error("ftruncate"))?;
-        self.add_physical(fd, device, bytes, false)
-    }
-
-    pub fn physical_import(&self, fd: BorrowedFd<'_>, device: usize, bytes: usize) -> Result<u64> {
-        check_physical_size(bytes)?;
-        let fd = fd.try_clone_to_owned().map_err(|e| Error::Driver {
-            call: "dup",
-            code: e.raw_os_error().unwrap_or(0).into(),
-            message: e.to_string(),
-        })?;
-        let stat = rustix::fs::fstat(&fd).map_err(os_error("fstat"))?;
-        if stat.st_size as u64 != bytes as u64 {
-            return Err(Error::bad_argument(
-                "bytes",
-                bytes,
-                format!("the exported size, {}", stat.st_size),
-            ));
-        }
-        self.add_physical(fd, device, bytes, true)
-    }
-
-    fn add_physical(&self, fd: OwnedFd, device: usize, bytes: usize, foreign: bool) -> Result<u64> {
-        let stat = rustix::fs::fstat(&fd).map_err(os_error("fstat"))?;
-        let inode = (stat.st_dev as u64, stat.st_ino as u64);
-        let mut a = self.lock();
-        // Memory of this process that comes back through its own descriptor stays the memory it is.
-        if let Some((id, known)) = a.physical.iter_mut().find(|(_, p)| p.inode == inode) {
-            known.handles += 1;
-            return Ok(*id);
-        }
-        let id = a.next_physical;
-        a.next_physical += 1;
-        let fd = Arc::new(fd);
-        a.physical.insert(
-            id,
-            Physical {
-                fd,
-                device,
-                bytes: bytes as u64,
-                inode,
-                foreign,
-                mapped_at: None,
-                handles: 1,
-            },
-        );
-        Ok(id)
-    }
-
-    pub fn physical_map(&self, id: u64, bytes: usize, accessors: u32) -> Result<u64> {
-        let mut a = self.lock();
-        let p = a.physical.get(&id).ok_or_else(|| bad_physical(id))?;
-        let (device, fd, foreign) = (p.device, p.fd.clone(), p.foreign);
-        if p.bytes != bytes as u64 {
-            return Err(Error::bad_argument(
-                "bytes",
-                bytes,
-                format!("the memory's size, {}", p.bytes),
-            ));
-        }
-        if let Some(start) = p.mapped_at {
-            if let Some(Allocation {
-                accessors: all,
-                physical: Some((_, times)),
-                ..
-            }) = a.live.get_mut(&start)
-            {
-                *all |= accessors;
-                *times += 1;
-            }
-            return Ok(start);
-        }
-        let start = a
-            .take(self.slice(device), bytes as u64)
-            .ok_or_else(|| self.no_room(device, bytes))?;
-        // SAFETY: the range was free: part of the reservation, and nobody's.
-        unsafe {
-            let prot = ProtFlags::READ | ProtFlags::WRITE;
-            let flags = MapFlags::SHARED | MapFlags::FIXED | MapFlags::NORESERVE;
-            rustix::mm::mmap(start as *mut c_void, bytes, prot, flags, fd.as_fd(), 0).map_err(os_error("mmap"))?;
-        }
-        self.set_shadow(start, bytes as u64, if foreign { HOST } else { UNWRITTEN })?;
-        a.live.insert(
-            start,
-            Allocation {
-                bytes: bytes as u64,
-                device,
-                accessors,
-                physical: Some((id, 1)),
-            },
-        );
-        if let Some(p) = a.physical.get_mut(&id) {
-            p.mapped_at = Some(start);
-        }
-        Ok(start)
-    }
-
-    pub fn physical_unmap(&self, start: u64, bytes: usize) -> Result<()> {
-        let mut a = self.lock();
-        let Some(Allocation {
-            bytes: mapped,
-            physical: Some((id, times)),
-            ..
-        }) = a.live.get_mut(&start)
-        else {
-            return Err(Error::bad_argument(
-                "ptr",
-                format!("{start:#x}"),
-                "an address that physical_map gave",
-            ));
-        };
-        if *mapped != bytes as u64 {
-            return Err(Error::bad_argument(
-                "bytes",
-                bytes,
-                format!("what was mapped, {mapped}"),
-            ));
-        }
-        *times -= 1;
-        if *times > 0 {
-            return Ok(());
-        }
-        let id = *id;
-        self.remove(&mut a, start)?;
-        if let Some(p) = a.physical.get_mut(&id) {
-            p.mapped_at = None;
-        }
-        drop_unused(&mut a, id);
-        Ok(())
-    }
-
-    pub fn physical_release(&self, id: u64) -> Result<()> {
-        let mut a = self.lock();
-        let p = a
-            .physical
-            .get_mut(&id)
-            .filter(|p| p.handles > 0)
-            .ok_or_else(|| bad_physical(id))?;
-        p.handles -= 1;
-        drop_unused(&mut a, id);
-        Ok(())
-    }
-
-    /// The memory's descriptor. From now on another process may write it, so its reads are no longer checked.
-    pub fn physical_export(&self, id: u64) -> Result<OwnedFd> {
-        let mut a = self.lock();
-        let p = a
-            .physical
-            .get_mut(&id)
-            .filter(|p| p.handles > 0)
-            .ok_or_else(|| bad_physical(id))?;
-        let fd = rustix::io::fcntl_dupfd_cloexec(&*p.fd, 3).map_err(os_error("dup"))?;
-        p.foreign = true;
-        if let Some(start) = p.mapped_at {
-            let bytes = p.bytes;
-            // SAFETY: the mapping is live (its physical memory says so) and its shadow is mapped. The executor does not
-            // run kernels on memory that is still being exchanged; a granule it marks in this moment keeps its mark.
-            for granule in unsafe { self.layout.shadow_of(start, bytes) } {
-                *granule = if *granule == UNWRITTEN { HOST } else { *granule };
-            }
-        }
-        Ok(fd)
-    }
-
     /// The shadow of memory whose bytes are dead: poison, unless another process may write it.
     pub fn discarded(&self, addr: u64) -> u64 {
         let a = self.lock();
@@ -497,30 +317,6 @@ pub(super) fn clear(marks: &mut [u64]) {
     for mark in marks.iter_mut().filter(|m| **m != 0) {
         *mark = 0;
     }
-}
-
-fn drop_unused(a: &mut Allocations, id: u64) {
-    if a.physical
-        .get(&id)
-        .is_some_and(|p| p.handles == 0 && p.mapped_at.is_none())
-    {
-        a.physical.remove(&id);
-    }
-}
-
-fn bad_physical(id: u64) -> Error {
-    Error::bad_argument("memory", id, "a handle of this node that was not released")
-}
-
-fn check_physical_size(bytes: usize) -> Result<()> {
-    if bytes == 0 || bytes % GRANULARITY != 0 {
-        return Err(Error::bad_argument(
-            "bytes",
-            bytes,
-            format!("a multiple of {GRANULARITY}, above 0"),
-        ));
-    }
-    Ok(())
 }
 
 impl Drop for Arena {

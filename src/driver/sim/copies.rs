@@ -24,7 +24,7 @@ impl Machine {
         if bytes > 16 {
             return Err(Trouble::BadCopySize { bytes });
         }
-        if dst % 16 != 0 {
+        if !dst.is_multiple_of(16) {
             return Err(Trouble::Misaligned {
                 shared: true,
                 addr: u64::from(dst),
@@ -41,7 +41,7 @@ impl Machine {
         }
         let mut src_tag = 0;
         if bytes > 0 {
-            if src % GRANULE != 0 {
+            if !src.is_multiple_of(GRANULE) {
                 return Err(Trouble::Misaligned {
                     shared: false,
                     addr: src,

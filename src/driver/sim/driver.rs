@@ -5,11 +5,13 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::arena::{Arena, GRANULARITY};
-use super::config::{Fault, Faults, LaunchHook, LaunchSeen, SimConfig};
+use super::character::Faults;
+use super::config::{Fault, LaunchHook, LaunchSeen, SimConfig};
 use super::launch::{Request, ctas_per_sm, share_of};
 use super::machine::CTA_SHARED;
-use super::node::{Ask, Node, bad_stream};
+use super::node::Node;
 use super::shadow::MAX_THREADS;
+use super::shared::{Ask, bad_stream};
 use super::stream::{Command, Landing, StreamKey};
 use super::table::{Entry, entries};
 use crate::abi::TwParams;
@@ -153,7 +155,8 @@ impl SimNode {
     }
 
     fn check_launch(&self, entry: &Entry, launch: Launch) -> Result<()> {
-        if launch.threads == 0 || launch.threads % 32 != 0 || launch.threads > entry.threads.min(MAX_THREADS) {
+        if launch.threads == 0 || !launch.threads.is_multiple_of(32) || launch.threads > entry.threads.min(MAX_THREADS)
+        {
             let expected = format!(
                 "a multiple of 32, at most {} for {}",
                 entry.threads.min(MAX_THREADS),
@@ -258,7 +261,7 @@ impl Driver for SimNode {
     fn stream_synchronize(&self, stream: Stream) -> Result<()> {
         let position = {
             let s = self.node.shared.lock();
-            s.streams.get(&stream.0).ok_or_else(|| bad_stream(stream.0))?.enqueued()
+            s.streams.get(&stream.0).ok_or_else(|| bad_stream(stream.0))?.enqueued
         };
         self.node.shared.wait(stream.0, position)
     }

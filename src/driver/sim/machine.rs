@@ -11,8 +11,9 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use super::arena::{Arena, Layout};
+use super::character::{Character, Faults};
 use super::clock::Rows;
-use super::config::{Character, Faults, SimConfig};
+use super::config::SimConfig;
 use super::cta::{Cta, Window};
 use super::fiber::{Fiber, Wait};
 use super::launch::Kernel;

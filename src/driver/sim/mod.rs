@@ -4,7 +4,6 @@
 //! [`SimNode::new`] answers [`Error::Unavailable`](crate::Error::Unavailable).
 
 mod config;
-mod rng;
 
 pub use config::{Copies, Fault, Lateness, LaunchHook, LaunchSeen, Pick, SimConfig, Site};
 
@@ -14,6 +13,8 @@ mod access;
 mod arena;
 #[cfg(target_os = "linux")]
 mod callbacks;
+#[cfg(target_os = "linux")]
+mod character;
 #[cfg(target_os = "linux")]
 mod clock;
 #[cfg(target_os = "linux")]
@@ -33,15 +34,23 @@ mod machine;
 #[cfg(target_os = "linux")]
 mod math;
 #[cfg(target_os = "linux")]
+mod meeting;
+#[cfg(target_os = "linux")]
 mod node;
 #[cfg(target_os = "linux")]
 mod pending;
 #[cfg(target_os = "linux")]
+mod physical;
+#[cfg(target_os = "linux")]
 mod report;
+#[cfg(target_os = "linux")]
+mod rng;
 #[cfg(target_os = "linux")]
 mod scheduler;
 #[cfg(target_os = "linux")]
 mod shadow;
+#[cfg(target_os = "linux")]
+mod shared;
 #[cfg(target_os = "linux")]
 mod stack;
 #[cfg(target_os = "linux")]

@@ -39,7 +39,7 @@ impl Machine {
 
     pub fn burst_of(&mut self, cta: &Cta) -> u32 {
         self.bursts += 1;
-        if self.bursts % u64::from(self.character.redraw) == 0 {
+        if self.bursts.is_multiple_of(u64::from(self.character.redraw)) {
             for i in 0..self.active.len() {
                 let priority = self.rng.next() as u32;
                 // SAFETY: active CTAs are live; `cta` is only read.
@@ -68,11 +68,12 @@ impl Machine {
         f.polls = 0;
         if self.character.copies == Copies::Mixed {
             f.me.async_now = u32::from(self.rng.next() & 1 == 0);
-            if f.me.async_queued != 0 && self.rng.one_in(4) {
-                if let Err(trouble) = self.run_some_copies(f) {
-                    self.trouble = Some((trouble, f));
-                    return None;
-                }
+            if f.me.async_queued != 0
+                && self.rng.one_in(4)
+                && let Err(trouble) = self.run_some_copies(f)
+            {
+                self.trouble = Some((trouble, f));
+                return None;
             }
         }
         Some(f)

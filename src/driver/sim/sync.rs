@@ -280,7 +280,7 @@ impl Machine {
         tag: u32,
         site: u32,
     ) -> Result<[u32; 4], Trouble> {
-        if addr % 16 != 0 {
+        if !addr.is_multiple_of(16) {
             return Err(Trouble::Misaligned {
                 shared: false,
                 addr,

@@ -203,7 +203,7 @@ struct Lanes {
 
 /// Whether `bytes` at this distance below the base lie in a stack at all.
 fn in_frame(at: u32, bytes: u32) -> bool {
-    at >= bytes && (at as usize) < WORDS * 4 && at % 4 == 0
+    at >= bytes && (at as usize) < WORDS * 4 && at.is_multiple_of(4)
 }
 
 impl Machine {

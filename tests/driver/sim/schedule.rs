@@ -25,7 +25,10 @@ fn threaded_digest(seed: u64) -> u64 {
                     // Words and staging of its own: nothing says that the peers are done with the first launch's.
                     p.group.signals = crate::support::SIGNALS + 1024 * launch;
                     p.group.staging = crate::support::STAGING + 2 * crate::support::HALF * launch;
-                    bench.node.launch("selftest_message", grid(1, 128, 0), &p, bench.streams[rank]).unwrap();
+                    bench
+                        .node
+                        .launch("selftest_message", grid(1, 128, 0), &p, bench.streams[rank])
+                        .unwrap();
                     bench.node.stream_synchronize(bench.streams[rank]).unwrap();
                 }
                 drop(guard);
@@ -327,16 +330,16 @@ fn thousands_of_launches_on_one_node() {
     let bench = Bench::new(SimConfig::new(2, 11));
     let outs = [0, 1].map(|d| bench.alloc(d, 4 * 512));
     for round in 0..3000u32 {
-        for d in 0..2 {
+        for (out, stream) in outs.iter().zip(&bench.streams) {
             let mut p = no_params();
-            (p.n, p.k, p.out) = (64 + round % 448, round, outs[d]);
+            (p.n, p.k, p.out) = (64 + round % 448, round, *out);
             bench
                 .node
-                .launch("selftest_fill", grid(1 + round % 3, 128, 0), &p, bench.streams[d])
+                .launch("selftest_fill", grid(1 + round % 3, 128, 0), &p, *stream)
                 .unwrap();
         }
     }
-    for d in 0..2 {
-        assert_eq!(bench.read_u32(d, outs[d], 64).unwrap(), [2999; 64]);
+    for (d, out) in outs.into_iter().enumerate() {
+        assert_eq!(bench.read_u32(d, out, 64).unwrap(), [2999; 64]);
     }
 }

@@ -1,0 +1,242 @@
+//! How callers talk to the node's thread.
+//!
+//! One thread owns the machine ([`node`](super::node)). Callers put commands into stream queues and block until a position of a stream is
+//! reached; the node advances only while every attached thread is blocked (with none attached: while any thread is), and
+//! stops as soon as one blocked call has what it waits for. So what the machine does depends on the program alone, not
+//! on when its threads happen to run.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::ThreadId;
+use std::time::Duration;
+
+use super::character::Faults;
+use super::stream::{Command, StreamKey};
+use crate::error::{Error, Result};
+
+/// Questions that are answered between two bursts, behind no stream.
+pub(super) enum Ask {
+    Peek {
+        addr: u64,
+        bytes: u64,
+        answer: Sender<Result<Vec<u8>>>,
+    },
+    Poke {
+        addr: u64,
+        data: Vec<u8>,
+        answer: Sender<Result<()>>,
+    },
+    Plant {
+        faults: Faults,
+        answer: Sender<Result<()>>,
+    },
+    /// Schedule digest, simulated time.
+    State {
+        answer: Sender<Result<(u64, u64)>>,
+    },
+}
+
+/// A stream as callers see it.
+pub(super) struct Head {
+    pub key: StreamKey,
+    /// Not taken over by the node yet.
+    pub queue: Vec<Command>,
+    /// Commands so far, and how many of them are done.
+    pub enqueued: u64,
+    pub done: u64,
+}
+
+/// A blocked call.
+pub(super) struct Waiter {
+    pub stream: usize,
+    pub position: u64,
+    thread: ThreadId,
+}
+
+#[derive(Default)]
+pub(super) struct State {
+    pub streams: BTreeMap<usize, Head>,
+    pub next_stream: usize,
+    pub ordinals: HashMap<(usize, usize, usize), u64>,
+    /// The last record of each event that was asked for.
+    pub events: BTreeMap<usize, u64>,
+    pub next_event: usize,
+    pub next_record: u64,
+    pub asks: Vec<Ask>,
+    pub waiters: BTreeMap<u64, Waiter>,
+    next_waiter: u64,
+    attached: HashMap<ThreadId, usize>,
+    pub advancing: bool,
+    pub dead: Option<Error>,
+    pub shutdown: bool,
+    /// Nobody runs the node any more.
+    pub ended: bool,
+    pub traffic: Vec<(u64, u64)>,
+}
+
+impl State {
+    fn reached(&self, w: &Waiter) -> bool {
+        self.streams.get(&w.stream).is_none_or(|s| s.done >= w.position)
+    }
+
+    pub fn may_advance(&self) -> bool {
+        let blocked = |t: &ThreadId| self.waiters.values().any(|w| w.thread == *t);
+        !self.waiters.is_empty() && !self.waiters.values().any(|w| self.reached(w)) && self.attached.keys().all(blocked)
+    }
+
+    /// Puts a command behind the work in a stream; its position there.
+    pub fn enqueue(&mut self, stream: usize, command: Command) -> Result<u64> {
+        if let Some(error) = &self.dead {
+            return Err(error.clone());
+        }
+        let head = self.streams.get_mut(&stream).ok_or_else(|| bad_stream(stream))?;
+        head.queue.push(command);
+        head.enqueued += 1;
+        Ok(head.enqueued)
+    }
+
+    pub fn add_stream(&mut self, device: usize, share: usize, shares: usize) -> usize {
+        let ordinal = self.ordinals.entry((device, share, shares)).or_default();
+        let key = StreamKey {
+            device,
+            share,
+            shares,
+            ordinal: *ordinal,
+        };
+        *ordinal += 1;
+        self.next_stream += 1;
+        let head = Head {
+            key,
+            queue: Vec::new(),
+            enqueued: 0,
+            done: 0,
+        };
+        self.streams.insert(self.next_stream, head);
+        self.next_stream
+    }
+}
+
+pub(super) fn bad_stream(stream: usize) -> Error {
+    Error::bad_argument("stream", stream, "a live stream of this node")
+}
+
+pub(super) struct Shared {
+    state: Mutex<State>,
+    /// The node's thread sleeps here.
+    pub work: Condvar,
+    /// Blocked callers sleep here.
+    pub progress: Condvar,
+    /// The node's thread should look up between two bursts.
+    pub attention: AtomicBool,
+    patience: Duration,
+}
+
+impl Shared {
+    pub fn new(gpus: usize, patience: Duration) -> Shared {
+        Shared {
+            state: Mutex::new(State {
+                traffic: vec![(0, 0); gpus],
+                ..State::default()
+            }),
+            work: Condvar::new(),
+            progress: Condvar::new(),
+            attention: AtomicBool::new(false),
+            patience,
+        }
+    }
+
+    /// The state. It stays consistent if a thread dies with the lock: every change is one step.
+    pub fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Blocks until `stream` has done `position` commands.
+    pub fn wait(&self, stream: usize, position: u64) -> Result<()> {
+        let mut s = self.lock();
+        if let Some(error) = &s.dead {
+            return Err(error.clone());
+        }
+        let me = s.next_waiter;
+        s.next_waiter += 1;
+        s.waiters.insert(
+            me,
+            Waiter {
+                stream,
+                position,
+                thread: std::thread::current().id(),
+            },
+        );
+        self.work.notify_one();
+        let result = loop {
+            if s.waiters.get(&me).is_none_or(|w| s.reached(w)) {
+                break Ok(());
+            }
+            if let Some(error) = &s.dead {
+                break Err(error.clone());
+            }
+            let before = s.streams.get(&stream).map(|h| h.done);
+            let (guard, timeout) = self
+                .progress
+                .wait_timeout(s, self.patience)
+                .unwrap_or_else(PoisonError::into_inner);
+            s = guard;
+            let stuck = timeout.timed_out() && !s.advancing && before == s.streams.get(&stream).map(|h| h.done);
+            if stuck && !s.may_advance() && !s.waiters.get(&me).is_none_or(|w| s.reached(w)) {
+                break Err(Error::Simulator {
+                    report: format!(
+                        "the node could not advance for {} s: of {} attached threads only {} are blocked in driver calls; \
+                         a thread that waits elsewhere must drop its guard first",
+                        self.patience.as_secs(),
+                        s.attached.len(),
+                        s.waiters.len()
+                    ),
+                });
+            }
+        };
+        s.waiters.remove(&me);
+        // The node may go on if the others are all blocked already.
+        self.work.notify_one();
+        result
+    }
+
+    /// Asks the node's thread and waits for its answer, which comes between two bursts.
+    pub fn ask<T>(&self, ask: impl FnOnce(Sender<Result<T>>) -> Ask) -> Result<T> {
+        let (answer, answered): (Sender<Result<T>>, Receiver<Result<T>>) = channel();
+        {
+            let mut s = self.lock();
+            if s.ended {
+                return Err(gone());
+            }
+            s.asks.push(ask(answer));
+            self.attention.store(true, Ordering::Relaxed);
+            self.work.notify_one();
+        }
+        answered.recv().unwrap_or_else(|_| Err(gone()))
+    }
+
+    pub fn attach(&self) -> ThreadId {
+        let thread = std::thread::current().id();
+        *self.lock().attached.entry(thread).or_default() += 1;
+        thread
+    }
+
+    pub fn detach(&self, thread: ThreadId) {
+        let mut s = self.lock();
+        if let Some(n) = s.attached.get_mut(&thread) {
+            *n -= 1;
+            if *n == 0 {
+                s.attached.remove(&thread);
+            }
+        }
+        self.work.notify_one();
+    }
+}
+
+pub(super) fn gone() -> Error {
+    Error::Unavailable {
+        what: "the simulated node".into(),
+        reason: "its thread has ended".into(),
+    }
+}
