@@ -13,8 +13,12 @@ use tileweave::{DType, GroupConfig, Node, Op, OpSpec, Operands, Rank};
 const WORLD: usize = 2;
 
 fn group(spec: &OpSpec) -> Vec<Rank> {
-    let node = Node::new(Arc::new(SimNode::new(SimConfig::new(WORLD, 0)).expect("a simulated node")));
-    let config = GroupConfig::default().sized_for(std::slice::from_ref(spec), WORLD).expect("a size");
+    let node = Node::new(Arc::new(
+        SimNode::new(SimConfig::new(WORLD, 0)).expect("a simulated node"),
+    ));
+    let config = GroupConfig::default()
+        .sized_for(std::slice::from_ref(spec), WORLD)
+        .expect("a size");
     node.group(WORLD, &config).expect("a group")
 }
 
@@ -23,7 +27,9 @@ fn plans(c: &mut Criterion) {
     let spec = OpSpec::new(Op::GemmAllReduce, 8192, 1024, 8192, DType::Bf16);
     let small = OpSpec::new(Op::GemmAllReduce, 8192, 1024, 64, DType::Bf16);
     let rank = &group(&small)[0];
-    c.bench_function("plan/gemm-all-reduce, M up to 64", |b| b.iter(|| black_box(rank.plan(&small))));
+    c.bench_function("plan/gemm-all-reduce, M up to 64", |b| {
+        b.iter(|| black_box(rank.plan(&small)))
+    });
     c.bench_function("heap_bytes_for/gemm-all-reduce, M up to 8192", |b| {
         b.iter(|| black_box(GroupConfig::heap_bytes_for(std::slice::from_ref(&spec), 8)))
     });

@@ -36,7 +36,9 @@ enum Plant {
     /// Both parities of staging in one place.
     SingleBuffer,
     /// One rank's epoch, or round, one ahead.
-    Ahead { at: u64 },
+    Ahead {
+        at: u64,
+    },
 }
 
 struct Row {
@@ -60,7 +62,14 @@ fn config(plant: Plant, world: usize, seed: u64) -> SimConfig {
 /// `Some(how)` if the fault is caught.
 fn caught(plant: Plant, work: Work, seed: u64) -> Option<String> {
     let (world, op) = match work {
-        Work::Tiles => (3, if seed % 2 == 0 { Op::GemmReduceScatter } else { Op::GemmAllReduce }),
+        Work::Tiles => (
+            3,
+            if seed % 2 == 0 {
+                Op::GemmReduceScatter
+            } else {
+                Op::GemmAllReduce
+            },
+        ),
         Work::Packets | Work::Clearing => (3, Op::GemmAllReduce),
         Work::Rounds => (2, Op::GemmReduceScatter),
     };
@@ -71,8 +80,14 @@ fn caught(plant: Plant, work: Work, seed: u64) -> Option<String> {
     };
     let case = Case::new(op, world, m, n, k, DType::Bf16);
     let node = Node::new(Arc::new(SimNode::new(config(plant, world, seed)).unwrap()));
-    let one_shot = if matches!(work, Work::Packets | Work::Clearing) { 64 << 10 } else { 0 };
-    let group = GroupConfig::default().one_shot_bytes(one_shot).deadline(Duration::from_millis(50));
+    let one_shot = if matches!(work, Work::Packets | Work::Clearing) {
+        64 << 10
+    } else {
+        0
+    };
+    let group = GroupConfig::default()
+        .one_shot_bytes(one_shot)
+        .deadline(Duration::from_millis(50));
     let group = match work {
         Work::Rounds => group.heap_bytes(smallest_heap(&node, &case, Path::Fused)),
         _ => group.sized_for(&case.all_specs(), world).unwrap(),
@@ -80,7 +95,9 @@ fn caught(plant: Plant, work: Work, seed: u64) -> Option<String> {
     let ranks = node.group(world, &group).unwrap();
     // The control block is at the start of a rank's heap; its first words are epoch and round.
     let poke = |rank: usize, at: u64, value: u64| {
-        node.driver().poke(ranks[rank].heap_address() + at, &value.to_le_bytes()).unwrap();
+        node.driver()
+            .poke(ranks[rank].heap_address() + at, &value.to_le_bytes())
+            .unwrap();
     };
     if let Plant::Ahead { at } = plant {
         poke(1, at, 2);
@@ -94,12 +111,19 @@ fn caught(plant: Plant, work: Work, seed: u64) -> Option<String> {
 /// `LAUNCHES` operations one behind the other in the streams; an error says what was caught.
 fn launches(ranks: &[Rank], case: &Case, seed: u64) -> Result<(), String> {
     let text = |error: tileweave::Error| error.to_string();
-    let plans: Vec<Plan> = ranks.iter().map(|r| r.plan(&case.spec(r.rank(), Path::Fused)).unwrap()).collect();
+    let plans: Vec<Plan> = ranks
+        .iter()
+        .map(|r| r.plan(&case.spec(r.rank(), Path::Fused)).unwrap())
+        .collect();
     let mut all = Vec::new();
     for launch in 0..LAUNCHES {
         let case = case.clone().data(seed * 100 + launch);
         let data = Data::new(&case);
-        let loaded: Vec<Loaded> = ranks.iter().map(|r| Loaded::new(r, &case, &data)).collect::<Result<_, _>>().map_err(text)?;
+        let loaded: Vec<Loaded> = ranks
+            .iter()
+            .map(|r| Loaded::new(r, &case, &data))
+            .collect::<Result<_, _>>()
+            .map_err(text)?;
         all.push((case, data, loaded));
     }
     for (case, _, loaded) in &mut all {
@@ -110,7 +134,11 @@ fn launches(ranks: &[Rank], case: &Case, seed: u64) -> Result<(), String> {
     let ends: Vec<_> = ranks.iter().map(Rank::synchronize).collect();
     ends.into_iter().collect::<Result<Vec<_>, _>>().map_err(text)?;
     for (case, data, loaded) in &all {
-        let results: Vec<_> = loaded.iter().map(|l| l.out.read()).collect::<Result<_, _>>().map_err(text)?;
+        let results: Vec<_> = loaded
+            .iter()
+            .map(|l| l.out.read())
+            .collect::<Result<_, _>>()
+            .map_err(text)?;
         if let Some(wrong) = wrong(case, data, &results) {
             return Err(wrong);
         }
@@ -124,14 +152,34 @@ fn machine(site: Site) -> Plant {
 
 fn rows() -> Vec<Row> {
     use Work::*;
-    let row = |name, plant, work, within| Row { name, plant, work, within };
+    let row = |name, plant, work, within| Row {
+        name,
+        plant,
+        work,
+        within,
+    };
     vec![
         row("release of a tile dropped", machine(Site::TileRelease), Tiles, 2),
         row("acquire of a tile dropped", machine(Site::TileAcquire), Tiles, 2),
-        row("no barrier before a tile's release", machine(Site::TileBarrier), Tiles, 4),
-        row("no barrier after a tile's acquire", machine(Site::TileAcquired), Tiles, 4),
+        row(
+            "no barrier before a tile's release",
+            machine(Site::TileBarrier),
+            Tiles,
+            4,
+        ),
+        row(
+            "no barrier after a tile's acquire",
+            machine(Site::TileAcquired),
+            Tiles,
+            4,
+        ),
         row("no wait for a tile", machine(Site::TilePoll), Tiles, 2),
-        row("a tile's flag raised before its data", Plant::Machine(Fault::EarlySignal(Site::TileRelease)), Tiles, 4),
+        row(
+            "a tile's flag raised before its data",
+            Plant::Machine(Fault::EarlySignal(Site::TileRelease)),
+            Tiles,
+            4,
+        ),
         row("release of the hello dropped", machine(Site::HelloSend), Tiles, 20),
         row("acquire of the hello dropped", machine(Site::HelloAcquire), Tiles, 20),
         row("no wait for the hello", machine(Site::HelloPoll), Tiles, 4),
@@ -141,7 +189,12 @@ fn rows() -> Vec<Row> {
         row("no wait for the tensor cores", machine(Site::MmaWait), Tiles, 4),
         row("count of leaving CTAs relaxed", machine(Site::LastArrive), Tiles, 4),
         row("no barrier before a CTA leaves", machine(Site::LastBarrier), Tiles, 4),
-        row("count of a round's CTAs relaxed", machine(Site::CreditArrive), Rounds, 4),
+        row(
+            "count of a round's CTAs relaxed",
+            machine(Site::CreditArrive),
+            Rounds,
+            4,
+        ),
         row("release of a credit dropped", machine(Site::CreditRelease), Rounds, 4),
         row("acquire of a credit dropped", machine(Site::CreditAcquire), Rounds, 4),
         row("no wait for a credit", machine(Site::CreditPoll), Rounds, 4),
@@ -170,7 +223,11 @@ fn each_planted_fault_is_caught() {
                 }
             }
         }
-        println!("{:<40} {hits:>3} of {seeds}: {}", row.name, how.chars().take(160).collect::<String>());
+        println!(
+            "{:<40} {hits:>3} of {seeds}: {}",
+            row.name,
+            how.chars().take(160).collect::<String>()
+        );
         if first.is_none_or(|seed| seed >= row.within) {
             missed.push(row.name);
         }

@@ -38,7 +38,11 @@ prop_compose! {
 }
 
 fn cases(n: u32) -> ProptestConfig {
-    ProptestConfig { cases: n * deep() as u32, max_shrink_iters: 200, ..ProptestConfig::default() }
+    ProptestConfig {
+        cases: n * deep() as u32,
+        max_shrink_iters: 200,
+        ..ProptestConfig::default()
+    }
 }
 
 proptest! {
@@ -104,7 +108,11 @@ fn bits_do_not_depend_on_the_schedule() {
             for path in c.routes() {
                 let results = run(c, *path, seed).unwrap();
                 judge(c, &data, &results, &path.to_string());
-                assert_eq!(*first.get_or_insert_with(|| results.clone()), results, "{c:?} {path} seed {seed}");
+                assert_eq!(
+                    *first.get_or_insert_with(|| results.clone()),
+                    results,
+                    "{c:?} {path} seed {seed}"
+                );
             }
         }
     }
@@ -116,16 +124,36 @@ fn bits_do_not_depend_on_the_schedule() {
 fn thousands_of_operations_on_one_group() {
     let world = 3;
     let most = Case::new(Op::GemmAllReduce, world, 80, 72, 40, DType::Bf16);
-    let ops = [Op::GemmAllReduce, Op::GemmReduceScatter, Op::AllGatherGemm, Op::AllReduce, Op::ReduceScatter, Op::AllGather];
-    let like = |op: Op, m: usize| Case { op, m, k: if op.has_gemm() { most.k } else { 0 }, ..most.clone() };
+    let ops = [
+        Op::GemmAllReduce,
+        Op::GemmReduceScatter,
+        Op::AllGatherGemm,
+        Op::AllReduce,
+        Op::ReduceScatter,
+        Op::AllGather,
+    ];
+    let like = |op: Op, m: usize| Case {
+        op,
+        m,
+        k: if op.has_gemm() { most.k } else { 0 },
+        ..most.clone()
+    };
     let specs: Vec<OpSpec> = ops.iter().flat_map(|op| like(*op, most.m).all_specs()).collect();
     let node = node(world, 5);
-    let config = GroupConfig::default().one_shot_bytes(8 << 10).sized_for(&specs, world).unwrap();
+    let config = GroupConfig::default()
+        .one_shot_bytes(8 << 10)
+        .sized_for(&specs, world)
+        .unwrap();
     let ranks = node.group(world, &config).unwrap();
     let plans: Vec<Vec<tileweave::Plan>> = ops
         .iter()
         .flat_map(|op| like(*op, most.m).routes().iter().map(move |path| (*op, *path)))
-        .map(|(op, path)| ranks.iter().map(|r| r.plan(&like(op, most.m).spec(r.rank(), path)).unwrap()).collect())
+        .map(|(op, path)| {
+            ranks
+                .iter()
+                .map(|r| r.plan(&like(op, most.m).spec(r.rank(), path)).unwrap())
+                .collect()
+        })
         .collect();
     let mut rng = Rng(9);
     let mut in_flight: Vec<(Case, Data, Vec<Loaded>)> = Vec::new();
@@ -143,7 +171,8 @@ fn thousands_of_operations_on_one_group() {
         if in_flight.len() == 8 || i % 13 == 0 {
             for rank in &ranks {
                 let all = || in_flight.iter().map(|(c, ..)| (c.op, c.m)).collect::<Vec<_>>();
-                rank.synchronize().unwrap_or_else(|e| panic!("operation {i}, rank {}: {e}\n{:?}", rank.rank(), all()));
+                rank.synchronize()
+                    .unwrap_or_else(|e| panic!("operation {i}, rank {}: {e}\n{:?}", rank.rank(), all()));
             }
             for (c, data, loaded) in in_flight.drain(..) {
                 let results: Vec<Vec<u8>> = loaded.iter().map(|l| l.out.read().unwrap()).collect();
@@ -162,7 +191,10 @@ fn nan_and_infinity_propagate() {
         let c = Case::new(Op::AllReduce, 3, m, n, 0, dtype);
         let node = node(3, 1);
         let ranks = group_for(&node, &c).unwrap();
-        let plans: Vec<_> = ranks.iter().map(|r| r.plan(&c.spec(r.rank(), Path::Unfused)).unwrap()).collect();
+        let plans: Vec<_> = ranks
+            .iter()
+            .map(|r| r.plan(&c.spec(r.rank(), Path::Unfused)).unwrap())
+            .collect();
         let special = |rank: usize| -> Vec<f64> {
             let mut v = vec![1.0; m * n];
             v[rank] = f64::NAN;
@@ -170,15 +202,22 @@ fn nan_and_infinity_propagate() {
             v[20] = [f64::INFINITY, f64::NEG_INFINITY, 1.0][rank];
             v
         };
-        let mut data: Vec<Slab> =
-            ranks.iter().map(|r| Slab::new(r, m, n, 0, dtype, Some(&special(r.rank()))).unwrap()).collect();
+        let mut data: Vec<Slab> = ranks
+            .iter()
+            .map(|r| Slab::new(r, m, n, 0, dtype, Some(&special(r.rank()))).unwrap())
+            .collect();
         for (plan, slab) in plans.iter().zip(&mut data) {
-            plan.launch(&tileweave::Operands::in_place(m, slab.mat_mut().unwrap())).unwrap();
+            plan.launch(&tileweave::Operands::in_place(m, slab.mat_mut().unwrap()))
+                .unwrap();
         }
         for (rank, slab) in ranks.iter().zip(&data) {
             rank.synchronize().unwrap();
             let got = tileweave::reference::decode(dtype, &slab.read().unwrap());
-            assert!(got[..3].iter().all(|v| v.is_nan()) && got[20].is_nan(), "{:?}", &got[..24]);
+            assert!(
+                got[..3].iter().all(|v| v.is_nan()) && got[20].is_nan(),
+                "{:?}",
+                &got[..24]
+            );
             assert!(got[10..13].iter().all(|v| *v == f64::INFINITY));
             assert!(got[30..].iter().all(|v| *v == 3.0));
         }
@@ -193,12 +232,19 @@ fn another_m_on_one_rank_is_caught() {
             let c = Case::new(op, 3, 70, 40, 24, DType::Bf16);
             let node = node(3, seed);
             let ranks = group_for(&node, &c).unwrap();
-            let plans: Vec<_> = ranks.iter().map(|r| r.plan(&c.spec(r.rank(), c.routes()[0])).unwrap()).collect();
+            let plans: Vec<_> = ranks
+                .iter()
+                .map(|r| r.plan(&c.spec(r.rank(), c.routes()[0])).unwrap())
+                .collect();
             let other = Case { m: 64, ..c.clone() };
             let (data, other_data) = (Data::new(&c), Data::new(&other));
             let mut loaded: Vec<Loaded> = Vec::new();
             for rank in &ranks {
-                let (case, data) = if rank.rank() == 1 { (&other, &other_data) } else { (&c, &data) };
+                let (case, data) = if rank.rank() == 1 {
+                    (&other, &other_data)
+                } else {
+                    (&c, &data)
+                };
                 loaded.push(Loaded::new(rank, case, data).unwrap());
             }
             for (rank, (plan, l)) in plans.iter().zip(&mut loaded).enumerate() {
@@ -210,7 +256,10 @@ fn another_m_on_one_rank_is_caught() {
                         let both = format!("{ours} {theirs}");
                         // A flat all-reduce counts elements.
                         let m = |rows: usize| if op == Op::AllReduce { rows * 40 } else { rows };
-                        assert!(both.contains(&format!("M {}", m(70))) && both.contains(&format!("M {}", m(64))), "{both}");
+                        assert!(
+                            both.contains(&format!("M {}", m(70))) && both.contains(&format!("M {}", m(64))),
+                            "{both}"
+                        );
                     }
                     other => panic!("{op} seed {seed}, rank {}: {other:?}", rank.rank()),
                 }
@@ -224,7 +273,12 @@ fn another_m_on_one_rank_is_caught() {
 /// A rank that never launches: the others end at the deadline and name it.
 #[test]
 fn a_silent_rank_is_named() {
-    for op in [Op::GemmAllReduce, Op::GemmReduceScatter, Op::AllGatherGemm, Op::AllReduce] {
+    for op in [
+        Op::GemmAllReduce,
+        Op::GemmReduceScatter,
+        Op::AllGatherGemm,
+        Op::AllReduce,
+    ] {
         let c = Case::new(op, 4, 70, 40, 24, DType::F16);
         let node = node(4, 3);
         let config = GroupConfig::default().deadline(std::time::Duration::from_millis(200));
@@ -260,7 +314,10 @@ fn routes_have_reasons() {
         assert_eq!(route, plan.route(range.end - 1));
     }
     let nccl = ranks[0].plan(&spec.clone().route(Want::Exactly(Path::Nccl)));
-    assert!(matches!(nccl, Err(Error::RouteUnavailable { path: Path::Nccl, .. })), "{nccl:?}");
+    assert!(
+        matches!(nccl, Err(Error::RouteUnavailable { path: Path::Nccl, .. })),
+        "{nccl:?}"
+    );
 }
 
 /// One-shot packets carry 32 bits of their round: across the round where tags begin again, and the rounds at which packets
@@ -275,10 +332,16 @@ fn packet_tags_wrap() {
         let ranks = node.group(3, &config).unwrap();
         for rank in &ranks {
             // The second word of the control block is the round.
-            node.driver().poke(rank.heap_address() + 8, &start.to_le_bytes()).unwrap();
+            node.driver()
+                .poke(rank.heap_address() + 8, &start.to_le_bytes())
+                .unwrap();
         }
         for i in 0..8 {
-            let c = Case { m: 20 - i, ..most.clone() }.data(start ^ i as u64);
+            let c = Case {
+                m: 20 - i,
+                ..most.clone()
+            }
+            .data(start ^ i as u64);
             let data = Data::new(&c);
             let results = run_on(&ranks, &c, &data, Path::Fused).unwrap();
             judge(&c, &data, &results, &format!("round {}", start + i as u64));

@@ -6,11 +6,18 @@ use std::ops::Range;
 use tileweave::driver::Kind;
 use tileweave::driver::sim::{SimConfig, SimNode};
 use tileweave::reference::{self, Expected, Gemm};
-use tileweave::{Buffer, DType, Error, GroupConfig, Mat, MatMut, Node, Op, OpSpec, Operands, Out, Path, Plan, Rank, Result, Want, Wire};
+use tileweave::{
+    Buffer, DType, Error, GroupConfig, Mat, MatMut, Node, Op, OpSpec, Operands, Out, Path, Plan, Rank, Result, Want,
+    Wire,
+};
 
 /// The tests' tier: `TILEWEAVE_DEEP=n` does about n times as much.
 pub fn deep() -> usize {
-    std::env::var("TILEWEAVE_DEEP").ok().and_then(|n| n.parse().ok()).unwrap_or(1).max(1)
+    std::env::var("TILEWEAVE_DEEP")
+        .ok()
+        .and_then(|n| n.parse().ok())
+        .unwrap_or(1)
+        .max(1)
 }
 
 /// Whether the suite runs on a GPU (`TILEWEAVE_GPU=1`) instead of the simulated node.
@@ -23,7 +30,9 @@ pub fn node(world: usize, seed: u64) -> Node {
     if on_gpu() {
         return Node::this_machine().expect("TILEWEAVE_GPU=1 needs a GPU");
     }
-    Node::new(std::sync::Arc::new(SimNode::new(SimConfig::new(world, seed)).expect("a simulated node")))
+    Node::new(std::sync::Arc::new(
+        SimNode::new(SimConfig::new(world, seed)).expect("a simulated node"),
+    ))
 }
 
 /// splitmix64, enough for test data.
@@ -70,7 +79,19 @@ pub struct Case {
 impl Case {
     pub fn new(op: Op, world: usize, m: usize, n: usize, k: usize, dtype: DType) -> Case {
         let k = if op.has_gemm() { k } else { 0 };
-        Case { op, world, m, n, k, dtype, wire: Wire::Output, bias: false, addend: false, gap: 0, data_seed: 1 }
+        Case {
+            op,
+            world,
+            m,
+            n,
+            k,
+            dtype,
+            wire: Wire::Output,
+            bias: false,
+            addend: false,
+            gap: 0,
+            data_seed: 1,
+        }
     }
 
     pub fn bias(self) -> Case {
@@ -95,7 +116,11 @@ impl Case {
 
     /// The routes this operation has.
     pub fn routes(&self) -> &'static [Path] {
-        if self.op.has_gemm() { &[Path::Fused, Path::Unfused] } else { &[Path::Unfused] }
+        if self.op.has_gemm() {
+            &[Path::Fused, Path::Unfused]
+        } else {
+            &[Path::Unfused]
+        }
     }
 
     fn row_parallel(&self) -> bool {
@@ -103,11 +128,19 @@ impl Case {
     }
 
     fn k_of(&self, rank: usize) -> Range<usize> {
-        if self.row_parallel() { reference::chunk(self.k, self.world, rank) } else { 0..self.k }
+        if self.row_parallel() {
+            reference::chunk(self.k, self.world, rank)
+        } else {
+            0..self.k
+        }
     }
 
     fn n_of(&self, rank: usize) -> Range<usize> {
-        if self.op == Op::AllGatherGemm { reference::chunk(self.n, self.world, rank) } else { 0..self.n }
+        if self.op == Op::AllGatherGemm {
+            reference::chunk(self.n, self.world, rank)
+        } else {
+            0..self.n
+        }
     }
 
     fn m_of(&self, rank: usize) -> Range<usize> {
@@ -116,16 +149,24 @@ impl Case {
 
     /// The spec of a rank, for M up to this case's.
     pub fn spec(&self, rank: usize, path: Path) -> OpSpec {
-        OpSpec::new(self.op, self.n_of(rank).len(), self.k_of(rank).len(), self.m, self.dtype)
-            .wire(self.wire)
-            .bias(self.bias)
-            .route(Want::Exactly(path))
+        OpSpec::new(
+            self.op,
+            self.n_of(rank).len(),
+            self.k_of(rank).len(),
+            self.m,
+            self.dtype,
+        )
+        .wire(self.wire)
+        .bias(self.bias)
+        .route(Want::Exactly(path))
     }
 
     /// All ranks' specs, for both routes.
     pub fn all_specs(&self) -> Vec<OpSpec> {
         let ranks = 0..self.world;
-        ranks.flat_map(|r| self.routes().iter().map(move |p| self.spec(r, *p))).collect()
+        ranks
+            .flat_map(|r| self.routes().iter().map(move |p| self.spec(r, *p)))
+            .collect()
     }
 
     /// Rows and columns of a rank's result, in the global one.
@@ -164,7 +205,13 @@ impl Data {
         let addends = (0..count(c.addend, c.world)).map(|_| draw(c.m * c.n, 1.0)).collect();
         let rows = |rank: usize| if c.op == Op::AllGather { c.m_of(rank).len() } else { c.m };
         let inputs = (0..count(!gemm, c.world)).map(|r| draw(rows(r) * c.n, 1.0)).collect();
-        Data { x, weight, bias, addends, inputs }
+        Data {
+            x,
+            weight,
+            bias,
+            addends,
+            inputs,
+        }
     }
 
     pub fn expected(&self, c: &Case) -> Expected {
@@ -189,7 +236,8 @@ impl Data {
 
     /// The `rows` x `cols` part of a matrix of `width` columns.
     fn part(full: &[f64], width: usize, rows: Range<usize>, cols: Range<usize>) -> Vec<f64> {
-        rows.flat_map(|r| full[r * width + cols.start..r * width + cols.end].iter().copied()).collect()
+        rows.flat_map(|r| full[r * width + cols.start..r * width + cols.end].iter().copied())
+            .collect()
     }
 }
 
@@ -206,7 +254,14 @@ pub struct Slab {
 const SENTINEL: u8 = 0xfe;
 
 impl Slab {
-    pub fn new(rank: &Rank, rows: usize, cols: usize, gap: usize, dtype: DType, values: Option<&[f64]>) -> Result<Slab> {
+    pub fn new(
+        rank: &Rank,
+        rows: usize,
+        cols: usize,
+        gap: usize,
+        dtype: DType,
+        values: Option<&[f64]>,
+    ) -> Result<Slab> {
         let (ld, size) = (cols + gap, dtype.size());
         let mut bytes = vec![SENTINEL; (rows * ld * size).max(16)];
         if let Some(values) = values {
@@ -217,7 +272,13 @@ impl Slab {
         }
         let mut buffer = rank.alloc(bytes.len())?;
         buffer.upload(&bytes)?;
-        Ok(Slab { buffer, rows, cols, ld, dtype })
+        Ok(Slab {
+            buffer,
+            rows,
+            cols,
+            ld,
+            dtype,
+        })
     }
 
     pub fn mat(&self) -> Result<Mat<'_>> {
@@ -235,7 +296,10 @@ impl Slab {
         let mut out = Vec::with_capacity(self.rows * cols);
         for row in bytes.chunks_exact(ld.max(1)).take(self.rows) {
             out.extend_from_slice(&row[..cols]);
-            assert!(row[cols..].iter().all(|b| *b == SENTINEL), "a gap between rows was written");
+            assert!(
+                row[cols..].iter().all(|b| *b == SENTINEL),
+                "a gap between rows was written"
+            );
         }
         Ok(out)
     }
@@ -263,15 +327,29 @@ impl Loaded {
         };
         let gemm = c.op.has_gemm();
         let weight = gemm.then(|| slab(n.len(), k.len(), &Data::part(&data.weight, c.k, n.clone(), k.clone())));
-        let bias = c.bias.then(|| Slab::new(rank, 1, n.len(), 0, c.dtype, Some(&data.bias[n.clone()])));
+        let bias = c
+            .bias
+            .then(|| Slab::new(rank, 1, n.len(), 0, c.dtype, Some(&data.bias[n.clone()])));
         let addend = c.addend.then(|| slab(c.m, c.n, &data.addends[r]));
         let (rows, cols) = c.part(r);
         let out = Slab::new(rank, rows.len(), cols.len(), c.gap, c.dtype, None)?;
-        Ok(Loaded { x, weight: weight.transpose()?, bias: bias.transpose()?, addend: addend.transpose()?, out })
+        Ok(Loaded {
+            x,
+            weight: weight.transpose()?,
+            bias: bias.transpose()?,
+            addend: addend.transpose()?,
+            out,
+        })
     }
 
     pub fn operands(&mut self, m: usize) -> Result<Operands<'_>> {
-        let Loaded { x, weight, bias, addend, out } = self;
+        let Loaded {
+            x,
+            weight,
+            bias,
+            addend,
+            out,
+        } = self;
         Ok(Operands {
             m,
             x: x.mat()?,
@@ -293,8 +371,7 @@ pub fn smallest_heap(node: &Node, c: &Case, path: Path) -> usize {
     for _ in 0..8 {
         let config = GroupConfig::default().one_shot_bytes(0).heap_bytes(bytes);
         let made = node.group(c.world, &config);
-        let planned =
-            made.and_then(|ranks| ranks.iter().try_for_each(|r| r.plan(&c.spec(r.rank(), path)).map(drop)));
+        let planned = made.and_then(|ranks| ranks.iter().try_for_each(|r| r.plan(&c.spec(r.rank(), path)).map(drop)));
         match planned {
             Ok(()) => return bytes,
             Err(Error::HeapTooSmall { need, .. }) => bytes = need.max(bytes + 1),
@@ -306,7 +383,10 @@ pub fn smallest_heap(node: &Node, c: &Case, path: Path) -> usize {
 
 /// Launches the case on every rank of a group, in rank order, from this thread; every rank's result.
 pub fn run_on(ranks: &[Rank], c: &Case, data: &Data, path: Path) -> Result<Vec<Vec<u8>>> {
-    let plans: Vec<Plan> = ranks.iter().map(|r| r.plan(&c.spec(r.rank(), path))).collect::<Result<_>>()?;
+    let plans: Vec<Plan> = ranks
+        .iter()
+        .map(|r| r.plan(&c.spec(r.rank(), path)))
+        .collect::<Result<_>>()?;
     let mut loaded: Vec<Loaded> = ranks.iter().map(|r| Loaded::new(r, c, data)).collect::<Result<_>>()?;
     for (plan, l) in plans.iter().zip(&mut loaded) {
         l.launch(plan, c.m)?;
@@ -319,7 +399,9 @@ pub fn run_on(ranks: &[Rank], c: &Case, data: &Data, path: Path) -> Result<Vec<V
 
 /// A group sized for the case.
 pub fn group_for(node: &Node, c: &Case) -> Result<Vec<Rank>> {
-    let config = GroupConfig::default().one_shot_bytes(8 << 10).sized_for(&c.all_specs(), c.world)?;
+    let config = GroupConfig::default()
+        .one_shot_bytes(8 << 10)
+        .sized_for(&c.all_specs(), c.world)?;
     node.group(c.world, &config)
 }
 
@@ -337,7 +419,10 @@ pub fn wrong(c: &Case, data: &Data, results: &[Vec<u8>]) -> Option<String> {
         let (rows, cols) = c.part(rank);
         let verdict = expected.compare(rows, cols, &reference::decode(c.dtype, bytes));
         if let Some(worst) = verdict.wrong {
-            return Some(format!("rank {rank}: {} elements wrong, worst {worst:?}", verdict.wrong_count));
+            return Some(format!(
+                "rank {rank}: {} elements wrong, worst {worst:?}",
+                verdict.wrong_count
+            ));
         }
     }
     let same = matches!(c.op, Op::GemmAllReduce | Op::AllReduce | Op::AllGather);
@@ -359,6 +444,11 @@ pub fn check_traffic(node: &Node, ranks: &[Rank]) {
     for rank in ranks {
         let stats = rank.stats().unwrap();
         let seen = node.driver().observed_traffic(rank.place());
-        assert_eq!(seen, Some((stats.bytes_sent, stats.signals_sent)), "rank {}", rank.rank());
+        assert_eq!(
+            seen,
+            Some((stats.bytes_sent, stats.signals_sent)),
+            "rank {}",
+            rank.rank()
+        );
     }
 }
