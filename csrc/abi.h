@@ -39,6 +39,7 @@ enum { TW_TILE_64 = 0, TW_TILE_128 = 1, TW_TILE_F32 = 2, TW_TILE_MEMORY = 3 };
 #define TW_TILE_MEMORY_N 256
 #define TW_TILE_MEMORY_THREADS 256
 #define TW_TILE_MEMORY_SHARED 0
+#define TW_PACKET_COLUMNS 64  // one-shot: a row of packets is padded to so many values
 #define TW_GATHER_ROWS 64     // rows of a block of a plain all-gather
 
 // How an operation is carried out, `TwDescriptor::algorithm`. Part of the hello's hash: all ranks must agree.

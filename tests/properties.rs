@@ -262,3 +262,26 @@ fn routes_have_reasons() {
     let nccl = ranks[0].plan(&spec.clone().route(Want::Exactly(Path::Nccl)));
     assert!(matches!(nccl, Err(Error::RouteUnavailable { path: Path::Nccl, .. })), "{nccl:?}");
 }
+
+/// One-shot packets carry 32 bits of their round: across the round where tags begin again, and the rounds at which packets
+/// are cleared, results stay right.
+#[test]
+fn packet_tags_wrap() {
+    let wrap = u64::from(u32::MAX);
+    for start in [wrap - 3, 2 * wrap - 3, (1 << 30) - 3, (1 << 32) - 3] {
+        let most = Case::new(Op::GemmAllReduce, 3, 20, 70, 40, DType::Bf16);
+        let node = node(3, start);
+        let config = GroupConfig::default().sized_for(&most.all_specs(), 3).unwrap();
+        let ranks = node.group(3, &config).unwrap();
+        for rank in &ranks {
+            // The second word of the control block is the round.
+            node.driver().poke(rank.heap_address() + 8, &start.to_le_bytes()).unwrap();
+        }
+        for i in 0..8 {
+            let c = Case { m: 20 - i, ..most.clone() }.data(start ^ i as u64);
+            let data = Data::new(&c);
+            let results = run_on(&ranks, &c, &data, Path::Fused).unwrap();
+            judge(&c, &data, &results, &format!("round {}", start + i as u64));
+        }
+    }
+}

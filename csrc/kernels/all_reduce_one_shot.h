@@ -27,25 +27,28 @@ class OneShot {
   }
 
  private:
-  // Octet v of block t from `source`, as `on` sees it. Packets are twice their data.
-  TW_DEV gaddr packets(uint32_t on, uint32_t source, uint32_t t, uint32_t v) const {
-    const uint64_t block = uint64_t(source) * p.tiles + t;
-    return heap_of(p, on) + packets_at(p, s.round) + 2 * (block * Slot<Source>::bytes(wire) + Source::place(v) * wire.octet_bytes());
+  // Octet v of a block from `source`, as `on` sees it: by its place in the matrix, so that few rows take little room.
+  // Packets are twice their data.
+  TW_DEV gaddr packets(uint32_t on, uint32_t source, const Block& b, uint32_t v) const {
+    const uint32_t per_row = ceil_div(p.n, TW_PACKET_COLUMNS) * (TW_PACKET_COLUMNS / 8);
+    const uint64_t row = uint64_t(source) * p.m + Source::row(p, b, v);
+    const uint64_t at = row * per_row + Source::ordinal(Source::columns(p, b, v).col);
+    return heap_of(p, on) + packets_at(p, s.round) + 2 * at * wire.octet_bytes();
   }
 
-  TW_DEV void send(uint32_t t, uint32_t v, const Octet& o, uint32_t count) {
-    const uint32_t tag = packet_tag(s.round), payload = count * wire.element_bytes();
+  TW_DEV void send(const Block& b, uint32_t v, const Octet& o) {
+    const uint32_t tag = packet_tag(s.round), payload = Source::columns(p, b, v).count() * wire.element_bytes();
     const vec4 first = wire.vector(o, 0), second = wire.vector(o, 1);
     for (uint32_t d = 1; d < p.group.world; ++d) {
-      const gaddr to = packets((p.group.rank + d) % p.group.world, p.group.rank, t, v);
+      const gaddr to = packets((p.group.rank + d) % p.group.world, p.group.rank, b, v);
       send_packets(to, first, tag, min_u32(payload, 16));
       if (wire.wide) send_packets(to + 32, second, tag, payload > 16 ? payload - 16 : 0);
       s.bytes += payload;
     }
   }
 
-  TW_DEV bool receive(uint32_t t, uint32_t v, uint32_t source, Octet& o) {
-    const gaddr from = packets(p.group.rank, source, t, v);
+  TW_DEV bool receive(uint32_t t, const Block& b, uint32_t v, uint32_t source, Octet& o) {
+    const gaddr from = packets(p.group.rank, source, b, v);
     vec4 data;
     if (!await_packets(s, from, source, t, &data)) return false;
     wire.set(o, data, 0);
@@ -63,7 +66,7 @@ class OneShot {
     for (uint32_t v = 0; v < Source::kOctets; ++v) {
       if (!exists<Source>(p, block, v)) continue;
       own[v] = Source::partial(p, block, values, v);
-      if (s.alive) send(t, v, own[v], Source::columns(p, block, v).count());
+      if (s.alive) send(block, v, own[v]);
       wire.round(own[v]);
     }
     s.agree();
@@ -76,7 +79,7 @@ class OneShot {
         for (uint32_t i = 0; i < Group<Source>::kSize; ++i) {
           if (!ok || !exists<Source>(p, block, v0 + i)) continue;
           Octet o = own[v0 + i];
-          if (r != p.group.rank) ok = receive(t, v0 + i, r, o);
+          if (r != p.group.rank) ok = receive(t, block, v0 + i, r, o);
           if (r == 0) {
             sum.o[i] = o;
           } else {

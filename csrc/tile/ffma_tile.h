@@ -29,6 +29,8 @@ struct FfmaTile {
   static TW_DEV uint32_t row_of(uint32_t v) { return mx::thread() / 8 * 4 + v; }
   static TW_DEV Columns columns_of(uint32_t, uint32_t end) { return {mx::thread() % 8 * 2, 16, end}; }
 
+  static TW_DEV uint32_t ordinal(uint32_t col) { return col / 64 * 8 + col % 64 / 2; }
+
   static TW_DEV void multiply(const Operand<float>& x, uint32_t row0, const Operand<float>& w, uint32_t col0, Values& acc) {
     TW_UNROLL
     for (uint32_t v = 0; v < kOctets; ++v) {

@@ -49,6 +49,9 @@ struct MmaTile {
     return {mx::warp() % kWarpsN * kWarpN + v % kGroups * 32 + mx::lane() % 4 * 2, 8, end};
   }
 
+  // The octet that begins at column `col`, counted along a row.
+  static TW_DEV uint32_t ordinal(uint32_t col) { return col / 32 * 4 + col % 32 / 2; }
+
   // x[row0.., :] w[col0.., :]^T
   static TW_DEV void multiply(const Operand<T>& x, uint32_t row0, const Operand<T>& w, uint32_t col0, Values& acc) {
     TW_UNROLL

@@ -4,6 +4,7 @@
 //   Values                             what a thread holds of a block between `compute` and `partial`
 //   compute(p, block, values)          the work; all threads of the CTA
 //   row(p, block, v), columns(p, block, v)  where octet v stands, in rows and columns of the whole matrix
+//   ordinal(col)                       of the octet that begins at a column, along its row: below ceil(n / 64) * 8
 //   partial(p, block, values, v)       octet v in f32, the rank's addend added; not yet rounded to the wire
 #pragma once
 #include "abi.h"
@@ -34,6 +35,7 @@ struct GemmSource : TileShape<Tile> {
     c.col += b.col;
     return c;
   }
+  static TW_DEV uint32_t ordinal(uint32_t col) { return Tile::ordinal(col); }
   static TW_DEV void compute(const TwParams& p, const Block& b, Values& values) {
     multiply(p, {{p.x, p.x_ld}, b.row + b.rows, p.k}, b.row, b, values);
   }
@@ -62,6 +64,7 @@ struct MemorySource : TileShape<MemoryTile<T>> {
   static TW_DEV Columns columns(const TwParams& p, const Block& b, uint32_t v) {
     return {b.col + Tile::col_of(flat(p), v), 2, b.col + b.cols};
   }
+  static TW_DEV uint32_t ordinal(uint32_t col) { return col / 8; }
   static TW_DEV void compute(const TwParams&, const Block&, Values&) {}
   static TW_DEV Octet partial(const TwParams& p, const Block& b, const Values&, uint32_t v) {
     if (p.desc.wire == TW_F32) return load_octet<float>({p.x, p.x_ld}, row(p, b, v), columns(p, b, v));

@@ -79,8 +79,7 @@ pub(crate) fn kernel(
         // Packets hold whole tiles, of the small kind.
         let small = if tile == Tile::Large { Tile::Small } else { tile };
         let one_shot = of(small, true);
-        let bytes = Sizes::of(spec, world).tile(one_shot.1.tile, spec.dtype).wire;
-        if one_shot.1.tiles().saturating_mul(bytes) <= one_shot_bytes {
+        if one_shot.1.message(Sizes::of(spec, world).wire) <= one_shot_bytes {
             return one_shot;
         }
     }
@@ -192,7 +191,7 @@ pub(crate) mod tests {
         let facts = facts(4, 1 << 26, 64);
         let config = |m| facts.fused(&spec(Op::GemmAllReduce, 512, 64), m).unwrap();
         let name = |m| config(m).main.unwrap().name();
-        // One row of 8 tiles of 8 KiB is 64 KiB.
+        // 64 rows of 1 KiB are 64 KiB.
         assert_eq!(
             (name(0), name(1), name(64)),
             ("gemm_ar1_bf16_64", "gemm_ar1_bf16_64", "gemm_ar1_bf16_64")
@@ -239,8 +238,8 @@ pub(crate) mod tests {
     fn a_flat_all_reduce_is_one_row() {
         let facts = facts(2, 1 << 26, 64);
         let config = |m, flat| facts.unfused(&spec(Op::AllReduce, 4096, 0), m, flat).unwrap().one_shot;
-        // 8 x 4096 elements are 64 KiB, but 16 tiles of 16 x 256, each half full.
-        assert!(config(8, true) && !config(8, false) && !config(9, true));
+        // 8 x 4096 elements are 64 KiB.
+        assert!(config(8, true) && config(8, false) && !config(9, true));
     }
 
     #[test]

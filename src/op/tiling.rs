@@ -39,6 +39,12 @@ impl Tiling {
         self.rows.div_ceil(self.tile.0) * self.cols.div_ceil(self.tile.1)
     }
 
+    /// Bytes of one rank's one-shot message: its rows, each padded to `TW_PACKET_COLUMNS`.
+    pub fn message(&self, wire: DType) -> u64 {
+        let row = self.cols.next_multiple_of(crate::abi::TW_PACKET_COLUMNS as u64) * wire.size() as u64;
+        self.rows.saturating_mul(row)
+    }
+
     fn chunk(&self, world: usize) -> u64 {
         self.rows.div_ceil(world as u64)
     }

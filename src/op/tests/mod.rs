@@ -186,7 +186,7 @@ fn an_all_reduce_without_gaps_is_flat() {
         (launches[i].kernel.as_str(), p.m, p.n, p.desc.m, p.desc.n, p.x == p.out)
     };
     assert_eq!(shape(0), ("all_reduce1_bf16", 1, 30000, 30000, 0, false));
-    assert_eq!(shape(1), ("all_reduce_bf16", 100, 300, 100, 300, false));
+    assert_eq!(shape(1), ("all_reduce1_bf16", 100, 300, 100, 300, false));
     assert_eq!(shape(2), ("all_reduce1_bf16", 1, 30000, 30000, 0, true));
     assert_eq!(plan.route(100).kernel, "all_reduce1_bf16");
 }
