@@ -32,7 +32,7 @@ unsafe fn checked<T>(me: *mut SelfC, body: impl FnOnce(&mut Machine, &mut Cta, &
         match with(me, body) {
             Ok(value) => value,
             Err(trouble) => {
-                with(me, |m, _, f| m.trouble = Some((trouble, f)));
+                with(me, |m, _, _| m.trouble = Some((trouble, me.cast())));
                 loop {
                     suspend(me.cast());
                 }

@@ -81,17 +81,19 @@ unsafe fn burst(m: *mut Machine, cta: *mut Cta, self_slot: *mut *mut SelfC) {
     let turns = unsafe { (*m).burst_of(&*cta) };
     for _ in 0..turns {
         // SAFETY: no fiber is running.
-        let Some(f) = (unsafe { (*m).next_fiber(&mut *cta) }) else {
+        let Some(thread) = (unsafe { (*m).next_thread(&mut *cta) }) else {
             break;
         };
         // SAFETY: the fiber and its coroutine live as long as their CTA, which outlives this turn. The reference to the
         // coroutine is the only one: callbacks use the fiber, never its coroutine.
-        let result = unsafe {
+        let (f, result) = unsafe {
+            let f = (*cta).fibers.add(thread as usize);
             *self_slot = &raw mut (*f).me;
-            match &mut *(*cta).coroutines.add((*f).me.thread as usize) {
+            let result = match &mut *(*cta).coroutines.add(thread as usize) {
                 Some(co) => co.resume(()),
                 None => CoroutineResult::Return(()),
-            }
+            };
+            (f, result)
         };
         // SAFETY: the fiber is suspended or done.
         let m = unsafe { &mut *m };

@@ -219,7 +219,7 @@ impl Machine {
         let fibers = Box::into_raw(fibers.into_boxed_slice()).cast::<Fiber>();
         let coroutines = Box::into_raw(coroutines.into_boxed_slice()).cast::<Option<Co>>();
         let cta = Box::into_raw(Box::new(Cta {
-            machine: self,
+            machine: self.me,
             slot,
             start,
             kernel: number,

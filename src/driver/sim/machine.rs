@@ -74,6 +74,8 @@ pub(super) struct FiberId {
 }
 
 pub(super) struct Machine {
+    /// The pointer that fibers reach the machine by: the one it is owned through, not one of a passing borrow.
+    pub me: *mut Machine,
     pub layout: Layout,
     pub arena: Arc<Arena>,
     pub character: Character,
@@ -136,6 +138,7 @@ impl Machine {
             })
             .collect();
         Ok(Machine {
+            me: std::ptr::null_mut(),
             layout: arena.layout,
             arena,
             character,
@@ -245,7 +248,7 @@ impl Machine {
     pub fn activate(&mut self, cta: &mut Cta) {
         if cta.active.is_none() && !cta.ready.is_empty() {
             cta.active = Some(self.active.len() as u32);
-            self.active.push(cta);
+            self.active.push(self.slots[usize::from(cta.slot)].cta);
         }
     }
 

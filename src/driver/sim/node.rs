@@ -83,6 +83,8 @@ impl Drop for End {
 fn run(shared: &Shared, machine: Machine) {
     let slot = self_slot();
     let m = Box::into_raw(Box::new(machine));
+    // SAFETY: just made.
+    unsafe { (*m).me = m };
     let mut s = shared.lock();
     loop {
         // SAFETY: no fiber is running outside `advance`; this thread alone has the machine.

@@ -6,7 +6,6 @@
 
 use super::config::{Copies, Pick};
 use super::cta::Cta;
-use super::fiber::Fiber;
 use super::machine::Machine;
 
 /// How many CTAs compete for a turn.
@@ -51,7 +50,8 @@ impl Machine {
         self.rng.burst((mean / slow).max(1))
     }
 
-    pub fn next_fiber(&mut self, cta: &mut Cta) -> Option<*mut Fiber> {
+    /// The thread that runs next; none where none is ready, or a queued copy ran into trouble.
+    pub fn next_thread(&mut self, cta: &mut Cta) -> Option<u32> {
         let thread = match self.character.pick {
             Pick::Fifo => cta.ready.pop_front(),
             Pick::Lifo => cta.ready.pop_back(),
@@ -72,11 +72,12 @@ impl Machine {
                 && self.rng.one_in(4)
                 && let Err(trouble) = self.run_some_copies(f)
             {
-                self.trouble = Some((trouble, f));
+                // SAFETY: a thread of this CTA.
+                self.trouble = Some((trouble, unsafe { cta.fibers.add(usize::from(thread)) }));
                 return None;
             }
         }
-        Some(f)
+        Some(u32::from(thread))
     }
 
     /// Between two bursts: stores arrive, deadlines pass.

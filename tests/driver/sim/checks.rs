@@ -192,3 +192,27 @@ fn bad_arguments_are_named() {
         "gpus is 17: expected 1 to 16",
     );
 }
+
+#[test]
+fn sites_are_those_of_the_kernels() {
+    let header = include_str!("../../../csrc/machine/site.h");
+    let names: Vec<String> = header
+        .lines()
+        .skip_while(|line| !line.contains("enum class Site"))
+        .skip(1)
+        .map_while(|line| {
+            line.split("//")
+                .next()?
+                .split([',', '='])
+                .next()
+                .map(|name| name.trim().to_string())
+        })
+        .take_while(|name| name != "Count")
+        .filter(|name| !name.is_empty())
+        .collect();
+    let ours: Vec<String> = tileweave::driver::sim::Site::ALL
+        .iter()
+        .map(|site| format!("{site:?}"))
+        .collect();
+    assert_eq!(ours, names);
+}

@@ -75,6 +75,35 @@ fn right_on_every_schedule() {
 }
 
 #[test]
+fn nan_is_one_nan() {
+    // Infinity minus infinity and NaN operands: every NaN of the result has the same bits.
+    let bench = Bench::new(SimConfig::new(1, 2));
+    let (x, w, out) = (
+        bench.alloc(0, 64 * 128),
+        bench.alloc(0, 64 * 128),
+        bench.alloc(0, 64 * 64 * 4),
+    );
+    let of = |i: usize| [0x3f80u16, 0x7f80, 0xff80, 0xffc1][if i.is_multiple_of(97) { i % 4 } else { 0 }];
+    let data: Vec<u8> = (0..64 * 64).flat_map(|i| of(i).to_le_bytes()).collect();
+    bench.node.copy_in(x, &data, bench.streams[0]).unwrap();
+    bench.node.copy_in(w, &data, bench.streams[0]).unwrap();
+    let mut p = no_params();
+    (p.x, p.weight, p.out, p.x_ld, p.weight_ld, p.out_ld) = (x, w, out, 64, 64, 64);
+    (p.m, p.n, p.k) = (64, 64, 64);
+    bench
+        .node
+        .launch("selftest_gemm_bf16", grid(1, 128, 32768), &p, bench.streams[0])
+        .unwrap();
+    let bits = bench.read_u32(0, out, 64 * 64).unwrap();
+    let nan: Vec<u32> = bits.into_iter().filter(|b| f32::from_bits(*b).is_nan()).collect();
+    assert!(
+        nan.len() > 100 && nan.iter().all(|b| *b == 0x7fff_ffff),
+        "{} NaN",
+        nan.len()
+    );
+}
+
+#[test]
 fn missing_waits_are_caught() {
     let expected = expected();
     for seed in 0..8 {
