@@ -211,7 +211,11 @@ fn a_thread_for_each_rank() {
         let run = &run;
         let results = std::thread::scope(|scope| {
             let threads: Vec<_> = ranks.iter().map(|rank| scope.spawn(move || run(rank))).collect();
-            threads.into_iter().map(|t| t.join().unwrap()).collect::<Result<Vec<_>>>().unwrap()
+            threads
+                .into_iter()
+                .map(|t| t.join().unwrap())
+                .collect::<Result<Vec<_>>>()
+                .unwrap()
         });
         judge(&c, &data, &results, "threads");
     }

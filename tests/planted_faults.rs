@@ -64,7 +64,7 @@ fn caught(plant: Plant, work: Work, seed: u64) -> Option<String> {
     let (world, op) = match work {
         Work::Tiles => (
             3,
-            if seed % 2 == 0 {
+            if seed.is_multiple_of(2) {
                 Op::GemmReduceScatter
             } else {
                 Op::GemmAllReduce

@@ -5,7 +5,7 @@ mod common;
 
 use common::*;
 use proptest::prelude::*;
-use tileweave::{DType, Error, GroupConfig, Op, OpSpec, Path, Rank, Want, Wire};
+use tileweave::{DType, Error, GroupConfig, Op, OpSpec, Path, Want, Wire};
 
 const DTYPES: [DType; 3] = [DType::Bf16, DType::F16, DType::F32];
 
