@@ -1,5 +1,5 @@
 // The structs that Rust and the kernels share. C99 and C++17; sizes and offsets are asserted here, and
-// `src/abi/bindings.rs` is made from this file by bindgen (`cargo run -p tools --features bindings --bin abi-bindings`).
+// `src/abi/bindings.rs` is made from this file by bindgen (`cargo run -p abi-bindings`).
 #pragma once
 #include <stdint.h>
 

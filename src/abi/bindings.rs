@@ -1,4 +1,4 @@
-// Made from csrc/abi.h by `cargo run -p tools --features bindings --bin abi-bindings`.
+// Made from csrc/abi.h by `cargo run -p abi-bindings`.
 
 pub const TW_ABI_VERSION: u32 = 1;
 pub const TW_MAX_RANKS: u32 = 16;

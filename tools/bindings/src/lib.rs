@@ -1,11 +1,11 @@
 //! Makes `src/abi/bindings.rs` from `csrc/abi.h` with bindgen. Needs libclang (`LIBCLANG_PATH`), hence only a developer's
-//! tool and a test use it; the result is checked in.
+//! program and a test use it; the result is checked in.
 
 use std::path::{Path, PathBuf};
 
 /// The header and the checked-in result.
 pub fn paths() -> (PathBuf, PathBuf) {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     (root.join("csrc/abi.h"), root.join("src/abi/bindings.rs"))
 }
 
@@ -29,7 +29,7 @@ pub fn generate(header: &Path) -> Result<String, String> {
         .formatter(bindgen::Formatter::Prettyplease)
         // The version of bindgen is not part of the result.
         .disable_header_comment()
-        .raw_line("// Made from csrc/abi.h by `cargo run -p tools --features bindings --bin abi-bindings`.")
+        .raw_line("// Made from csrc/abi.h by `cargo run -p abi-bindings`.")
         .generate()
         .map_err(|e| e.to_string())?
         .to_string();
