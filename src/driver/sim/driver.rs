@@ -1,228 +1,19 @@
-//! [`SimNode`]: the driver's calls on the simulated node. They check their arguments, and hand over to the node's thread.
+//! The driver's calls on the simulated node. They check their arguments, and hand over to the node's thread.
 
-use std::collections::HashMap;
 use std::os::fd::{BorrowedFd, OwnedFd};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::PoisonError;
 
-use super::arena::{Arena, GRANULARITY};
-use super::character::Faults;
-use super::config::{Fault, LaunchHook, LaunchSeen, SimConfig};
-use super::launch::{Request, ctas_per_sm, share_of};
+use super::arena::GRANULARITY;
+use super::arguments::bad_event;
+use super::config::LaunchSeen;
+use super::handle::SimNode;
+use super::launch::{Request, ctas_per_sm};
 use super::machine::CTA_SHARED;
-use super::node::Node;
-use super::shadow::MAX_THREADS;
 use super::shared::{Ask, bad_stream};
 use super::stream::{Command, Landing, StreamKey};
-use super::table::{Entry, entries};
 use crate::abi::TwParams;
 use crate::driver::{DevicePtr, Driver, Event, Kind, Launch, Physical, Place, PlaceInfo, Stream, ThreadGuard};
 use crate::error::{Error, Result};
-
-/// A simulated node. Its thread, its memory and whatever still runs on it end with it.
-pub struct SimNode {
-    // First: its thread is joined before the arena, which it uses, can go.
-    node: Node,
-    arena: Arc<Arena>,
-    kernels: HashMap<&'static str, Entry>,
-    gpus: usize,
-    sms: u32,
-    hook: Option<LaunchHook>,
-    faults: Mutex<Vec<Fault>>,
-}
-
-impl std::fmt::Debug for SimNode {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("SimNode")
-            .field("gpus", &self.gpus)
-            .field("sms", &self.sms)
-            .finish_non_exhaustive()
-    }
-}
-
-impl SimNode {
-    /// Starts a node.
-    ///
-    /// # Errors
-    /// [`Error::BadArgument`] for a number of devices or SMs out of range or a fault that names a device that is not
-    /// there; [`Error::Driver`] where the system does not give addresses or a thread.
-    pub fn new(config: SimConfig) -> Result<SimNode> {
-        if !(1..=16).contains(&config.gpus) {
-            return Err(Error::bad_argument("gpus", config.gpus, "1 to 16"));
-        }
-        if !(1..=256).contains(&config.sms) {
-            return Err(Error::bad_argument("sms", config.sms, "1 to 256"));
-        }
-        check_faults(&config.faults, config.gpus)?;
-        let kernels = entries()?.into_iter().map(|e| (e.name, e)).collect();
-        let arena = Arc::new(Arena::new(config.gpus)?);
-        let (gpus, sms, hook) = (config.gpus, config.sms, config.launch_hook.clone());
-        let faults = Mutex::new(config.faults.clone());
-        let node = Node::start(config, arena.clone())?;
-        Ok(SimNode {
-            node,
-            arena,
-            kernels,
-            gpus,
-            sms,
-            hook,
-            faults,
-        })
-    }
-
-    /// Plants one more fault, between two launches or under a running kernel.
-    ///
-    /// # Errors
-    /// [`Error::BadArgument`] for a device that is not there.
-    pub fn plant(&self, fault: Fault) -> Result<()> {
-        check_faults(&[fault], self.gpus)?;
-        let mut planted = self.faults.lock().unwrap_or_else(PoisonError::into_inner);
-        planted.push(fault);
-        let faults = Faults::new(&planted);
-        self.node.shared.ask(|answer| Ask::Plant { faults, answer })
-    }
-
-    /// Takes all planted faults away.
-    ///
-    /// # Errors
-    /// [`Error::Unavailable`] if the node's thread has ended.
-    pub fn clear_faults(&self) -> Result<()> {
-        let mut planted = self.faults.lock().unwrap_or_else(PoisonError::into_inner);
-        planted.clear();
-        self.node.shared.ask(|answer| Ask::Plant {
-            faults: Faults::default(),
-            answer,
-        })
-    }
-
-    /// A digest of everything the schedule did so far: equal for equal runs.
-    ///
-    /// # Errors
-    /// [`Error::Unavailable`] if the node's thread has ended.
-    pub fn schedule_digest(&self) -> Result<u64> {
-        Ok(self.node.shared.ask(|answer| Ask::State { answer })?.0)
-    }
-
-    /// Simulated nanoseconds so far.
-    ///
-    /// # Errors
-    /// [`Error::Unavailable`] if the node's thread has ended.
-    pub fn simulated_time_ns(&self) -> Result<u64> {
-        Ok(self.node.shared.ask(|answer| Ask::State { answer })?.1)
-    }
-
-    /// Names of the kernels compiled in.
-    pub fn kernels(&self) -> Vec<&'static str> {
-        let mut names: Vec<_> = self.kernels.keys().copied().collect();
-        names.sort_unstable();
-        names
-    }
-
-    fn check_place(&self, place: Place) -> Result<Place> {
-        if place.device >= self.gpus {
-            return Err(Error::bad_argument(
-                "device",
-                place.device,
-                format!("below {}, the devices present", self.gpus),
-            ));
-        }
-        if place.shares == 0 || place.share >= place.shares {
-            let value = format!("{} of {}", place.share, place.shares);
-            return Err(Error::bad_argument(
-                "share",
-                value,
-                "a share below the number of shares",
-            ));
-        }
-        if place.shares > self.sms as usize {
-            return Err(Error::bad_argument(
-                "shares",
-                place.shares,
-                format!("at most {}, an SM each", self.sms),
-            ));
-        }
-        Ok(place)
-    }
-
-    fn sms_of(&self, place: Place) -> u32 {
-        share_of(self.sms, place.share, place.shares).len() as u32
-    }
-
-    fn entry(&self, kernel: &str) -> Result<Entry> {
-        self.kernels
-            .get(kernel)
-            .copied()
-            .ok_or_else(|| Error::bad_argument("kernel", kernel, "a name in csrc/kernels/entries.h"))
-    }
-
-    fn check_launch(&self, entry: &Entry, launch: Launch) -> Result<()> {
-        if launch.threads == 0 || !launch.threads.is_multiple_of(32) || launch.threads > entry.threads.min(MAX_THREADS)
-        {
-            let expected = format!(
-                "a multiple of 32, at most {} for {}",
-                entry.threads.min(MAX_THREADS),
-                entry.name
-            );
-            return Err(Error::bad_argument("threads", launch.threads, expected));
-        }
-        if launch.shared > CTA_SHARED {
-            return Err(Error::bad_argument(
-                "shared",
-                launch.shared,
-                format!("at most {CTA_SHARED} bytes a CTA"),
-            ));
-        }
-        Ok(())
-    }
-
-    fn enqueue(&self, stream: Stream, command: Command) -> Result<u64> {
-        self.node.shared.lock().enqueue(stream.0, command)
-    }
-
-    /// Enqueues a command and blocks until it is done.
-    fn run(&self, stream: Stream, command: Command) -> Result<()> {
-        let position = self.enqueue(stream, command)?;
-        self.node.shared.wait(stream.0, position)
-    }
-
-    fn stream_key(&self, stream: Stream) -> Result<StreamKey> {
-        self.node
-            .shared
-            .lock()
-            .streams
-            .get(&stream.0)
-            .map(|h| h.key)
-            .ok_or_else(|| bad_stream(stream.0))
-    }
-
-    fn check_range(&self, name: &str, ptr: DevicePtr, bytes: usize) -> Result<()> {
-        if bytes == 0 || self.arena.lock().find(ptr, bytes as u64).is_some() {
-            return Ok(());
-        }
-        Err(Error::bad_argument(
-            name,
-            format!("{ptr:#x}"),
-            format!("{bytes} bytes inside one allocation of this node"),
-        ))
-    }
-}
-
-fn check_faults(faults: &[Fault], gpus: usize) -> Result<()> {
-    for fault in faults {
-        let device = match *fault {
-            Fault::DropSignals { from, to } => from.max(to),
-            Fault::Slow { device, .. } => device,
-            Fault::Ignore(_) | Fault::EarlySignal(_) => 0,
-        };
-        if device >= gpus {
-            return Err(Error::bad_argument(
-                "fault",
-                format!("{fault:?}"),
-                format!("devices below {gpus}"),
-            ));
-        }
-    }
-    Ok(())
-}
 
 impl Driver for SimNode {
     fn kind(&self) -> Kind {
@@ -467,8 +258,4 @@ impl Driver for SimNode {
     fn observed_traffic(&self, place: Place) -> Option<(u64, u64)> {
         self.node.shared.lock().traffic.get(place.device).copied()
     }
-}
-
-fn bad_event(event: Event) -> Error {
-    Error::bad_argument("event", event.0, "a live event of this node")
 }

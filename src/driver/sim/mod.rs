@@ -12,6 +12,8 @@ mod access;
 #[cfg(target_os = "linux")]
 mod arena;
 #[cfg(target_os = "linux")]
+mod arguments;
+#[cfg(target_os = "linux")]
 mod callbacks;
 #[cfg(target_os = "linux")]
 mod character;
@@ -28,6 +30,8 @@ mod executor;
 #[cfg(target_os = "linux")]
 mod fiber;
 #[cfg(target_os = "linux")]
+mod handle;
+#[cfg(target_os = "linux")]
 mod launch;
 #[cfg(target_os = "linux")]
 mod machine;
@@ -42,7 +46,11 @@ mod pending;
 #[cfg(target_os = "linux")]
 mod physical;
 #[cfg(target_os = "linux")]
+mod renew;
+#[cfg(target_os = "linux")]
 mod report;
+#[cfg(target_os = "linux")]
+mod residence;
 #[cfg(target_os = "linux")]
 mod rng;
 #[cfg(target_os = "linux")]
@@ -63,7 +71,7 @@ mod table;
 mod warp;
 
 #[cfg(target_os = "linux")]
-pub use driver::SimNode;
+pub use handle::SimNode;
 
 #[cfg(not(target_os = "linux"))]
 mod elsewhere;

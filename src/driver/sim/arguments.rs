@@ -1,0 +1,97 @@
+//! What the host may ask of a simulated node. A bad argument is refused by its name, with its value and what would be right.
+
+use super::config::Fault;
+use super::handle::SimNode;
+use super::machine::CTA_SHARED;
+use super::shadow::MAX_THREADS;
+use super::table::Entry;
+use crate::driver::{DevicePtr, Event, Launch, Place};
+use crate::error::{Error, Result};
+
+impl SimNode {
+    pub(super) fn check_place(&self, place: Place) -> Result<Place> {
+        if place.device >= self.gpus {
+            return Err(Error::bad_argument(
+                "device",
+                place.device,
+                format!("below {}, the devices present", self.gpus),
+            ));
+        }
+        if place.shares == 0 || place.share >= place.shares {
+            let value = format!("{} of {}", place.share, place.shares);
+            return Err(Error::bad_argument(
+                "share",
+                value,
+                "a share below the number of shares",
+            ));
+        }
+        if place.shares > self.sms as usize {
+            return Err(Error::bad_argument(
+                "shares",
+                place.shares,
+                format!("at most {}, an SM each", self.sms),
+            ));
+        }
+        Ok(place)
+    }
+
+    pub(super) fn entry(&self, kernel: &str) -> Result<Entry> {
+        self.kernels
+            .get(kernel)
+            .copied()
+            .ok_or_else(|| Error::bad_argument("kernel", kernel, "a name in csrc/kernels/entries.h"))
+    }
+
+    pub(super) fn check_launch(&self, entry: &Entry, launch: Launch) -> Result<()> {
+        if launch.threads == 0 || !launch.threads.is_multiple_of(32) || launch.threads > entry.threads.min(MAX_THREADS)
+        {
+            let expected = format!(
+                "a multiple of 32, at most {} for {}",
+                entry.threads.min(MAX_THREADS),
+                entry.name
+            );
+            return Err(Error::bad_argument("threads", launch.threads, expected));
+        }
+        if launch.shared > CTA_SHARED {
+            return Err(Error::bad_argument(
+                "shared",
+                launch.shared,
+                format!("at most {CTA_SHARED} bytes a CTA"),
+            ));
+        }
+        Ok(())
+    }
+
+    pub(super) fn check_range(&self, name: &str, ptr: DevicePtr, bytes: usize) -> Result<()> {
+        if bytes == 0 || self.arena.lock().find(ptr, bytes as u64).is_some() {
+            return Ok(());
+        }
+        Err(Error::bad_argument(
+            name,
+            format!("{ptr:#x}"),
+            format!("{bytes} bytes inside one allocation of this node"),
+        ))
+    }
+}
+
+pub(super) fn check_faults(faults: &[Fault], gpus: usize) -> Result<()> {
+    for fault in faults {
+        let device = match *fault {
+            Fault::DropSignals { from, to } => from.max(to),
+            Fault::Slow { device, .. } => device,
+            Fault::Ignore(_) | Fault::EarlySignal(_) => 0,
+        };
+        if device >= gpus {
+            return Err(Error::bad_argument(
+                "fault",
+                format!("{fault:?}"),
+                format!("devices below {gpus}"),
+            ));
+        }
+    }
+    Ok(())
+}
+
+pub(super) fn bad_event(event: Event) -> Error {
+    Error::bad_argument("event", event.0, "a live event of this node")
+}

@@ -1,0 +1,51 @@
+//! What went wrong, first as a value that a fiber can leave behind, then as a text that names everything.
+
+mod deadlock;
+mod trouble;
+mod violation;
+
+use super::config::Site;
+use super::fiber::WarpOp;
+use super::machine::Machine;
+
+pub(super) use deadlock::deadlock;
+pub(super) use trouble::Trouble;
+pub(super) use violation::{fiber_trouble, stream_trouble};
+
+fn site_name(site: u32) -> String {
+    Site::ALL
+        .get(site as usize)
+        .map_or_else(|| "no site".into(), |s| format!("Site::{s:?}"))
+}
+
+fn op_name(op: WarpOp) -> String {
+    match op {
+        WarpOp::Sync => "warp_sync".into(),
+        WarpOp::Shuffle => "a shuffle".into(),
+        WarpOp::Mma { site } => format!("mma_wait ({})", site_name(site)),
+    }
+}
+
+/// Where an address lies.
+fn place_of(m: &Machine, addr: u64) -> String {
+    let Some(device) = m.layout.device_of(addr) else {
+        return format!("{addr:#x}, no device's address");
+    };
+    match m.arena.lock().near(addr) {
+        Some((start, a)) if a.device == device && addr < start + a.bytes => {
+            format!(
+                "{addr:#x}, offset {} of {} bytes on device {device}",
+                addr - start,
+                a.bytes
+            )
+        }
+        Some((start, a)) if a.device == device => {
+            format!(
+                "{addr:#x}, {} bytes behind the end of {} bytes on device {device}",
+                addr - start - a.bytes,
+                a.bytes
+            )
+        }
+        _ => format!("{addr:#x}, never allocated on device {device}"),
+    }
+}

@@ -1,0 +1,109 @@
+//! What went wrong, as a value that a fiber can leave behind.
+
+use super::super::fiber::WarpOp;
+use super::super::shadow;
+
+/// A violation. Values only: it is made on a fiber's stack.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::driver::sim) enum Trouble {
+    OutOfBounds {
+        shared: bool,
+        addr: u64,
+        bytes: u64,
+        write: bool,
+    },
+    Misaligned {
+        shared: bool,
+        addr: u64,
+        bytes: u64,
+    },
+    NotMapped {
+        addr: u64,
+        owner: usize,
+    },
+    Uninitialised {
+        shared: bool,
+        addr: u64,
+        bytes: u64,
+    },
+    Unordered {
+        shared: bool,
+        addr: u64,
+        bytes: u64,
+        tag: u64,
+    },
+    SourceChanged {
+        addr: u64,
+    },
+    /// A store or discard of what its last reader may still need.
+    Unconsumed {
+        addr: u64,
+        tag: u64,
+    },
+    /// A read of what a store on its way will overwrite.
+    Overtaken {
+        addr: u64,
+        tag: u64,
+    },
+    BadCopySize {
+        bytes: u32,
+    },
+    BarrierLeft {
+        site: u32,
+    },
+    BarrierSites {
+        first: u32,
+        second: u32,
+    },
+    WarpLeft {
+        op: WarpOp,
+    },
+    WarpOps {
+        first: WarpOp,
+        second: WarpOp,
+    },
+    WarpSplit {
+        op: WarpOp,
+        site: u32,
+    },
+    LanesDisagree {
+        warp: u32,
+        lane: u32,
+    },
+    RegisterGone,
+    StackOverflow,
+    ClocksRanOut,
+    /// The same, found for another thread of the warp than the one that ran into it.
+    By {
+        thread: u32,
+        addr: u64,
+        tag: u64,
+    },
+    /// Of streams, not of a thread.
+    HostRange {
+        addr: u64,
+        bytes: u64,
+    },
+    CopyUnordered {
+        addr: u64,
+        tag: u64,
+    },
+    BadFree {
+        ptr: u64,
+    },
+}
+
+impl Trouble {
+    /// Trouble with a row that `thread` gave to ldmatrix.
+    pub fn by(self, thread: u32) -> Trouble {
+        match self {
+            Trouble::Unordered { addr, tag, .. } => Trouble::By { thread, addr, tag },
+            Trouble::Uninitialised { addr, .. } => Trouble::By {
+                thread,
+                addr,
+                tag: shadow::UNWRITTEN,
+            },
+            other => other,
+        }
+    }
+}

@@ -1,0 +1,175 @@
+//! The text of a violation: what it is, who wrote or read there, and what is missing.
+
+use super::super::fiber::Fiber;
+use super::super::machine::Machine;
+use super::super::shadow;
+use super::{Trouble, op_name, place_of, site_name};
+
+fn memory(m: &Machine, shared: bool, addr: u64) -> String {
+    if shared {
+        format!("shared memory at {addr:#x}")
+    } else {
+        format!("global memory at {}", place_of(m, addr))
+    }
+}
+
+/// Who wrote, as far as is still known.
+fn writer(m: &Machine, tag: u64) -> String {
+    let w = shadow::writer(tag);
+    let history = m.slots.get(usize::from(w.slot)).map_or(&[][..], |s| &s.history);
+    let thread = w.who / 2;
+    let how = if w.who & 1 == 1 { " by cp.async" } else { "" };
+    match history.iter().rev().find(|(start, ..)| *start <= w.clock) {
+        Some((_, kernel, device, block)) => {
+            format!(
+                "device {device}, {kernel}, CTA {block}, thread {thread}{how} (its clock {})",
+                w.clock
+            )
+        }
+        None => format!("thread {thread}{how} of a kernel long gone"),
+    }
+}
+
+fn describe(m: &Machine, trouble: Trouble) -> String {
+    match trouble {
+        Trouble::OutOfBounds {
+            shared,
+            addr,
+            bytes,
+            write,
+        } => {
+            let verb = if write { "writes" } else { "reads" };
+            format!(
+                "{verb} {bytes} bytes outside any allocation: {}",
+                memory(m, shared, addr)
+            )
+        }
+        Trouble::Misaligned { shared, addr, bytes } => {
+            format!(
+                "accesses {} with an instruction that needs {bytes}-byte alignment",
+                memory(m, shared, addr)
+            )
+        }
+        Trouble::NotMapped { addr, owner } => {
+            format!(
+                "accesses memory of device {owner} that is not mapped for its own device: {}",
+                place_of(m, addr)
+            )
+        }
+        Trouble::Uninitialised { shared, addr, bytes } => {
+            format!(
+                "reads {bytes} bytes that nobody has written since they were allocated or discarded: {}",
+                memory(m, shared, addr)
+            )
+        }
+        Trouble::Unordered {
+            shared,
+            addr,
+            bytes,
+            tag,
+        } => format!(
+            "reads {bytes} bytes that another thread wrote, and nothing orders the write before the read: {}; written by {}; \
+             missing is a barrier, or a release and an acquire that pair, or a wait for the copy, between the two",
+            memory(m, shared, addr),
+            writer(m, tag)
+        ),
+        Trouble::SourceChanged { addr } => {
+            format!(
+                "the source of a cp.async was written between its issue and its completion: {}",
+                memory(m, false, addr)
+            )
+        }
+        Trouble::Unconsumed { addr, tag } => format!(
+            "overwrites or discards bytes that another thread has read or discarded, and nothing orders that before: {}; read \
+             or discarded by {}; missing is a release behind that and an acquire before this, or a barrier",
+            memory(m, false, addr),
+            writer(m, tag)
+        ),
+        Trouble::Overtaken { addr, tag } => format!(
+            "reads bytes that a store on its way is about to overwrite: {}; stored by {}; missing is a release behind this \
+             read and an acquire before the store",
+            memory(m, false, addr),
+            writer(m, tag)
+        ),
+        Trouble::BadCopySize { bytes } => format!("cp_async_16 copies {bytes} bytes, more than 16"),
+        Trouble::BarrierLeft { site } => {
+            format!(
+                "the CTA barrier at {} waits for threads that have left the kernel",
+                site_name(site)
+            )
+        }
+        Trouble::BarrierSites { first, second } => format!(
+            "threads of one CTA meet at different barriers: the first arrived at {}, this one at {}",
+            site_name(first),
+            site_name(second)
+        ),
+        Trouble::WarpLeft { op } => format!(
+            "lanes of the warp have left the kernel while others are at {}",
+            op_name(op)
+        ),
+        Trouble::WarpOps { first, second } => {
+            format!(
+                "lanes of one warp have come apart: some are at {}, this one at {}",
+                op_name(first),
+                op_name(second)
+            )
+        }
+        Trouble::WarpSplit { op, site } => format!(
+            "a partly arrived warp: some lanes are at the CTA barrier ({}), others at {}",
+            site_name(site),
+            op_name(op)
+        ),
+        Trouble::LanesDisagree { warp, lane } => format!(
+            "lanes 0 and {lane} of warp {warp} recorded different ldmatrix and mma instructions: all 32 must do the same"
+        ),
+        Trouble::RegisterGone => {
+            "a register of the mma queue is out of scope at mma_wait: declare operands where the wait is".into()
+        }
+        Trouble::StackOverflow => "the thread's stack ran over".into(),
+        Trouble::ClocksRanOut => "a kernel synchronised more often than the machine can count".into(),
+        Trouble::By {
+            thread,
+            addr,
+            tag: shadow::UNWRITTEN,
+        } => {
+            format!(
+                "ldmatrix reads a row, given by thread {thread}, that nobody has written: shared memory at {addr:#x}"
+            )
+        }
+        Trouble::By { thread, addr, tag } => format!(
+            "ldmatrix reads a row, given by thread {thread}, and nothing orders its write before: shared memory at {addr:#x}; \
+             written by {}; missing is a barrier, or a wait for the copy and a barrier",
+            writer(m, tag)
+        ),
+        Trouble::HostRange { addr, bytes } => {
+            format!("{bytes} bytes are not inside one allocation: {}", place_of(m, addr))
+        }
+        Trouble::CopyUnordered { addr, tag } => format!(
+            "a copy reads what a kernel wrote that nothing orders before it in its stream: {}; written by {}",
+            place_of(m, addr),
+            writer(m, tag)
+        ),
+        Trouble::BadFree { ptr } => format!("free of {ptr:#x}, which alloc did not give"),
+    }
+}
+
+/// Kernel, rank and thread of a fiber.
+fn who(m: &Machine, f: &Fiber) -> String {
+    // SAFETY: a fiber's CTA outlives it, and nothing runs while a report is written.
+    let cta = unsafe { &*f.cta };
+    let kernel = m.kernels.get(&cta.kernel).map_or("a finished kernel", |k| k.entry.name);
+    format!(
+        "device {}, kernel {kernel}, CTA {}, thread {}",
+        cta.device, cta.block, f.me.thread
+    )
+}
+
+pub(in crate::driver::sim) fn fiber_trouble(m: &Machine, trouble: Trouble, f: *mut Fiber) -> String {
+    // SAFETY: the fiber that ran into trouble is suspended, and its CTA was not ended.
+    let f = unsafe { &*f };
+    format!("{}: {}", who(m, f), describe(m, trouble))
+}
+
+pub(in crate::driver::sim) fn stream_trouble(m: &Machine, trouble: Trouble) -> String {
+    format!("a stream's command: {}", describe(m, trouble))
+}
