@@ -17,8 +17,7 @@ use std::{env, fs};
 const OLDEST: (u32, u32) = (12, 5);
 
 /// `-fmad=false`: the kernels say where they fuse; the simulator must be able to round as often.
-const FLAGS: &str =
-    "-x cu -std=c++17 -O3 -fmad=false --expt-relaxed-constexpr -fatbin -compress-mode=size --threads=0 -Xptxas=-v";
+const FLAGS: &str = "-x cu -std=c++17 -O3 -fmad=false --expt-relaxed-constexpr -fatbin --threads=0 -Xptxas=-v";
 
 struct Built {
     archs: Vec<String>,
@@ -66,6 +65,8 @@ fn build(csrc: &Path, out: &Path) -> Result<Built, String> {
     }
     let mut command = Command::new(&nvcc);
     command.args(FLAGS.split(' '));
+    // An option since 12.8; what it makes is read by drivers since 12.4.
+    command.args((release >= (12, 8)).then_some("--compress-mode=size"));
     command.arg("-I").arg(csrc).arg("-I").arg(csrc.join("machine/cuda"));
     command.args(archs.iter().map(|a| format!("-gencode=arch=compute_{a},code=sm_{a}")));
     command
