@@ -1,4 +1,4 @@
-//! The tensor core's arithmetic: d[16][8] += a[16][16] b[16][8] in f32, k ascending, one rounding a product (exact for
+//! The tensor core's arithmetic: `d[16][8] += a[16][16] b[16][8]` in f32, k ascending, one rounding a product (exact for
 //! bf16 and f16 short of overflow) and one a sum. The AVX2 path does the same operations eight columns at a time, so
 //! both give the same bits.
 
