@@ -47,14 +47,31 @@ class OneShot {
     }
   }
 
-  TW_DEV bool receive(uint32_t t, const Block& b, uint32_t v, uint32_t source, Octet& o) {
-    const gaddr from = packets(p.group.rank, source, b, v);
-    vec4 data;
-    if (!await_packets(s, from, source, t, &data)) return false;
-    wire.set(o, data, 0);
-    if (!wire.wide) return true;
-    if (!await_packets(s, from + 32, source, t, &data)) return false;
-    wire.set(o, data, 1);
+  // A group of octets from one source. All packets are looked at before the first is judged: one round trip, if they
+  // are there.
+  TW_DEV bool receive(uint32_t t, const Block& b, uint32_t v0, uint32_t source, Group<Source>& out) {
+    const uint32_t tag = packet_tag(s.round);
+    vec4 packet[Group<Source>::kSize][4];
+    TW_UNROLL
+    for (uint32_t i = 0; i < Group<Source>::kSize; ++i) {
+      if (!exists<Source>(p, b, v0 + i)) continue;
+      const gaddr from = packets(p.group.rank, source, b, v0 + i);
+      TW_UNROLL
+      for (int j = 0; j < 4; ++j) {
+        if (j < 2 || wire.wide) packet[i][j] = mx::poll_packet(from + 16 * j, tag, Site::PacketPoll);
+      }
+    }
+    TW_UNROLL
+    for (uint32_t i = 0; i < Group<Source>::kSize; ++i) {
+      if (!exists<Source>(p, b, v0 + i)) continue;
+      const gaddr from = packets(p.group.rank, source, b, v0 + i);
+      TW_UNROLL
+      for (int j = 0; j < 4; ++j) {
+        if ((j < 2 || wire.wide) && !await_packet(s, from + 16 * j, source, t, packet[i][j])) return false;
+      }
+      wire.set(out.o[i], {{packet[i][0].v[0], packet[i][0].v[2], packet[i][1].v[0], packet[i][1].v[2]}}, 0);
+      if (wire.wide) wire.set(out.o[i], {{packet[i][2].v[0], packet[i][2].v[2], packet[i][3].v[0], packet[i][3].v[2]}}, 1);
+    }
     return true;
   }
 
@@ -75,11 +92,12 @@ class OneShot {
       Group<Source> sum;
       bool ok = s.alive;
       for (uint32_t r = 0; ok && r < p.group.world; ++r) {
+        Group<Source> from;
+        if (r != p.group.rank) ok = receive(t, block, v0, r, from);
         TW_UNROLL
         for (uint32_t i = 0; i < Group<Source>::kSize; ++i) {
           if (!ok || !exists<Source>(p, block, v0 + i)) continue;
-          Octet o = own[v0 + i];
-          if (r != p.group.rank) ok = receive(t, block, v0 + i, r, o);
+          const Octet& o = r == p.group.rank ? own[v0 + i] : from.o[i];
           if (r == 0) {
             sum.o[i] = o;
           } else {
@@ -87,7 +105,8 @@ class OneShot {
           }
         }
       }
-      // One vote a group: all of it came, or all of it, and what follows, is NaN.
+      // One vote a group: all of it came, or all of it, and what follows, is NaN. It orders nothing: a packet is read by
+      // the thread that waited for it.
       s.alive = mx::cta_sync_and(ok, Site::None);
       TW_UNROLL
       for (uint32_t i = 0; i < Group<Source>::kSize; ++i) {

@@ -10,6 +10,7 @@ enum class Site : uint32_t {
   HelloSend,       // release: publishes the hash word of the hello
   HelloPoll,       // relaxed poll of a peer's hello
   HelloAcquire,    // acquire: pairs with HelloSend
+  AgreeBarrier,    // CTA barrier: after the HelloAcquires of P threads, before every thread's pushes into a half used before
   TileBarrier,     // CTA barrier: every thread's push of a tile, before one thread's TileRelease
   TileRelease,     // release: publishes a pushed tile (partial, result or row block)
   TilePoll,        // relaxed poll of a tile's signal
@@ -20,9 +21,11 @@ enum class Site : uint32_t {
   CreditRelease,   // release: tells a peer that a staging half is consumed
   CreditPoll,      // relaxed poll of a peer's credit
   CreditAcquire,   // acquire: pairs with CreditRelease
-  CreditBarrier,   // CTA barrier: after one thread's CreditAcquire, before every thread's pushes; and before CreditArrive
+  CreditBarrier,   // CTA barrier: after the CreditAcquires of P threads, before every thread's pushes
+  RetireBarrier,   // CTA barrier: after every thread's reads of a round, before one thread's CreditArrive
   LastArrive,      // acq_rel counter of the CTAs that left
-  LastBarrier,     // CTA barrier before LastArrive
+  LastBarrier,     // CTA barrier: after every thread's reads, before one thread's LastArrive
+  EndBarrier,      // CTA barrier: after one thread's LastArrive, before all threads of the last CTA retire the operation
   // mainloops
   CopyWait,        // cp.async group wait
   StageBarrier,    // CTA barrier: a stage is filled for all threads, and the one before it read by all

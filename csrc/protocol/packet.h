@@ -13,26 +13,23 @@ TW_DEV void send_packets(gaddr to, const vec4& data, uint32_t tag, uint32_t payl
   mx::st_packet(to + 16, {{data.v[2], tag, data.v[3], tag}});
 }
 
-// One thread's wait for one packet in its own rank's heap; false once it gives up. Bounded like every wait.
-TW_DEV bool await_packet(const Session& s, gaddr from, uint32_t peer, uint32_t tile, uint32_t* d0, uint32_t* d1) {
-  const uint32_t tag = packet_tag(s.round);
-  vec4 v = mx::poll_packet(from, tag, Site::PacketPoll);
-  if (v.v[1] != tag || v.v[3] != tag) {
-    const Wanted wanted = {TW_WAIT_PACKET, peer, tile, from, tag, false};
-    const uint64_t began = mx::time_ns();
-    do {
-      if (look_around(s.p, s.epoch, wanted, v.v[1] != tag ? v.v[1] : v.v[3], began) != TW_CAUSE_NONE) return false;
-      mx::pause(began + s.p.group.deadline_ns);
-      v = mx::poll_packet(from, tag, Site::PacketPoll);
-    } while (v.v[1] != tag || v.v[3] != tag);
-  }
-  *d0 = v.v[0];
-  *d1 = v.v[2];
-  return true;
-}
+TW_DEV bool is_here(const vec4& packet, uint32_t tag) { return packet.v[1] == tag && packet.v[3] == tag; }
 
-TW_DEV bool await_packets(const Session& s, gaddr from, uint32_t peer, uint32_t tile, vec4* data) {
-  return await_packet(s, from, peer, tile, &data->v[0], &data->v[1]) &&
-         await_packet(s, from + 16, peer, tile, &data->v[2], &data->v[3]);
+// One thread's wait for one packet in its own rank's heap, of which `v` is the last look; false once it gives up. Bounded
+// like every wait.
+TW_DEV bool await_packet(const Session& s, gaddr from, uint32_t peer, uint32_t tile, vec4& v) {
+  const uint32_t tag = packet_tag(s.round);
+  if (is_here(v, tag)) return true;
+  const Wanted wanted = {TW_WAIT_PACKET, peer, tile, from, tag, false};
+  const uint64_t began = mx::time_ns();
+  Surroundings around = look_around(s.p, s.epoch, peer);
+  v = mx::poll_packet(from, tag, Site::PacketPoll);
+  while (!is_here(v, tag)) {  // bounded: by the deadline
+    if (!keep_waiting(s.p, s.epoch, wanted, around, v.v[1] != tag ? v.v[1] : v.v[3], began)) return false;
+    mx::pause(began + s.p.group.deadline_ns);
+    around = look_around(s.p, s.epoch, peer);
+    v = mx::poll_packet(from, tag, Site::PacketPoll);
+  }
+  return true;
 }
 }  // namespace tw

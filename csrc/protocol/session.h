@@ -32,7 +32,7 @@ class Session {
     // The previous operation's last CTA wrote both; stream order makes them visible.
     epoch = mx::ld_relaxed_sys(ctl + offsetof(TwControl, epoch));
     first_round = round = mx::ld_relaxed_sys(ctl + offsetof(TwControl, round));
-    alive = !mx::cta_sync_or(mx::thread() == 0 && aborted(), Site::None);
+    alive = !mx::cta_sync_or(mx::thread() == 0 && aborted(), Site::None);  // a vote that orders nothing
     if (mx::block() == 0) say_hello();
   }
 
@@ -43,7 +43,7 @@ class Session {
     if (agreed) return;
     bool ok = alive;
     if (ok && is_peer_thread()) ok = await_hello(mx::thread());
-    alive = mx::cta_sync_and(ok, Site::CreditBarrier);
+    alive = mx::cta_sync_and(ok, Site::AgreeBarrier);
     agreed = true;
   }
 
@@ -95,7 +95,7 @@ class Session {
   // `used`: bytes of the staging half that the operation may have touched in this round.
   TW_DEV void close_round(uint32_t q, uint64_t used) {
     if (q + 1 == p.panels) return;  // the end of the operation closes the last
-    mx::cta_sync(Site::CreditBarrier);
+    mx::cta_sync(Site::RetireBarrier);
     if (mx::thread() != 0) return;
     const gaddr count = own_heap(p) + offsetof(TwControl, panel_done) + (round & 1) * 4;
     if (mx::atom_add_acq_rel_gpu(count, 1, Site::CreditArrive) != mx::grid() - 1) return;
@@ -117,7 +117,7 @@ class Session {
     const gaddr ctl = own_heap(p);
     const bool last = mx::thread() == 0 && mx::atom_add_acq_rel_gpu(ctl + offsetof(TwControl, ctas_done), 1,
                                                                     Site::LastArrive) == mx::grid() - 1;
-    if (!mx::cta_sync_or(last, Site::None)) return;
+    if (!mx::cta_sync_or(last, Site::EndBarrier)) return;
     agree();
     bool ok = alive;
     if (ok && p.panels > 1 && mx::thread() < p.group.world) ok = await_credit(mx::thread(), round - 1);

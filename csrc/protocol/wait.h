@@ -43,33 +43,48 @@ TW_DEV void record_wait(const TwParams& p, uint64_t epoch, const Wanted& w, uint
   if (cause != TW_CAUSE_ABORT) raise_abort(p, cause == TW_CAUSE_DISAGREED ? TW_ABORT_DISAGREED : TW_ABORT_WAIT);
 }
 
-// Whether the peer's hello of this epoch is there and carries another hash, which goes to `*hash`. An acquire only on
-// suspicion, since this is asked at every poll: a hash read relaxed may still be the one before.
-TW_DEV bool disagrees(const TwParams& p, uint64_t epoch, uint32_t peer, uint64_t* hash) {
+// What else a wait looks at: the peer's hello and this rank's abort word, loaded relaxed beside the word that is waited
+// for, so that a poll costs one round trip, not four.
+struct Surroundings {
+  uint64_t hello_epoch, hello_hash, abort;
+};
+TW_DEV Surroundings look_around(const TwParams& p, uint64_t epoch, uint32_t peer) {
   const gaddr hello = own_heap(p) + hello_at(epoch, peer);
-  if (mx::poll_relaxed_sys(hello + offsetof(TwHello, epoch), epoch, Site::None) != epoch) return false;
-  if (mx::ld_relaxed_sys(hello + offsetof(TwHello, hash)) == p.hash) return false;
+  Surroundings s;
+  s.hello_epoch = mx::poll_relaxed_sys(hello + offsetof(TwHello, epoch), epoch, Site::None);
+  s.hello_hash = mx::ld_relaxed_sys(hello + offsetof(TwHello, hash));
+  s.abort = mx::poll_relaxed_sys(own_heap(p) + offsetof(TwControl, abort), TW_ABORT_NONE, Site::None);
+  return s;
+}
+
+// Whether the peer's hello of this epoch carries another hash, which goes to `*hash`. An acquire only on suspicion, since
+// this is asked at every poll: a hash read relaxed may still be the one before.
+TW_DEV bool disagrees(const TwParams& p, uint64_t epoch, uint32_t peer, const Surroundings& s, uint64_t* hash) {
+  if (s.hello_epoch != epoch || s.hello_hash == p.hash) return false;
+  const gaddr hello = own_heap(p) + hello_at(epoch, peer);
   mx::ld_acquire_sys(hello + offsetof(TwHello, epoch), Site::HelloAcquire);  // pairs with HelloSend
   *hash = mx::ld_relaxed_sys(hello + offsetof(TwHello, hash));
   return *hash != p.hash;
 }
 
-// What ends an unsatisfied wait: nothing yet (TW_CAUSE_NONE), or a cause, recorded.
-TW_DEV uint32_t look_around(const TwParams& p, uint64_t epoch, const Wanted& w, uint64_t seen, uint64_t began) {
+// Whether an unsatisfied wait goes on. If not, it has been recorded.
+TW_DEV bool keep_waiting(const TwParams& p, uint64_t epoch, const Wanted& w, const Surroundings& s, uint64_t seen,
+                         uint64_t began) {
   uint32_t cause = TW_CAUSE_NONE;
   uint64_t expected = w.value, hash = 0;
-  const uint64_t now = mx::time_ns();
-  if (disagrees(p, epoch, w.peer, &hash)) {
+  const uint64_t now = mx::time_ns(), waited = now > began ? now - began : 0;  // the clock need not be monotone
+  if (disagrees(p, epoch, w.peer, s, &hash)) {
     cause = TW_CAUSE_DISAGREED;
     expected = p.hash;
     seen = hash;
-  } else if (mx::poll_relaxed_sys(own_heap(p) + offsetof(TwControl, abort), TW_ABORT_NONE, Site::None) != TW_ABORT_NONE) {
+  } else if (s.abort != TW_ABORT_NONE) {
     cause = TW_CAUSE_ABORT;
-  } else if (now - began >= p.group.deadline_ns) {
+  } else if (waited >= p.group.deadline_ns) {
     cause = TW_CAUSE_DEADLINE;
   }
-  if (cause != TW_CAUSE_NONE) record_wait(p, epoch, w, cause, expected, seen, now - began);
-  return cause;
+  if (cause == TW_CAUSE_NONE) return true;
+  record_wait(p, epoch, w, cause, expected, seen, waited);
+  return false;
 }
 
 // One thread's wait. True: everything that the peer published with that word is visible to this thread.
@@ -77,9 +92,11 @@ TW_DEV bool await_word(const TwParams& p, uint64_t epoch, const Wanted& w, Site 
   uint64_t seen = mx::poll_relaxed_sys(w.word, w.value, poll);
   if (!w.met(seen)) {
     const uint64_t began = mx::time_ns();
-    do {  // bounded: look_around ends it at the deadline
-      if (look_around(p, epoch, w, seen, began) != TW_CAUSE_NONE) return false;
+    Surroundings around = look_around(p, epoch, w.peer);
+    do {  // bounded: by the deadline
+      if (!keep_waiting(p, epoch, w, around, seen, began)) return false;
       mx::pause(began + p.group.deadline_ns);
+      around = look_around(p, epoch, w.peer);
       seen = mx::poll_relaxed_sys(w.word, w.value, poll);
     } while (!w.met(seen));
   }
