@@ -47,31 +47,23 @@ class OneShot {
     }
   }
 
-  // A group of octets from one source. All packets are looked at before the first is judged: one round trip, if they
-  // are there.
-  TW_DEV bool receive(uint32_t t, const Block& b, uint32_t v0, uint32_t source, Group<Source>& out) {
+  // 16 bytes of data: two packets, both looked at before the first is judged.
+  TW_DEV bool receive_vector(uint32_t t, gaddr from, uint32_t source, vec4& data) {
     const uint32_t tag = packet_tag(s.round);
-    vec4 packet[Group<Source>::kSize][4];
-    TW_UNROLL
-    for (uint32_t i = 0; i < Group<Source>::kSize; ++i) {
-      if (!exists<Source>(p, b, v0 + i)) continue;
-      const gaddr from = packets(p.group.rank, source, b, v0 + i);
-      TW_UNROLL
-      for (int j = 0; j < 4; ++j) {
-        if (j < 2 || wire.wide) packet[i][j] = mx::poll_packet(from + 16 * j, tag, Site::PacketPoll);
-      }
-    }
-    TW_UNROLL
-    for (uint32_t i = 0; i < Group<Source>::kSize; ++i) {
-      if (!exists<Source>(p, b, v0 + i)) continue;
-      const gaddr from = packets(p.group.rank, source, b, v0 + i);
-      TW_UNROLL
-      for (int j = 0; j < 4; ++j) {
-        if ((j < 2 || wire.wide) && !await_packet(s, from + 16 * j, source, t, packet[i][j])) return false;
-      }
-      wire.set(out.o[i], {{packet[i][0].v[0], packet[i][0].v[2], packet[i][1].v[0], packet[i][1].v[2]}}, 0);
-      if (wire.wide) wire.set(out.o[i], {{packet[i][2].v[0], packet[i][2].v[2], packet[i][3].v[0], packet[i][3].v[2]}}, 1);
-    }
+    vec4 first = mx::poll_packet(from, tag, Site::PacketPoll), second = mx::poll_packet(from + 16, tag, Site::PacketPoll);
+    if (!await_packet(s, from, source, t, first) || !await_packet(s, from + 16, source, t, second)) return false;
+    data = {{first.v[0], first.v[2], second.v[0], second.v[2]}};
+    return true;
+  }
+
+  TW_DEV bool receive(uint32_t t, const Block& b, uint32_t v, uint32_t source, Octet& o) {
+    const gaddr from = packets(p.group.rank, source, b, v);
+    vec4 data;
+    if (!receive_vector(t, from, source, data)) return false;
+    wire.set(o, data, 0);
+    if (!wire.wide) return true;
+    if (!receive_vector(t, from + 32, source, data)) return false;
+    wire.set(o, data, 1);
     return true;
   }
 
@@ -92,12 +84,11 @@ class OneShot {
       Group<Source> sum;
       bool ok = s.alive;
       for (uint32_t r = 0; ok && r < p.group.world; ++r) {
-        Group<Source> from;
-        if (r != p.group.rank) ok = receive(t, block, v0, r, from);
         TW_UNROLL
         for (uint32_t i = 0; i < Group<Source>::kSize; ++i) {
           if (!ok || !exists<Source>(p, block, v0 + i)) continue;
-          const Octet& o = r == p.group.rank ? own[v0 + i] : from.o[i];
+          Octet o = own[v0 + i];
+          if (r != p.group.rank) ok = receive(t, block, v0 + i, r, o);
           if (r == 0) {
             sum.o[i] = o;
           } else {
