@@ -25,14 +25,13 @@ use crate::cli::{Device, RouteArg, RunArgs};
 use crate::device;
 use crate::failure::Failure;
 use fault::Fault;
+use output::Place;
 use report::Report;
 
 pub fn run(args: &RunArgs) -> Result<Report, Failure> {
     refuse_unbuilt(args)?;
     check_options(args)?;
-    if let Some(path) = &args.output {
-        output::check(path)?;
-    }
+    let output = args.output.as_deref().map(Place::new).transpose()?;
     let machine = device::choose(if args.fault.is_some() {
         Device::Sim
     } else {
@@ -54,8 +53,8 @@ pub fn run(args: &RunArgs) -> Result<Report, Failure> {
     let outcome = execute::execute(&machine, &problem, args)?;
     progress.set_message("comparing with the reference");
     let verdict = check::judge(&problem, args.wire.into(), &outcome.results, outcome.other.as_deref())?;
-    if let Some(path) = &args.output {
-        output::write(path, &problem.shape, problem.dtype, &outcome.results)?;
+    if let Some(place) = &output {
+        output::write(place, &problem.shape, problem.dtype, &outcome.results)?;
     }
     progress.finish_and_clear();
     let shape = problem.shape;
