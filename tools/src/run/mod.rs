@@ -70,7 +70,7 @@ pub fn run(args: &RunArgs) -> Result<Report, Failure> {
         route: outcome.route.path.to_string(),
         route_reason: outcome.route.reason,
         kernel: outcome.route.kernel,
-        wire: tileweave::Wire::from(args.wire).to_string(),
+        wire: shape.wire(args.wire.into()).to_string(),
         max_abs_err: verdict.max_abs_err,
         max_rel_err: verdict.max_rel_err,
         bound: verdict.bound,
