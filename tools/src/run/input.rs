@@ -164,7 +164,7 @@ fn check_size(shape: &Shape, dtype: DType, addend: bool) -> Result<(), Failure> 
 }
 
 /// Bytes that can be had without swapping; where the system does not tell, what any machine for this has.
-fn available_memory() -> u64 {
+pub fn available_memory() -> u64 {
     const ASSUMED: u64 = 16 << 30;
     let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"));
