@@ -40,7 +40,7 @@ pub fn run(args: &RunArgs) -> Result<Report, Failure> {
     let ranks = args.common.ranks.unwrap_or_else(|| machine.default_ranks());
     let progress = spinner();
     progress.set_message("making the operands");
-    let problem = input::problem(args, ranks)?;
+    let problem = input::problem(args, ranks, matches!(machine, device::Machine::Sim))?;
     if let Some(fault) = args.fault {
         fault.check(problem.shape.ranks)?;
     }

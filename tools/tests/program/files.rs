@@ -223,6 +223,15 @@ fn a_failed_run_leaves_the_old_output_alone() {
     assert_eq!(folder.names(), ["in.safetensors", "out.safetensors"]);
 }
 
+#[test]
+fn files_of_few_bytes_and_endless_rows_are_refused() {
+    let folder = Folder::new("endless");
+    let (input, output) = (folder.file("in.safetensors"), folder.file("out.safetensors"));
+    write(&input, &[("x", &[1 << 27, 0], &[]), ("weight", &[0, 0], &[])]);
+    let error = run_files("all-gather-gemm", &input, &output, "--ranks 4").failed(2, "bad_input");
+    assert!(error["message"].to_string().contains("536870912 positions"), "{error}");
+}
+
 #[cfg(unix)]
 mod places {
     use std::os::unix::fs::{FileTypeExt, PermissionsExt, symlink};
