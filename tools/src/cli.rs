@@ -43,10 +43,10 @@ pub struct CommonArgs {
     #[arg(long, value_enum, default_value = "auto")]
     pub device: Device,
     /// Ranks, 1 to 16; more than the GPUs present share them [default: the GPUs, or 4]
-    #[arg(long, value_name = "P", value_parser = parse_ranks)]
+    #[arg(long, value_name = "P", allow_negative_numbers = true, value_parser = parse_ranks)]
     pub ranks: Option<usize>,
     /// Seed of the simulated node's scheduler
-    #[arg(long, value_name = "S", default_value_t = 0)]
+    #[arg(long, value_name = "S", allow_negative_numbers = true, default_value_t = 0, value_parser = parse_u64)]
     pub schedule_seed: u64,
 }
 
@@ -58,19 +58,19 @@ pub struct RunArgs {
     #[arg(long, value_name = "OP", default_value = "gemm-all-reduce", value_parser = parse_op)]
     pub op: Op,
     /// Rows of x, over all ranks [default: 64]
-    #[arg(long, value_name = "M", value_parser = parse_dimension)]
+    #[arg(long, value_name = "M", allow_negative_numbers = true, value_parser = parse_dimension)]
     pub m: Option<usize>,
     /// Rows of the weight, over all ranks [default: 512]
-    #[arg(long, value_name = "N", value_parser = parse_dimension)]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = parse_dimension)]
     pub n: Option<usize>,
     /// Columns of x and of the weight, over all ranks; without meaning to the plain collectives [default: 512]
-    #[arg(long, value_name = "K", value_parser = parse_dimension)]
+    #[arg(long, value_name = "K", allow_negative_numbers = true, value_parser = parse_dimension)]
     pub k: Option<usize>,
     /// Element type [default: bf16]
     #[arg(long, value_parser = parse_dtype, value_name = "bf16|f16|f32")]
     pub dtype: Option<DType>,
     /// Seed of the random input
-    #[arg(long, value_name = "S", default_value_t = 0)]
+    #[arg(long, value_name = "S", allow_negative_numbers = true, default_value_t = 0, value_parser = parse_u64)]
     pub seed: u64,
     /// Random input: with a bias
     #[arg(long, conflicts_with = "input")]
@@ -98,19 +98,19 @@ pub struct RunArgs {
     #[arg(long)]
     pub processes: bool,
     /// Capture once, replay N times, check the last
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = parse_u64)]
     pub graph: Option<u64>,
     /// GPU timing: launches before the first that is timed
-    #[arg(long, value_name = "W", default_value_t = 3, value_parser = clap::value_parser!(u32).range(..=100_000))]
+    #[arg(long, value_name = "W", allow_negative_numbers = true, default_value_t = 3, value_parser = clap::value_parser!(u32).range(..=100_000))]
     pub warmup: u32,
     /// GPU timing: launches timed; the median counts
-    #[arg(long, value_name = "I", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    #[arg(long, value_name = "I", allow_negative_numbers = true, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub iters: u32,
     /// Simulated node: silent:R, drop-signal:FROM:TO, slow:R:FACTOR or disagree:R
     #[arg(long, value_name = "SPEC", value_parser = str::parse::<Fault>)]
     pub fault: Option<Fault>,
     /// Bound on any wait for another rank, in milliseconds
-    #[arg(long, value_name = "T", default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1..=86_400_000))]
+    #[arg(long, value_name = "T", allow_negative_numbers = true, default_value_t = 10_000, value_parser = parse_deadline)]
     pub deadline_ms: u64,
 }
 
@@ -150,6 +150,17 @@ pub const MAX_DIMENSION: usize = i32::MAX as usize;
 fn parse_dimension(text: &str) -> Result<usize, String> {
     let value = text.parse().ok().filter(|value| *value <= MAX_DIMENSION);
     value.ok_or_else(|| format!("expected a number from 0 to {MAX_DIMENSION}"))
+}
+
+fn parse_u64(text: &str) -> Result<u64, String> {
+    text.parse()
+        .map_err(|_| format!("expected a number from 0 to {}", u64::MAX))
+}
+
+fn parse_deadline(text: &str) -> Result<u64, String> {
+    const A_DAY: u64 = 86_400_000;
+    let value = text.parse().ok().filter(|value| (1..=A_DAY).contains(value));
+    value.ok_or_else(|| format!("expected milliseconds from 1 to {A_DAY}"))
 }
 
 fn parse_ranks(text: &str) -> Result<usize, String> {
@@ -233,7 +244,28 @@ mod tests {
             ("run --ranks 0", "1 to 16"),
             ("run --ranks 17", "1 to 16"),
             ("run --op gemm", "gemm-all-reduce"),
-            ("run --m -8", "-8"),
+            ("run --m -1", "'--m <M>': expected a number from 0 to 2147483647"),
+            ("run --n -1", "'--n <N>': expected a number from 0 to 2147483647"),
+            ("run --k -1", "'--k <K>': expected a number from 0 to 2147483647"),
+            (
+                "run --ranks -1",
+                "'--ranks <P>': expected a number of ranks from 1 to 16",
+            ),
+            (
+                "run --seed -1",
+                "'--seed <S>': expected a number from 0 to 18446744073709551615",
+            ),
+            (
+                "run --schedule-seed -1",
+                "'--schedule-seed <S>': expected a number from 0 to",
+            ),
+            ("run --iters -1", "'--iters <I>': -1 is not in 1..=100000"),
+            ("run --warmup -1", "'--warmup <W>': -1 is not in"),
+            ("run --graph -1", "'--graph <N>': expected a number from 0 to"),
+            (
+                "run --deadline-ms -1",
+                "'--deadline-ms <T>': expected milliseconds from 1 to 86400000",
+            ),
             ("run --m 18446744073709551615", "--m"),
             ("run --dtype f12", "bf16, f16 or f32"),
             ("run --deadline-ms 0", "--deadline-ms"),

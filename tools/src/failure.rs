@@ -128,7 +128,12 @@ impl From<Error> for Failure {
             }
             Error::Aborted { .. } => Failure::new(Kind::Aborted, message),
             Error::Simulator { .. } => Failure::new(Kind::WrongResult, message),
-            Error::BadArgument { .. } | Error::HeapTooSmall { .. } => Failure::bad_input(message),
+            // Here the program chose the heap: whoever reads this chose the sizes.
+            Error::HeapTooSmall { what, need, have } => Failure::bad_input(format!(
+                "{what} needs a heap of {need} bytes on every rank, and the program gives it {have}, its share of memory: \
+                 expected smaller --m, --n or --k, or other --ranks"
+            )),
+            Error::BadArgument { .. } => Failure::bad_input(message),
             _ => Failure::unavailable(message),
         }
     }
@@ -168,6 +173,20 @@ mod tests {
         for (kind, code) in codes {
             assert_eq!(kind.exit_code(), code, "{kind:?}");
         }
+    }
+
+    #[test]
+    fn a_small_heap_is_told_in_the_programs_words() {
+        let failure = Failure::from(Error::HeapTooSmall {
+            what: "one row block".into(),
+            need: 4096,
+            have: 1024,
+        });
+        assert_eq!(failure.kind, Kind::BadInput);
+        for part in ["one row block", "4096", "1024", "expected smaller --m, --n or --k"] {
+            assert!(failure.message.contains(part), "{}", failure.message);
+        }
+        assert!(!failure.message.contains("GroupConfig"), "{}", failure.message);
     }
 
     #[test]

@@ -11,7 +11,7 @@ use tileweave::reference::chunk;
 use tileweave::{Buffer, DType, GroupConfig, Node, Op, OpSpec, Operands, Path, Plan, Rank, Route, Want};
 
 use super::fault::Fault;
-use super::input::Problem;
+use super::input::{Problem, available_memory};
 use super::shape::Shape;
 use super::timing;
 use crate::cli::{RouteArg, RunArgs};
@@ -32,8 +32,17 @@ pub struct Outcome {
     pub elapsed_ms: Option<f64>,
 }
 
-/// Heaps beyond this are not asked for: the operation then goes through it in several rounds.
-const MAX_HEAP: usize = 1 << 30;
+/// The most that one rank's heap may have. An operation that would have more goes through this in several rounds.
+fn heap_share(machine: &Machine, node: &Node, ranks: usize) -> usize {
+    /// Of what is available: operands and results, in two routes and in f64, need the rest.
+    const OF_HOST_MEMORY: u64 = 4;
+    /// A third of the smallest GPU that kernels are built for.
+    const OF_A_GPU: usize = 8 << 30;
+    match machine {
+        Machine::Sim => usize::try_from(available_memory() / OF_HOST_MEMORY / ranks as u64).unwrap_or(usize::MAX),
+        Machine::Cuda(_) => OF_A_GPU / ranks.div_ceil(node.device_count().max(1)),
+    }
+}
 
 /// One rank, ready to launch.
 pub struct Lane {
@@ -121,7 +130,7 @@ pub fn execute(machine: &Machine, problem: &Problem, args: &RunArgs) -> Result<O
         .collect();
     let config = GroupConfig::default().deadline(std::time::Duration::from_millis(args.deadline_ms));
     let config = config.clone().sized_for(&specs, shape.ranks)?;
-    let heap_bytes = config.heap_bytes.min(MAX_HEAP);
+    let heap_bytes = config.heap_bytes.min(heap_share(machine, &node, shape.ranks));
     let ranks = node.group(shape.ranks, &config.heap_bytes(heap_bytes))?;
 
     let mut lanes = Vec::with_capacity(shape.ranks);

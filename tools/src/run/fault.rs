@@ -1,5 +1,6 @@
 //! Faults that can be planted in a run on the simulated node.
 
+use std::fmt;
 use std::str::FromStr;
 
 use tileweave::driver::sim;
@@ -45,6 +46,19 @@ impl FromStr for Fault {
     }
 }
 
+/// As it is given.
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Fault::Silent { rank } => write!(f, "silent:{rank}"),
+            Fault::DropSignal { from, to } => write!(f, "drop-signal:{from}:{to}"),
+            Fault::Slow { rank, factor } => write!(f, "slow:{rank}:{factor}"),
+            Fault::Disagree { rank } => write!(f, "disagree:{rank}"),
+            Fault::Kill { rank } => write!(f, "kill:{rank}"),
+        }
+    }
+}
+
 impl Fault {
     /// The fault that the simulated machine makes; `None` for one that a rank's program makes. Rank r is on device r.
     pub fn of_the_machine(self) -> Option<sim::Fault> {
@@ -55,7 +69,7 @@ impl Fault {
         }
     }
 
-    /// The ranks it names exist, and a signal has two ends.
+    /// The ranks it names exist, a signal has two ends, and a rank that does not do its part has peers that would notice.
     pub fn check(self, ranks: usize) -> Result<(), Failure> {
         let (one, other) = match self {
             Fault::DropSignal { from, to } => (from, to),
@@ -67,9 +81,16 @@ impl Fault {
             let expected = format!("a rank below --ranks ({ranks})");
             return Err(Failure::bad_value("the rank of --fault", outside, &expected));
         }
+        if ranks < 2 && !matches!(self, Fault::Slow { .. }) {
+            return Err(Failure::bad_value(
+                "--ranks",
+                ranks,
+                &format!("at least 2 with --fault {self}: one rank alone waits for no other"),
+            ));
+        }
         if matches!(self, Fault::DropSignal { .. }) && one == other {
             return Err(Failure::bad_input(format!(
-                "--fault drop-signal:{one}:{other}: expected two different ranks"
+                "--fault is {self}: expected two different ranks"
             )));
         }
         Ok(())
@@ -87,6 +108,12 @@ mod tests {
         assert_eq!("slow:2:10".parse(), Ok(Fault::Slow { rank: 2, factor: 10 }));
         assert_eq!("disagree:0".parse(), Ok(Fault::Disagree { rank: 0 }));
         assert_eq!("kill:0".parse(), Ok(Fault::Kill { rank: 0 }));
+        for form in ["silent:1", "drop-signal:0:3", "slow:2:10", "disagree:0", "kill:0"] {
+            assert_eq!(
+                form.parse::<Fault>().map(|fault| fault.to_string()).as_deref(),
+                Ok(form)
+            );
+        }
         for bad in [
             "",
             "silent",

@@ -24,15 +24,16 @@ const DEFAULT_M: usize = 64;
 const DEFAULT_N: usize = 512;
 const DEFAULT_K: usize = 512;
 
-/// Makes or reads the operands. `ranks` is what the device offers where the user names no number.
-pub fn problem(args: &RunArgs, ranks: usize) -> Result<Problem, Failure> {
+/// Makes or reads the operands. `ranks` is what the device offers where the user names no number; `simulated`: whether a
+/// simulated node will run it.
+pub fn problem(args: &RunArgs, ranks: usize, simulated: bool) -> Result<Problem, Failure> {
     match &args.input {
-        Some(path) => from_file(args, ranks, &File::read(path)?),
-        None => random(args, ranks),
+        Some(path) => from_file(args, ranks, simulated, &File::read(path)?),
+        None => random(args, ranks, simulated),
     }
 }
 
-fn random(args: &RunArgs, ranks: usize) -> Result<Problem, Failure> {
+fn random(args: &RunArgs, ranks: usize, simulated: bool) -> Result<Problem, Failure> {
     let op = args.op;
     if args.bias && !op.has_gemm() {
         return Err(Failure::bad_value(
@@ -50,6 +51,7 @@ fn random(args: &RunArgs, ranks: usize) -> Result<Problem, Failure> {
     }
     let dtype = args.dtype.unwrap_or(DType::Bf16);
     check_size(&shape, dtype, args.addend)?;
+    check_rows(&shape, simulated)?;
     let draw = |tensor, count, scale| random::normal(dtype, args.seed, tensor, count, scale);
     let of_weight = 1.0 / (k.max(1) as f64).sqrt(); // results of x's own size
     Ok(Problem {
@@ -64,7 +66,7 @@ fn random(args: &RunArgs, ranks: usize) -> Result<Problem, Failure> {
     })
 }
 
-fn from_file(args: &RunArgs, ranks: usize, file: &File) -> Result<Problem, Failure> {
+fn from_file(args: &RunArgs, ranks: usize, simulated: bool, file: &File) -> Result<Problem, Failure> {
     let op = args.op;
     let x = file.tensor("x")?;
     let dtype = x.dtype()?;
@@ -135,6 +137,7 @@ fn from_file(args: &RunArgs, ranks: usize, file: &File) -> Result<Problem, Failu
     let bias = optional("bias", op.has_gemm(), &[shape.n], "[N]")?;
     let weight = optional("weight", op.has_gemm(), &[shape.n, shape.k], "[N, K]")?;
     check_size(&shape, dtype, addend.is_some())?;
+    check_rows(&shape, simulated)?;
     let bytes = |tensor: Found<'_>| tensor.bytes().to_vec();
     Ok(Problem {
         shape,
@@ -144,6 +147,39 @@ fn from_file(args: &RunArgs, ranks: usize, file: &File) -> Result<Problem, Failu
         bias: bias.map(bytes),
         addend: addend.map(bytes),
     })
+}
+
+/// Rows that all ranks together move, beyond which a simulated node takes minutes even where a row has no bytes.
+const MAX_SIMULATED_ROWS: usize = 1 << 25;
+
+/// Refuses more rows than kernels can count, or than a simulated node finishes with.
+fn check_rows(shape: &Shape, simulated: bool) -> Result<(), Failure> {
+    let Shape { op, ranks, m, n, .. } = *shape;
+    let (rows, cols) = shape.result();
+    if rows > MAX_DIMENSION {
+        let most = MAX_DIMENSION / ranks;
+        let expected = format!(
+            "at most {most}: {} on {ranks} ranks gives {ranks} times as many rows",
+            op.name()
+        );
+        return Err(Failure::bad_value("--m", m, &expected));
+    }
+    // Whoever gathers goes through all the rows; the others through the result's elements, of which there may be none.
+    let gathers = matches!(op, Op::AllGather | Op::AllGatherGemm);
+    let (option, asked, longest) = match (rows, cols) {
+        (rows, cols) if rows >= cols && (gathers || cols > 0) => ("--m", m, rows),
+        (rows, cols) if cols > rows && rows > 0 => ("--n", n, cols),
+        _ => return Ok(()),
+    };
+    let positions = longest.saturating_mul(ranks);
+    if simulated && positions > MAX_SIMULATED_ROWS {
+        let expected = format!(
+            "sizes that the simulated node finishes with: {longest} on each of {ranks} ranks are {positions} positions, \
+             more than {MAX_SIMULATED_ROWS}"
+        );
+        return Err(Failure::bad_value(option, asked, &expected));
+    }
+    Ok(())
 }
 
 /// Refuses what cannot fit before anything is allocated: running out of memory ends a process without a word.
@@ -164,7 +200,7 @@ fn check_size(shape: &Shape, dtype: DType, addend: bool) -> Result<(), Failure> 
 }
 
 /// Bytes that can be had without swapping; where the system does not tell, what any machine for this has.
-fn available_memory() -> u64 {
+pub fn available_memory() -> u64 {
     const ASSUMED: u64 = 16 << 30;
     let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"));

@@ -25,14 +25,13 @@ use crate::cli::{Device, RouteArg, RunArgs};
 use crate::device;
 use crate::failure::Failure;
 use fault::Fault;
+use output::Place;
 use report::Report;
 
 pub fn run(args: &RunArgs) -> Result<Report, Failure> {
     refuse_unbuilt(args)?;
     check_options(args)?;
-    if let Some(path) = &args.output {
-        output::check(path)?;
-    }
+    let output = args.output.as_deref().map(Place::new).transpose()?;
     let machine = device::choose(if args.fault.is_some() {
         Device::Sim
     } else {
@@ -41,7 +40,7 @@ pub fn run(args: &RunArgs) -> Result<Report, Failure> {
     let ranks = args.common.ranks.unwrap_or_else(|| machine.default_ranks());
     let progress = spinner();
     progress.set_message("making the operands");
-    let problem = input::problem(args, ranks)?;
+    let problem = input::problem(args, ranks, matches!(machine, device::Machine::Sim))?;
     if let Some(fault) = args.fault {
         fault.check(problem.shape.ranks)?;
     }
@@ -54,8 +53,8 @@ pub fn run(args: &RunArgs) -> Result<Report, Failure> {
     let outcome = execute::execute(&machine, &problem, args)?;
     progress.set_message("comparing with the reference");
     let verdict = check::judge(&problem, args.wire.into(), &outcome.results, outcome.other.as_deref())?;
-    if let Some(path) = &args.output {
-        output::write(path, &problem.shape, problem.dtype, &outcome.results)?;
+    if let Some(place) = &output {
+        output::write(place, &problem.shape, problem.dtype, &outcome.results)?;
     }
     progress.finish_and_clear();
     let shape = problem.shape;
@@ -71,7 +70,7 @@ pub fn run(args: &RunArgs) -> Result<Report, Failure> {
         route: outcome.route.path.to_string(),
         route_reason: outcome.route.reason,
         kernel: outcome.route.kernel,
-        wire: tileweave::Wire::from(args.wire).to_string(),
+        wire: shape.wire(args.wire.into()).to_string(),
         max_abs_err: verdict.max_abs_err,
         max_rel_err: verdict.max_rel_err,
         bound: verdict.bound,

@@ -1,6 +1,8 @@
 //! The output file: written beside its place under another name and moved there, so that it is whole or not there.
 
 use std::collections::HashMap;
+use std::fs::OpenOptions;
+use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
 use safetensors::tensor::{Dtype, TensorView};
@@ -9,25 +11,63 @@ use tileweave::DType;
 use super::shape::Shape;
 use crate::failure::Failure;
 
-/// Fails early, before anything runs, where the file could not be written.
-pub fn check(path: &Path) -> Result<(), Failure> {
-    let folder = folder_of(path);
-    if path.file_name().is_none() || path.is_dir() {
-        return Err(Failure::bad_value("--output", path.display(), "a file's name"));
+/// A place that a file can be written to.
+#[derive(Debug)]
+pub struct Place {
+    /// As the user named it.
+    named: PathBuf,
+    /// The same with every link followed: a link stays, and what it points to is replaced.
+    real: PathBuf,
+}
+
+impl Place {
+    /// Fails early, before anything runs, where no file could be written. Only a regular file may be replaced: moving a
+    /// file onto a device or a pipe would destroy it.
+    pub fn new(path: &Path) -> Result<Place, Failure> {
+        let wrong = |expected: &str| Failure::bad_value("--output", path.display(), expected);
+        let real = match std::fs::metadata(path) {
+            Ok(there) if there.is_file() => std::fs::canonicalize(path).map_err(|error| wrong(&error.to_string()))?,
+            Ok(there) if there.is_dir() => return Err(wrong("a file's name, this is a folder")),
+            Ok(_) => {
+                return Err(wrong(
+                    "a regular file, or a name that is free: this is a device, a pipe or a socket",
+                ));
+            }
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                return Err(wrong(&format!("a place to write: {error}")));
+            }
+            Err(_) if std::fs::symlink_metadata(path).is_ok() => {
+                return Err(wrong("a link to a file that exists, this one points to nothing"));
+            }
+            Err(_) => {
+                let name = path.file_name().ok_or_else(|| wrong("a file's name"))?;
+                let folder = match path.parent() {
+                    Some(folder) if !folder.as_os_str().is_empty() => folder,
+                    _ => Path::new("."),
+                };
+                if !folder.is_dir() {
+                    let expected = format!("a file in a folder that exists, {} does not", folder.display());
+                    return Err(wrong(&expected));
+                }
+                folder.join(name)
+            }
+        };
+        let named = path.into();
+        Ok(Place { named, real })
     }
-    if !folder.is_dir() {
-        return Err(Failure::bad_value(
-            "--output",
-            path.display(),
-            &format!("a file in a folder that exists, {} does not", folder.display()),
-        ));
+
+    /// Another name in the same folder, which a move does not have to leave.
+    fn beside(&self) -> PathBuf {
+        let name = self.real.file_name().unwrap_or_default().to_string_lossy();
+        self.real
+            .with_file_name(format!(".{name}.{}.unfinished", std::process::id()))
     }
-    Ok(())
 }
 
 /// Writes `y.rank0`, `y.rank1`, ...
-pub fn write(path: &Path, shape: &Shape, dtype: DType, results: &[Vec<u8>]) -> Result<(), Failure> {
-    let failed = |what: String| Failure::bad_input(format!("--output {} cannot be written: {what}", path.display()));
+pub fn write(place: &Place, shape: &Shape, dtype: DType, results: &[Vec<u8>]) -> Result<(), Failure> {
+    let failed =
+        |what: String| Failure::bad_input(format!("--output {} cannot be written: {what}", place.named.display()));
     let tag = match dtype {
         DType::Bf16 => Dtype::BF16,
         DType::F16 => Dtype::F16,
@@ -40,22 +80,23 @@ pub fn write(path: &Path, shape: &Shape, dtype: DType, results: &[Vec<u8>]) -> R
             TensorView::new(tag, vec![block.rows(), block.cols()], bytes).map_err(|error| failed(error.to_string()))?;
         tensors.push((format!("y.rank{rank}"), view));
     }
-    let name = path
-        .file_name()
-        .map(|name| name.to_string_lossy().into_owned())
-        .unwrap_or_default();
-    let unfinished = Unfinished(folder_of(path).join(format!(".{name}.{}.unfinished", std::process::id())));
     let metadata = HashMap::from([("format".to_string(), "pt".to_string())]); // as PyTorch's own files say
-    safetensors::serialize_to_file(tensors, Some(metadata), &unfinished.0)
-        .map_err(|error| failed(error.to_string()))?;
-    std::fs::rename(&unfinished.0, path).map_err(|error| failed(error.to_string()))
-}
-
-fn folder_of(path: &Path) -> PathBuf {
-    match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder.into(),
-        _ => PathBuf::from("."),
+    let bytes = safetensors::serialize(tensors, Some(metadata)).map_err(|error| failed(error.to_string()))?;
+    let failed = |error: std::io::Error| failed(error.to_string());
+    let unfinished = place.beside();
+    // Never another's file, and readable to whom the user's mask lets read.
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .open(&unfinished)
+        .map_err(failed)?;
+    let unfinished = Unfinished(unfinished);
+    if let Ok(old) = std::fs::metadata(&place.real) {
+        file.set_permissions(old.permissions()).map_err(failed)?;
     }
+    file.write_all(&bytes).map_err(failed)?;
+    drop(file);
+    std::fs::rename(&unfinished.0, &place.real).map_err(failed)
 }
 
 /// Removed when dropped; after the move there is nothing left to remove.

@@ -2,9 +2,8 @@
 
 use std::ops::Range;
 
-use tileweave::Op;
-
 use tileweave::reference::chunk;
+use tileweave::{Op, Wire};
 
 /// Global sizes. `k` is 0 for the plain collectives, whose `m` and `n` are those of one rank's matrix.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,6 +70,15 @@ impl Shape {
     /// Whether partials are summed over ranks after a GEMM: what an addend and a wire type are for.
     pub fn reduces_gemm(&self) -> bool {
         matches!(self.op, Op::GemmReduceScatter | Op::GemmAllReduce)
+    }
+
+    /// The wire that is used where `asked` is asked for: what no GEMM left in f32 travels in its own type.
+    pub fn wire(&self, asked: Wire) -> Wire {
+        if self.ranks > 1 && !self.reduces_gemm() {
+            Wire::Output
+        } else {
+            asked
+        }
     }
 
     /// Rank `rank`'s block of `x` (of its own matrix for the plain collectives).

@@ -61,3 +61,13 @@ fn a_slow_rank_changes_nothing() {
     let slow = run(&format!("{sizes} --fault slow:1:20")).done();
     assert_eq!(slow["result_digest"], run(sizes).done()["result_digest"]);
 }
+
+#[test]
+fn one_rank_alone_has_nobody_to_miss_it() {
+    for fault in ["silent:0", "disagree:0"] {
+        let words = format!("--ranks 1 --m 8 --n 8 --k 8 --fault {fault}");
+        let message = run(&words).failed(2, "bad_input")["message"].to_string();
+        assert!(message.contains(fault) && message.contains("at least 2"), "{message}");
+    }
+    run("--ranks 1 --m 8 --n 8 --k 8 --fault slow:0:3").done();
+}

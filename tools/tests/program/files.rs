@@ -222,3 +222,79 @@ fn a_failed_run_leaves_the_old_output_alone() {
     assert_eq!(std::fs::read(&output).expect("still there"), b"old");
     assert_eq!(folder.names(), ["in.safetensors", "out.safetensors"]);
 }
+
+#[test]
+fn files_of_few_bytes_and_endless_rows_are_refused() {
+    let folder = Folder::new("endless");
+    let (input, output) = (folder.file("in.safetensors"), folder.file("out.safetensors"));
+    write(&input, &[("x", &[1 << 27, 0], &[]), ("weight", &[0, 0], &[])]);
+    let error = run_files("all-gather-gemm", &input, &output, "--ranks 4").failed(2, "bad_input");
+    assert!(error["message"].to_string().contains("536870912 positions"), "{error}");
+}
+
+#[cfg(unix)]
+mod places {
+    use std::os::unix::fs::{FileTypeExt, PermissionsExt, symlink};
+    use std::process::Command;
+
+    use super::*;
+
+    fn mode(path: &Path) -> u32 {
+        std::fs::metadata(path).expect("there").permissions().mode() & 0o777
+    }
+
+    #[test]
+    fn an_output_has_the_mode_of_any_new_file_or_of_the_one_it_replaces() {
+        let folder = Folder::new("mode");
+        let (input, output, other) = (folder.file("in.safetensors"), folder.file("out"), folder.file("other"));
+        write(&input, &[X, WEIGHT]);
+        std::fs::write(&other, b"").expect("writable");
+        run_files("gemm-all-reduce", &input, &output, "--ranks 2").done();
+        assert_eq!(mode(&output), mode(&other));
+        std::fs::set_permissions(&output, PermissionsExt::from_mode(0o640)).expect("ours");
+        run_files("gemm-all-reduce", &input, &output, "--ranks 2").done();
+        assert_eq!(mode(&output), 0o640);
+    }
+
+    #[test]
+    fn a_link_stays_and_what_it_points_to_is_replaced() {
+        let folder = Folder::new("link");
+        let (input, link) = (folder.file("in.safetensors"), folder.file("link"));
+        let inner = folder.file("inner");
+        std::fs::create_dir(&inner).expect("writable");
+        let target = inner.join("target");
+        write(&input, &[X, WEIGHT]);
+        std::fs::write(&target, b"old").expect("writable");
+        symlink("inner/target", &link).expect("a link");
+        run_files("gemm-all-reduce", &input, &link, "--ranks 2").done();
+        assert!(link.symlink_metadata().expect("there").is_symlink());
+        assert_eq!(read(&target).len(), 2);
+        let names = |folder: &Path| std::fs::read_dir(folder).expect("readable").count();
+        assert_eq!(
+            (names(&inner), folder.names().len()),
+            (1, 3),
+            "nothing unfinished is left"
+        );
+
+        let nowhere = folder.file("nowhere");
+        symlink("missing", &nowhere).expect("a link");
+        let error = run_files("gemm-all-reduce", &input, &nowhere, "--ranks 2").failed(2, "bad_input");
+        assert!(error["message"].to_string().contains("points to nothing"), "{error}");
+    }
+
+    #[test]
+    fn what_is_no_regular_file_is_refused_and_left_alone() {
+        let folder = Folder::new("fifo");
+        let (input, fifo, link) = (folder.file("in.safetensors"), folder.file("fifo"), folder.file("link"));
+        write(&input, &[X, WEIGHT]);
+        let made = Command::new("mkfifo").arg(&fifo).status().expect("mkfifo is POSIX");
+        assert!(made.success());
+        symlink(&fifo, &link).expect("a link");
+        for output in [&fifo, &link] {
+            let error = run_files("gemm-all-reduce", &input, output, "--ranks 2").failed(2, "bad_input");
+            assert!(error["message"].to_string().contains("a regular file"), "{error}");
+        }
+        assert!(fifo.metadata().expect("there").file_type().is_fifo());
+        assert_eq!(folder.names(), ["fifo", "in.safetensors", "link"]);
+    }
+}

@@ -134,6 +134,30 @@ fn bytes_sent_are_what_the_algorithm_has_to_send() {
 }
 
 #[test]
+fn the_wire_reported_is_the_wire_used() {
+    for (op, used) in [
+        ("gemm-reduce-scatter", "f32"),
+        ("gemm-all-reduce", "f32"),
+        ("all-gather-gemm", "output"),
+        ("reduce-scatter", "output"),
+        ("all-reduce", "output"),
+        ("all-gather", "output"),
+    ] {
+        let words = format!("--op {op} --m 8 --n 16 --k 16 --ranks 2");
+        let asked = run(&format!("{words} --wire f32")).done();
+        let plain = run(&words).done();
+        assert_eq!(
+            (&asked["wire"], &plain["wire"]),
+            (&used.into(), &"output".into()),
+            "{op}"
+        );
+        let same_bytes = asked["bytes_sent"] == plain["bytes_sent"];
+        assert_eq!(same_bytes, used == "output", "{op}: {asked} {plain}");
+    }
+    assert_eq!(run("--m 8 --n 16 --k 16 --ranks 1 --wire f32").done()["wire"], "f32");
+}
+
+#[test]
 fn the_seed_makes_the_input() {
     let digest = |words: &str| run(&format!("--ranks 2 --m 8 --n 32 --k 32 {words}")).done()["result_digest"].clone();
     assert_eq!(digest("--seed 5"), digest("--seed 5 --schedule-seed 5"));

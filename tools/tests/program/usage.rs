@@ -45,6 +45,23 @@ fn a_failure_names_the_argument_its_value_and_what_would_be_right() {
             "--m 2147483647 --n 2147483647",
             ["--m 2147483647", "bytes", "expected smaller sizes"],
         ),
+        ("--m -1", ["'--m <M>'", "-1", "from 0 to 2147483647"]),
+        (
+            "--op all-gather --ranks 2 --m 2147483647 --n 0",
+            ["--m is 2147483647", "at most 1073741823", "2 ranks"],
+        ),
+        (
+            "--op all-gather-gemm --ranks 4 --m 134217728 --n 0 --k 0",
+            ["--m is 134217728", "536870912 positions", "more than 33554432"],
+        ),
+        (
+            "--op all-gather --ranks 4 --m 134217728 --n 0",
+            ["--m is 134217728", "2147483648 positions", "more than 33554432"],
+        ),
+        (
+            "--op gemm-reduce-scatter --ranks 16 --m 1 --n 4194304 --k 0",
+            ["--n is 4194304", "67108864 positions", "more than 33554432"],
+        ),
         ("--ranks 2 --fault silent:7", ["--fault", "7", "below --ranks"]),
     ] {
         let message = run(words).failed(2, "bad_input")["message"].to_string();
