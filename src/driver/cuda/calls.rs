@@ -196,9 +196,12 @@ impl Driver for CudaDriver {
     }
 
     fn ctas_per_sm(&self, kernel: &str, launch: Launch, place: Place) -> Result<u32> {
-        let (_, context) = self.place(place)?;
+        let (device, context) = self.place(place)?;
         let _current = Current::push(context)?;
-        self.kernels.ctas_per_sm(kernel, launch)
+        let alone = self.kernels.ctas_per_sm(kernel, launch)?;
+        // Shares without SMs of their own: see `shares`.
+        let capped = device.split(place.shares)?.capped.is_some();
+        Ok(if capped { alone.min(1) } else { alone })
     }
 
     fn launch(&self, kernel: &str, launch: Launch, params: &TwParams, stream: Stream) -> Result<()> {
