@@ -164,7 +164,7 @@ fn a_failure_is_the_groups_and_stays() {
         ..Default::default()
     };
     poke(&ranks[0], 0, &control.to_bytes());
-    let text = "all-reduce (epoch 1): rank 0 waited 1.500 ms for rank 1's Hello 0: expected 0x1, saw 0x0 (Deadline); \
+    let text = "all-reduce (epoch 1): rank 0 waited 1.500 ms for rank 1's hello: expected 0x1, saw 0x0 (deadline); \
                 rank 1 never launched an operation";
     for rank in &ranks {
         assert_eq!(rank.synchronize().unwrap_err().to_string(), text);
