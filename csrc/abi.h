@@ -83,7 +83,8 @@ typedef struct TwDescriptor {
   uint64_t panel;     // how much of M goes through one staging half
 } TwDescriptor;
 
-// A rank's first unsatisfied wait. Written once per operation by whoever claims `state`.
+// A rank's first unsatisfied wait. Written once in the group's life, by whoever claims `state`: the
+// failure poisons the group, so it is never reset.
 typedef struct TwWaitRecord {
   uint32_t state, kind, cause, op;
   uint32_t rank, peer, tile, pad_;

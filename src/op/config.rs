@@ -80,7 +80,7 @@ pub(crate) fn kernel(
         Tile::Memory
     };
     if matches!(op, Op::GemmAllReduce | Op::AllReduce) {
-        // Packets hold whole tiles, of the small kind.
+        // One-shot kernels have the small tile only; packets lie by row, so a message does not depend on the tile.
         let small = if tile == Tile::Large { Tile::Small } else { tile };
         let one_shot = of(small, true);
         if one_shot.1.message(Sizes::of(spec, world).wire) <= one_shot_bytes {
