@@ -40,7 +40,7 @@ enum { TW_TILE_64 = 0, TW_TILE_128 = 1, TW_TILE_F32 = 2, TW_TILE_MEMORY = 3 };
 #define TW_TILE_MEMORY_THREADS 256
 #define TW_TILE_MEMORY_SHARED 0
 #define TW_PACKET_COLUMNS 64  // one-shot: a row of packets is padded to so many values
-#define TW_GATHER_ROWS 64     // rows of a block of a plain all-gather
+#define TW_GATHER_ROWS 64     // the most rows of a block of a plain all-gather
 
 // How an operation is carried out, `TwDescriptor::algorithm`. Part of the hello's hash: all ranks must agree.
 enum { TW_TWO_SHOT = 0, TW_ONE_SHOT = 1 };
@@ -83,7 +83,8 @@ typedef struct TwDescriptor {
   uint64_t panel;     // how much of M goes through one staging half
 } TwDescriptor;
 
-// A rank's first unsatisfied wait. Written once per operation by whoever claims `state`.
+// A rank's first unsatisfied wait. Written once in the group's life, by whoever claims `state`: the
+// failure poisons the group, so it is never reset.
 typedef struct TwWaitRecord {
   uint32_t state, kind, cause, op;
   uint32_t rank, peer, tile, pad_;
@@ -147,6 +148,7 @@ typedef struct TwParams {
   uint32_t slots;            // per round: RS: blocks of an owner; AR: partials of a source; AG: row blocks of a source
   uint32_t wave_slots;       // AR: of `slots`, those of one wave
   uint32_t result_slots;     // AR: results of a round
+  uint32_t gather_rows;      // AG: rows of a row block; equal on every rank, at most TW_GATHER_ROWS
 } TwParams;
 
 #ifdef __cplusplus

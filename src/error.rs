@@ -22,6 +22,19 @@ pub enum WaitKind {
     Credit,
 }
 
+impl std::fmt::Display for WaitKind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            WaitKind::Hello => "hello",
+            WaitKind::Partial => "partial",
+            WaitKind::Result => "result",
+            WaitKind::Rows => "rows",
+            WaitKind::Packet => "packet",
+            WaitKind::Credit => "credit",
+        })
+    }
+}
+
 /// Why a wait ended without what it waited for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
@@ -32,6 +45,16 @@ pub enum WaitCause {
     Abort,
     /// The peer's hello carries another hash.
     Disagreed,
+}
+
+impl std::fmt::Display for WaitCause {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            WaitCause::Deadline => "deadline",
+            WaitCause::Abort => "abort",
+            WaitCause::Disagreed => "disagreed",
+        })
+    }
 }
 
 /// One rank's first unsatisfied wait in a failed operation.
@@ -64,17 +87,23 @@ impl std::fmt::Display for WaitRecord {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(
             f,
-            "{} (epoch {}): rank {} waited {:.3} ms for rank {}'s {:?} {}: expected {:#x}, saw {:#x} ({:?})",
+            "{} (epoch {}): rank {} waited {:.3} ms for rank {}'s {}",
             self.op,
             self.epoch,
             self.rank,
             self.waited_ns as f64 / 1e6,
             self.peer,
             self.kind,
-            self.tile,
-            self.expected,
-            self.seen,
-            self.cause
+        )?;
+        match self.kind {
+            WaitKind::Hello | WaitKind::Credit => {}
+            WaitKind::Rows => write!(f, " of block {}", self.tile)?,
+            WaitKind::Partial | WaitKind::Result | WaitKind::Packet => write!(f, " of tile {}", self.tile)?,
+        }
+        write!(
+            f,
+            ": expected {:#x}, saw {:#x} ({})",
+            self.expected, self.seen, self.cause
         )
     }
 }
@@ -198,3 +227,34 @@ const _: () = {
     const fn sendable<T: Send + Sync + Clone + 'static>() {}
     sendable::<Error>();
 };
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wait_in_words() {
+        let mut wait = WaitRecord {
+            op: "gemm-all-reduce".to_string(),
+            epoch: 3,
+            rank: 1,
+            peer: 2,
+            kind: WaitKind::Partial,
+            cause: WaitCause::Deadline,
+            tile: 7,
+            expected: 5,
+            seen: 0,
+            waited_ns: 2_000_000,
+        };
+        let text = |what, cause| {
+            format!(
+                "gemm-all-reduce (epoch 3): rank 1 waited 2.000 ms for rank 2's {what}: expected 0x5, saw 0x0 ({cause})"
+            )
+        };
+        assert_eq!(wait.to_string(), text("partial of tile 7", "deadline"));
+        (wait.kind, wait.cause) = (WaitKind::Rows, WaitCause::Abort);
+        assert_eq!(wait.to_string(), text("rows of block 7", "abort"));
+        (wait.kind, wait.cause) = (WaitKind::Hello, WaitCause::Disagreed);
+        assert_eq!(wait.to_string(), text("hello", "disagreed"));
+    }
+}

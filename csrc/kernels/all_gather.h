@@ -4,7 +4,8 @@
 // consumption on pushes alone.
 //
 // A staging half holds, per source, the panel's rows at a pitch of whole 16-byte vectors, so that gathered rows are always
-// addressable by the GEMM's vector loads, whatever the caller's leading dimension.
+// addressable by the GEMM's vector loads, whatever the caller's leading dimension. A row is below 2^28 bytes and a block at
+// most 128 rows (the host refuses wider ones), so bytes within a row and vectors within a block fit 32 bits.
 #pragma once
 #include "protocol/session.h"
 #include "schedule/gather.h"
@@ -26,7 +27,7 @@ TW_DEV void store_16(gaddr at, uint32_t valid, const vec4& v) {
   }
 }
 
-// What a rank does with gathered rows: a Consumer has kM, tile_n, tiles_n and consume(session, block, rows), where `rows`
+// What a rank does with gathered rows: a Consumer has tile_m, tile_n, tiles_n and consume(session, block, rows), where `rows`
 // are the source's, the block's first being row `first` of them.
 template <class T>
 struct GatheredRows {
@@ -47,7 +48,8 @@ class AllGather {
  public:
   TW_DEV explicit AllGather(const TwParams& params)
       : s(params), p(params),
-        order{p.m, p.n, p.chunk, p.panel, p.group.world, p.group.rank, Consumer::kM, Consumer::tile_n(p), Consumer::tiles_n(p), p.slots},
+        order{p.m, p.n, p.chunk, p.panel, p.group.world, p.group.rank, Consumer::tile_m(p), Consumer::tile_n(p),
+              Consumer::tiles_n(p), p.slots},
         own_begin(chunk_of(p.m, p.chunk, p.group.rank).begin), row_bytes(ceil_div(p.k * kSize, 16) * 16) {}
 
   TW_DEV void run() {
@@ -108,7 +110,8 @@ template <class Tile>
 struct GemmConsumer {
   using Type = typename Tile::Type;
   using Source = GemmSource<Tile>;
-  static constexpr uint32_t kM = Tile::kM, kThreads = Tile::kThreads;
+  static constexpr uint32_t kThreads = Tile::kThreads;
+  static TW_DEV uint32_t tile_m(const TwParams&) { return Tile::kM; }
   static TW_DEV uint32_t tile_n(const TwParams&) { return Tile::kN; }
   static TW_DEV uint32_t tiles_n(const TwParams& p) { return p.tiles_n; }
 
@@ -131,7 +134,8 @@ struct GemmConsumer {
 template <class T>
 struct CopyConsumer {
   using Type = T;
-  static constexpr uint32_t kM = TW_GATHER_ROWS, kThreads = TW_TILE_MEMORY_THREADS, kSize = Element<T>::kSize;
+  static constexpr uint32_t kThreads = TW_TILE_MEMORY_THREADS, kSize = Element<T>::kSize;
+  static TW_DEV uint32_t tile_m(const TwParams& p) { return p.gather_rows; }
   static TW_DEV uint32_t tile_n(const TwParams& p) { return p.n; }
   static TW_DEV uint32_t tiles_n(const TwParams&) { return 1; }  // whole rows
 

@@ -345,10 +345,11 @@ pub struct TwParams {
     pub slots: u32,
     pub wave_slots: u32,
     pub result_slots: u32,
+    pub gather_rows: u32,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of TwParams"][::core::mem::size_of::<TwParams>() - 392usize];
+    ["Size of TwParams"][::core::mem::size_of::<TwParams>() - 400usize];
     ["Alignment of TwParams"][::core::mem::align_of::<TwParams>() - 8usize];
     [
         "Offset of field: TwParams::group",
@@ -420,4 +421,7 @@ const _: () = {
     [
         "Offset of field: TwParams::result_slots",
     ][::core::mem::offset_of!(TwParams, result_slots) - 388usize];
+    [
+        "Offset of field: TwParams::gather_rows",
+    ][::core::mem::offset_of!(TwParams, gather_rows) - 392usize];
 };

@@ -80,6 +80,11 @@ pub trait Driver: Send + Sync + std::fmt::Debug {
     /// What a place has.
     fn place_info(&self, place: Place) -> Result<PlaceInfo>;
 
+    /// How many kernels that wait for each other a device runs at once, whatever their sizes; `None`: any number.
+    fn concurrent_kernels(&self, _device: usize) -> Option<usize> {
+        None
+    }
+
     /// A new stream on `place`.
     fn stream_create(&self, place: Place) -> Result<Stream>;
     /// Ends a stream made by [`Driver::stream_create`]; work in it is finished first.

@@ -1,7 +1,7 @@
 //! A driver for unit tests: host memory for devices, launches that are only noted.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use super::Node;
@@ -21,6 +21,8 @@ pub(crate) struct Launched {
 #[derive(Debug, Default)]
 pub(crate) struct Fake {
     pub devices: usize,
+    /// Kernels that a device runs at once; 0: any number.
+    pub kernels_at_once: AtomicUsize,
     next: AtomicU64,
     memory: Mutex<BTreeMap<u64, Vec<u8>>>,
     pub launches: Mutex<Vec<Launched>>,
@@ -87,6 +89,12 @@ impl Driver for Fake {
             sms,
             shared_per_cta: 1 << 17,
         })
+    }
+    fn concurrent_kernels(&self, _: usize) -> Option<usize> {
+        match self.kernels_at_once.load(Ordering::Relaxed) {
+            0 => None,
+            most => Some(most),
+        }
     }
     fn stream_create(&self, _: Place) -> Result<Stream> {
         Ok(Stream(self.make("stream") as usize))

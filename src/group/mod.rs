@@ -11,10 +11,10 @@ mod diagnose;
 pub(crate) mod fake;
 mod node;
 mod rank;
+mod residence;
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
@@ -28,7 +28,6 @@ use crate::error::{Error, Result};
 use crate::memory::heap::Heap;
 use crate::memory::layout::Layout;
 use crate::op::Facts;
-use crate::op::kernel::Kernel;
 
 /// Where a rank runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -89,13 +88,14 @@ impl Group {
             return Err(Error::bad_argument("world", world, "1 to 16 ranks"));
         }
         config.check()?;
+        residence::check(&**driver, ranks)?;
         let layout = Layout::new(config.heap_bytes, world, config.one_shot_bytes)?;
         let places: Vec<Place> = ranks.iter().map(|rank| rank.place).collect();
         // All kernels are there before the first launch: loading one under a kernel that waits may deadlock.
         for place in &places {
             driver.load_kernels(*place)?;
         }
-        let ctas = resident_ctas(&**driver, &places, config.max_ctas)?;
+        let ctas = residence::resident_ctas(&**driver, &places, config.max_ctas)?;
         let mut members = Vec::with_capacity(world);
         for RankPlace { place, stream } in ranks {
             let lane = Lane {
@@ -189,32 +189,4 @@ impl Drop for Group {
             let _ = self.driver.stream_synchronize(member.lane.stream);
         }
     }
-}
-
-/// How many CTAs of each kernel are resident on every rank at once, at most `budget` unless that is 0.
-fn resident_ctas(driver: &dyn Driver, places: &[Place], budget: u32) -> Result<HashMap<Kernel, u32>> {
-    let mut ctas = HashMap::new();
-    for (index, place) in places.iter().enumerate() {
-        // Shares of one device are alike.
-        let alike = |other: &Place| (other.device, other.shares) == (place.device, place.shares);
-        if places[..index].iter().any(alike) {
-            continue;
-        }
-        let info = driver.place_info(*place)?;
-        for kernel in Kernel::all() {
-            let launch = kernel.tile.launch(1);
-            let fits = if launch.shared > info.shared_per_cta {
-                0
-            } else {
-                driver
-                    .ctas_per_sm(kernel.name(), launch, *place)?
-                    .saturating_mul(info.sms)
-            };
-            let fits = if budget == 0 { fits } else { fits.min(budget) };
-            ctas.entry(kernel)
-                .and_modify(|least: &mut u32| *least = fits.min(*least))
-                .or_insert(fits);
-        }
-    }
-    Ok(ctas)
 }

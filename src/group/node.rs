@@ -98,7 +98,9 @@ impl Node {
         Group::make(&self.driver, &ranks, config)
     }
 
-    /// A group of ranks at places, and on streams, of the caller's choice; all in this process, in rank order.
+    /// A group of ranks at places, and on streams, of the caller's choice; all in this process, in rank order. Ranks that
+    /// could not run at once are refused: on one share, on one stream, on shares of different divisions of a device, or
+    /// more of them on a device than it has hardware queues.
     ///
     /// # Safety
     /// Every stream given is a live stream of this driver on the device of its place, and outlives the group: every

@@ -82,6 +82,40 @@ fn unusable_groups() {
 }
 
 #[test]
+fn ranks_in_each_others_way_are_named_before_anything_is_made() {
+    let (fake, node) = Fake::node(2);
+    let on = |device, share, shares, stream: Option<usize>| RankPlace {
+        place: Place { device, share, shares },
+        stream: stream.map(Stream),
+    };
+    // SAFETY: the fake driver never looks behind a stream.
+    let message = |ranks: &[RankPlace]| unsafe { node.group_on(ranks, &config()) }.unwrap_err().to_string();
+    assert_eq!(
+        message(&[on(1, 0, 2, None), on(0, 0, 2, None), on(1, 0, 2, None)]),
+        "rank 2's place is share 0 of 2 of device 1, as is rank 0's: expected a share for each: their kernels wait for \
+         each other, so both must be resident"
+    );
+    assert_eq!(
+        message(&[on(0, 0, 1, Some(5)), on(1, 0, 1, Some(5))]),
+        "rank 1's stream is 0x5, as is rank 0's: expected a stream for each: kernels of one stream run one after the other"
+    );
+    assert_eq!(
+        message(&[on(0, 0, 2, None), on(0, 1, 3, None)]),
+        "rank 1's place is share 1 of 3 of device 0, where rank 0 has share 0 of 2: expected shares of one division, whose SMs are apart"
+    );
+    fake.kernels_at_once.store(3, Ordering::Relaxed);
+    let four: Vec<_> = (0..4).map(|share| on(0, share, 4, Some(7 + share))).collect();
+    assert_eq!(
+        message(&four),
+        "the number of ranks on device 0 is 4: expected at most 3, so that the kernel of each has a hardware queue; set \
+         CUDA_DEVICE_MAX_CONNECTIONS=32 before the program starts"
+    );
+    assert!(fake.alive.lock().unwrap().is_empty());
+    // SAFETY: as above.
+    assert!(unsafe { node.group_on(&four[..3], &config()) }.is_ok());
+}
+
+#[test]
 fn the_budget_and_the_smallest_rank_bound_every_grid() {
     let (fake, node) = Fake::node(2);
     let grid = |world, max_ctas| {
@@ -130,7 +164,7 @@ fn a_failure_is_the_groups_and_stays() {
         ..Default::default()
     };
     poke(&ranks[0], 0, &control.to_bytes());
-    let text = "all-reduce (epoch 1): rank 0 waited 1.500 ms for rank 1's Hello 0: expected 0x1, saw 0x0 (Deadline); \
+    let text = "all-reduce (epoch 1): rank 0 waited 1.500 ms for rank 1's hello: expected 0x1, saw 0x0 (deadline); \
                 rank 1 never launched an operation";
     for rank in &ranks {
         assert_eq!(rank.synchronize().unwrap_err().to_string(), text);

@@ -68,7 +68,11 @@ pub(crate) fn kernel(
             dtype: spec.dtype,
             tile,
         };
-        (kernel, Tiling::of(op, kernel, m, columns(spec, op), flat), one_shot)
+        (
+            kernel,
+            Tiling::of(op, kernel, m, columns(spec, op), flat, world),
+            one_shot,
+        )
     };
     let tile = if op.has_gemm() {
         gemm_tile(spec, m)
@@ -76,7 +80,7 @@ pub(crate) fn kernel(
         Tile::Memory
     };
     if matches!(op, Op::GemmAllReduce | Op::AllReduce) {
-        // Packets hold whole tiles, of the small kind.
+        // One-shot kernels have the small tile only; packets lie by row, so a message does not depend on the tile.
         let small = if tile == Tile::Large { Tile::Small } else { tile };
         let one_shot = of(small, true);
         if one_shot.1.message(Sizes::of(spec, world).wire) <= one_shot_bytes {
@@ -171,6 +175,7 @@ impl Facts {
 
 #[cfg(test)]
 pub(crate) mod tests {
+    use super::super::staging::TileBytes;
     use super::*;
     use crate::dtype::DType;
 
@@ -262,6 +267,23 @@ pub(crate) mod tests {
         };
         facts.layout = Layout::new(need, 4, 65536).unwrap();
         assert!(facts.unfused(&spec, 1 << 14, true).is_ok());
+    }
+
+    /// A vocabulary's logits, a row on each of 8 ranks, in the default heap.
+    #[test]
+    fn a_plain_all_gather_of_a_few_wide_rows_fits_the_default_heap() {
+        let facts = facts(8, 64 << 20, 64);
+        let spec = spec(Op::AllGather, 32064, 0);
+        for m in [0, 1, 8, 9, 64, 1 << 20] {
+            assert!(facts.unfused(&spec, m, false).is_ok(), "{m}");
+        }
+        // Eight rows, once: no more is staged.
+        let need = |m| {
+            let (_, on, _) = kernel(&spec, Op::AllGather, m, false, 8, 65536);
+            let staging = on.staging(Op::AllGather, 8, 1, TileBytes { wire: 0, output: 0 }, 64128);
+            staging.bytes * staging.units
+        };
+        assert_eq!((need(8), need(72)), (8 * 64128, 72 * 64128));
     }
 
     #[test]

@@ -14,9 +14,6 @@ pub(crate) enum Tile {
     Memory,
 }
 
-/// Rows of a block that a plain all-gather pushes at a time.
-pub(crate) const GATHER_ROWS: u64 = abi::TW_GATHER_ROWS as u64;
-
 impl Tile {
     /// Rows and columns.
     pub const fn shape(self) -> (u64, u64) {

@@ -245,6 +245,7 @@ impl Maker<'_> {
         if matches!(op, Op::GemmAllReduce | Op::AllReduce) {
             (params.waves, params.result_slots) = (staging.units as u32, rounds.units * grid);
         }
+        params.gather_rows = if op == Op::AllGather { on.tile.0 as u32 } else { 0 };
         params.window = WINDOW;
         params.comm_ctas = if op == Op::AllGatherGemm && grid >= 2 {
             (grid / PUSHERS).max(1)

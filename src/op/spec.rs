@@ -92,6 +92,9 @@ impl std::fmt::Display for Op {
     }
 }
 
+/// The widest row, in bytes, that is gathered.
+const MAX_GATHERED_ROW: u64 = (1 << 28) - 16;
+
 /// What a plan is made for: everything but the data and M.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -168,6 +171,19 @@ impl OpSpec {
         if elements >= 1 << 42 {
             return Err(Error::bad_argument("max_m * n", elements, "less than 2^42"));
         }
+        // A gather counts bytes within a row, and 16-byte vectors within 128 rows, in 32 bits.
+        let (gathered, width) = match self.op {
+            Op::AllGather => ("n", self.n),
+            Op::AllGatherGemm => ("k", self.k),
+            _ => ("", 0),
+        };
+        if width as u64 * self.dtype.size() as u64 > MAX_GATHERED_ROW {
+            let expected = format!(
+                "at most {}: a gathered row is at most 2^28 - 16 bytes",
+                MAX_GATHERED_ROW / self.dtype.size() as u64
+            );
+            return Err(Error::bad_argument(gathered, width, expected));
+        }
         if !self.op.has_gemm() && self.k != 0 {
             return Err(Error::bad_argument("k", self.k, format!("0: {} has no GEMM", self.op)));
         }
@@ -225,6 +241,14 @@ mod tests {
                 of(Op::GemmAllReduce, 1 << 30, 1, 1 << 12),
                 "max_m * n is 4398046511104: expected less than 2^42",
             ),
+            (
+                of(Op::AllGather, (1 << 27) - 7, 0, 1),
+                "n is 134217721: expected at most 134217720: a gathered row is at most 2^28 - 16 bytes",
+            ),
+            (
+                of(Op::AllGatherGemm, 1, 1 << 30, 1),
+                "k is 1073741824: expected at most 134217720: a gathered row is at most 2^28 - 16 bytes",
+            ),
             (of(Op::AllGather, 8, 8, 8), "k is 8: expected 0: all-gather has no GEMM"),
             (
                 of(Op::AllReduce, 8, 0, 8).bias(true),
@@ -235,6 +259,7 @@ mod tests {
             assert_eq!(spec.check().unwrap_err().to_string(), message);
         }
         assert!(of(Op::GemmAllReduce, 0, 0, 0).bias(true).check().is_ok());
+        assert!(of(Op::AllGather, (1 << 27) - 8, 0, 1).check().is_ok());
     }
 
     #[test]

@@ -7,7 +7,7 @@
 //! |---|---|---|---|
 //! | scatter (GEMM+RS, RS) | one row of tiles of every owner | P * ceil(N / BN) tiles on the wire | one a tile |
 //! | waves (GEMM+AR, AR two-shot) | one wave of G CTAs | P * ceil(G / P) tiles on the wire, G tiles of the output | one a tile |
-//! | gather (AG+GEMM, AG) | one row block of every source | P * BM * K, rows padded to 16 bytes | one a block |
+//! | gather (AG+GEMM, AG) | one row block of every source | P * BM * K, rows padded to 16 bytes; BM of AG: `gather_rows` | one a block |
 //!
 //! The counts go to the kernels as they are (`TwParams::slots` and its neighbours); `csrc/schedule` has the orders, not the
 //! sizes. Sizes saturate: what overflows does not fit.

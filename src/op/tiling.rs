@@ -1,12 +1,25 @@
 //! What a kernel works on: a matrix cut into tiles, and what its elements weigh.
 
-use super::kernel::{GATHER_ROWS, Kernel, Tile};
+use super::kernel::{Kernel, Tile};
 use super::staging::{Staging, TileBytes, padded};
 use super::{Op, OpSpec};
+use crate::abi;
 use crate::dtype::DType;
 
+/// Bytes of a block of a plain all-gather, unless one row has more: four 16-byte vectors a thread, so that the word that
+/// publishes a block is small change, and a few rows already keep several CTAs busy.
+const GATHER_BYTES: u64 = 16 << 10;
+
+/// Rows of a block that a plain all-gather pushes at a time, where every rank has at most `chunk` rows of `row` bytes. It
+/// never falls as `chunk` grows, nor does what is staged with it: a plan and a heap's size count on that.
+fn gather_rows(chunk: u64, row: u64) -> u64 {
+    (GATHER_BYTES / row.max(1))
+        .clamp(1, abi::TW_GATHER_ROWS as u64)
+        .min(chunk.max(1))
+}
+
 /// Elements of one tile where an all-reduce takes its operands as one row.
-const FLAT_TILE: (u64, u64) = (1, (crate::abi::TW_TILE_MEMORY_M * crate::abi::TW_TILE_MEMORY_N) as u64);
+const FLAT_TILE: (u64, u64) = (1, (abi::TW_TILE_MEMORY_M * abi::TW_TILE_MEMORY_N) as u64);
 
 /// What a communicating kernel works on: a matrix cut into tiles.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,7 +31,7 @@ pub(crate) struct Tiling {
 
 impl Tiling {
     /// Of `kernel` on an [m, n] matrix. A plain all-reduce that may ignore the rows takes everything as one.
-    pub fn of(op: Op, kernel: Kernel, m: u64, n: u64, flat: bool) -> Tiling {
+    pub fn of(op: Op, kernel: Kernel, m: u64, n: u64, flat: bool, world: usize) -> Tiling {
         let tile = kernel.tile.shape();
         match (op, kernel.tile) {
             (Op::AllReduce, Tile::Memory) if m == 1 || (flat && m * n < 1 << 31) => Tiling {
@@ -29,7 +42,11 @@ impl Tiling {
             (Op::AllGather, _) => Tiling {
                 rows: m,
                 cols: n,
-                tile: (GATHER_ROWS, tile.1),
+                // Whole rows.
+                tile: (
+                    gather_rows(m.div_ceil(world as u64), row_bytes(n, kernel.dtype)),
+                    n.max(1),
+                ),
             },
             _ => Tiling { rows: m, cols: n, tile },
         }
@@ -41,7 +58,7 @@ impl Tiling {
 
     /// Bytes of one rank's one-shot message: its rows, each padded to `TW_PACKET_COLUMNS`.
     pub fn message(&self, wire: DType) -> u64 {
-        let row = self.cols.next_multiple_of(crate::abi::TW_PACKET_COLUMNS as u64) * wire.size() as u64;
+        let row = self.cols.next_multiple_of(abi::TW_PACKET_COLUMNS as u64) * wire.size() as u64;
         self.rows.saturating_mul(row)
     }
 
@@ -74,6 +91,12 @@ impl Tiling {
     }
 }
 
+/// Bytes of a gathered row: whole 16-byte vectors.
+fn row_bytes(cols: u64, dtype: DType) -> u64 {
+    let element = dtype.size() as u64;
+    padded(cols, element) * element
+}
+
 /// The sizes an operation deals in, once the world is known.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Sizes {
@@ -84,11 +107,10 @@ pub(crate) struct Sizes {
 
 impl Sizes {
     pub fn of(spec: &OpSpec, world: usize) -> Sizes {
-        let element = spec.dtype.size() as u64;
         let gathered = if spec.op == Op::AllGather { spec.n } else { spec.k };
         Sizes {
             wire: spec.wire_dtype(world),
-            row: padded(gathered as u64, element) * element,
+            row: row_bytes(gathered as u64, spec.dtype),
         }
     }
 
@@ -129,7 +151,26 @@ mod tests {
             dtype: DType::Bf16,
             tile: Tile::Memory,
         };
-        assert_eq!(Tiling::of(Op::AllReduce, kernel, 1 << 20, 1 << 20, true).rows, 1 << 20);
-        assert_eq!(Tiling::of(Op::AllReduce, kernel, 3, 5, true).cols, 15);
+        assert_eq!(
+            Tiling::of(Op::AllReduce, kernel, 1 << 20, 1 << 20, true, 2).rows,
+            1 << 20
+        );
+        assert_eq!(Tiling::of(Op::AllReduce, kernel, 3, 5, true, 2).cols, 15);
+    }
+
+    #[test]
+    fn blocks_of_a_gather_are_16_kib_or_a_row() {
+        let rows = |chunk, row| gather_rows(chunk, row);
+        assert_eq!((rows(1000, 16), rows(1000, 256), rows(1000, 257)), (64, 64, 63));
+        assert_eq!((rows(1000, 8192), rows(1000, 8193), rows(1000, 1 << 27)), (2, 1, 1));
+        assert_eq!((rows(0, 0), rows(0, 16), rows(1, 16), rows(63, 16)), (1, 1, 1, 63));
+        for row in [0, 16, 48, 1024, 5000, 64128] {
+            let staged = |chunk: u64| (rows(chunk, row), chunk.div_ceil(rows(chunk, row)) * rows(chunk, row));
+            for chunk in 0..300 {
+                let (now, next) = (staged(chunk), staged(chunk + 1));
+                assert!(now.0 <= next.0 && now.1 <= next.1, "{row} {chunk}");
+                assert!(now.1 < chunk.max(1) + now.0, "{row} {chunk}");
+            }
+        }
     }
 }

@@ -179,6 +179,11 @@ inside! {
         let info = driver.place_info(share(0, 4)).unwrap();
         assert_eq!(info.sms, 33);
         assert!(info.name.contains("capped") && info.name.contains("not supported"), "{}", info.name);
+        // Together no more CTAs than SMs, of whatever kernels: of 16 that would fit on an SM, one.
+        driver.load_kernels(share(0, 4)).unwrap();
+        let launch = Launch { grid: 1, threads: 128, shared: 0 };
+        assert_eq!(driver.ctas_per_sm("another", launch, share(0, 4)).unwrap(), 1);
+        assert_eq!(driver.ctas_per_sm("another", launch, WHOLE).unwrap(), 16);
         let stream = driver.stream_create(share(0, 4)).unwrap();
         driver.stream_destroy(stream).unwrap();
     }
@@ -193,11 +198,11 @@ inside! {
 
     fn queues() {
         let driver = open().unwrap();
-        driver.stream_create(share(0, 7)).unwrap();
-        let error = driver.stream_create(share(0, 8)).unwrap_err();
-        assert!(error.to_string().contains("CUDA_DEVICE_MAX_CONNECTIONS=32"), "{error}");
+        // One of the default 8 is kept for pokes.
+        assert_eq!(driver.concurrent_kernels(0), Some(7));
         // SAFETY: the only other thread is the harness's, which waits for this one.
         unsafe { cuda::ask_for_queues() };
+        assert_eq!(driver.concurrent_kernels(0), Some(31));
         driver.stream_create(share(15, 16)).unwrap();
     }
 }

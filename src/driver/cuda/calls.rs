@@ -6,7 +6,7 @@ use super::device::{Current, Handle, create_stream};
 use super::{CudaDriver, copies, hardware_queues, virtual_memory};
 use crate::abi::TwParams;
 use crate::driver::{DevicePtr, Driver, Event, Kind, Launch, Physical, Place, PlaceInfo, Stream};
-use crate::error::{Error, Result};
+use crate::error::Result;
 
 fn handle(event: Event) -> sys::CUevent {
     std::ptr::with_exposed_provenance_mut(event.0)
@@ -45,18 +45,12 @@ impl Driver for CudaDriver {
         })
     }
 
-    fn stream_create(&self, place: Place) -> Result<Stream> {
-        let queues = hardware_queues();
+    fn concurrent_kernels(&self, _device: usize) -> Option<usize> {
         // One queue is for the stream that peeks and pokes.
-        if place.shares >= queues {
-            return Err(Error::bad_argument(
-                "ranks on one device",
-                place.shares,
-                format!(
-                    "below its {queues} hardware queues; set CUDA_DEVICE_MAX_CONNECTIONS=32 before the program starts"
-                ),
-            ));
-        }
+        Some(hardware_queues() - 1)
+    }
+
+    fn stream_create(&self, place: Place) -> Result<Stream> {
         let (device, context) = self.place(place)?;
         let split = device.split(place.shares)?;
         let _current = Current::push(context)?;
@@ -202,9 +196,12 @@ impl Driver for CudaDriver {
     }
 
     fn ctas_per_sm(&self, kernel: &str, launch: Launch, place: Place) -> Result<u32> {
-        let (_, context) = self.place(place)?;
+        let (device, context) = self.place(place)?;
         let _current = Current::push(context)?;
-        self.kernels.ctas_per_sm(kernel, launch)
+        let alone = self.kernels.ctas_per_sm(kernel, launch)?;
+        // Shares without SMs of their own: see `shares`.
+        let capped = device.split(place.shares)?.capped.is_some();
+        Ok(if capped { alone.min(1) } else { alone })
     }
 
     fn launch(&self, kernel: &str, launch: Launch, params: &TwParams, stream: Stream) -> Result<()> {

@@ -69,7 +69,7 @@ pub unsafe fn ask_for_queues() {
 }
 
 /// Hardware queues of a device. Kernels in one queue run one after the other, so of two that wait for each other each needs
-/// a queue of its own. CUDA's default is 8.
+/// a queue of its own. CUDA's default is 8; it is at least 1.
 fn hardware_queues() -> usize {
     std::env::var(CONNECTIONS)
         .ok()

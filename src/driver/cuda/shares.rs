@@ -2,7 +2,9 @@
 //! kernels of different shares run at once because their SMs are different.
 //!
 //! Where green contexts cannot be had (an old GPU, a share below the smallest partition), all shares use the primary
-//! context and each caps its grids to its number of SMs: the sum still fits, as every CTA that waits must be resident.
+//! context and each caps its grids to its number of SMs, one CTA an SM. CTAs of any kernels may then meet on one SM; but all
+//! shares together have at most one for every SM, so wherever one is still to be placed, some SM is without any, and it
+//! fits there: each is resident in the end, whatever the others occupy.
 
 use cudarc::driver::sys;
 

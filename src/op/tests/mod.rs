@@ -124,7 +124,7 @@ fn an_unfused_gather_goes_through_scratch() {
     let (c, g) = (&gather.params, &gemm.params);
     let scratch = rank.abi_group().heap[1] + rank.facts().layout.scratch;
     assert_eq!((c.out, c.out_ld, g.x, g.x_ld), (scratch, 40, scratch, 40));
-    assert_eq!((c.m, c.n, c.k, c.chunk, c.panel), (130, 37, 37, 33, 64));
+    assert_eq!((c.m, c.n, c.k, c.chunk, c.panel), (130, 37, 37, 33, 33));
     assert_eq!(
         (g.m, g.n, g.k, g.desc.wire, g.desc.has_bias),
         (130, 96, 37, abi::TW_BF16, 1)

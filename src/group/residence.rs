@@ -1,0 +1,93 @@
+//! What ranks may be resident side by side. Their kernels wait for each other, so those of all ranks run at once or not at
+//! all: places that cannot be had together are refused before anything is allocated.
+
+use std::collections::HashMap;
+
+use super::RankPlace;
+use crate::driver::{Driver, Place};
+use crate::error::{Error, Result};
+use crate::op::kernel::Kernel;
+
+/// Checks that no two ranks are in each other's way.
+pub(super) fn check(driver: &dyn Driver, ranks: &[RankPlace]) -> Result<()> {
+    for (b, rank) in ranks.iter().enumerate() {
+        for (a, other) in ranks[..b].iter().enumerate() {
+            apart(a, other, b, rank)?;
+        }
+        // Every device is counted at its first rank.
+        let on_it = ranks
+            .iter()
+            .filter(|other| other.place.device == rank.place.device)
+            .count();
+        if let Some(most) = driver
+            .concurrent_kernels(rank.place.device)
+            .filter(|most| on_it > *most)
+        {
+            return Err(Error::bad_argument(
+                format!("the number of ranks on device {}", rank.place.device),
+                on_it,
+                format!(
+                    "at most {most}, so that the kernel of each has a hardware queue; set \
+                     CUDA_DEVICE_MAX_CONNECTIONS=32 before the program starts"
+                ),
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn apart(a: usize, one: &RankPlace, b: usize, two: &RankPlace) -> Result<()> {
+    let (p, q) = (one.place, two.place);
+    if let (Some(stream), true) = (one.stream, one.stream == two.stream) {
+        return Err(Error::bad_argument(
+            format!("rank {b}'s stream"),
+            format!("{:#x}, as is rank {a}'s", stream.0),
+            "a stream for each: kernels of one stream run one after the other",
+        ));
+    }
+    if p.device != q.device {
+        return Ok(());
+    }
+    let here = format!("share {} of {} of device {}", q.share, q.shares, q.device);
+    let (value, expected) = if p.shares != q.shares {
+        let value = format!("{here}, where rank {a} has share {} of {}", p.share, p.shares);
+        (value, "shares of one division, whose SMs are apart")
+    } else if p.share == q.share {
+        let value = format!("{here}, as is rank {a}'s");
+        (
+            value,
+            "a share for each: their kernels wait for each other, so both must be resident",
+        )
+    } else {
+        return Ok(());
+    };
+    Err(Error::bad_argument(format!("rank {b}'s place"), value, expected))
+}
+
+/// How many CTAs of each kernel are resident on every rank at once, at most `budget` unless that is 0.
+pub(super) fn resident_ctas(driver: &dyn Driver, places: &[Place], budget: u32) -> Result<HashMap<Kernel, u32>> {
+    let mut ctas = HashMap::new();
+    for (index, place) in places.iter().enumerate() {
+        // Shares of one device are alike.
+        let alike = |other: &Place| (other.device, other.shares) == (place.device, place.shares);
+        if places[..index].iter().any(alike) {
+            continue;
+        }
+        let info = driver.place_info(*place)?;
+        for kernel in Kernel::all() {
+            let launch = kernel.tile.launch(1);
+            let fits = if launch.shared > info.shared_per_cta {
+                0
+            } else {
+                driver
+                    .ctas_per_sm(kernel.name(), launch, *place)?
+                    .saturating_mul(info.sms)
+            };
+            let fits = if budget == 0 { fits } else { fits.min(budget) };
+            ctas.entry(kernel)
+                .and_modify(|least: &mut u32| *least = fits.min(*least))
+                .or_insert(fits);
+        }
+    }
+    Ok(ctas)
+}
