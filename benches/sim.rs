@@ -1,58 +1,56 @@
-//! How fast the simulated node computes: GFLOP/s of a 512^3 bf16 GEMM on one core (criterion prints elements a second).
+//! How fast the simulated node computes [sim]: one rank's GEMM through the public API, by kernel. Criterion's elements are
+//! floating-point operations, so its elements a second are FLOP/s of the simulator, on one core of the host.
 
-use std::hint::black_box;
+use std::sync::Arc;
 
-use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use tileweave::abi::TwParams;
+use criterion::{Criterion, SamplingMode, Throughput, criterion_group, criterion_main};
 use tileweave::driver::sim::{SimConfig, SimNode};
-use tileweave::driver::{Driver, Launch, Place};
+use tileweave::{Buffer, DType, GroupConfig, Node, Op, OpSpec, Operands, Path, Want};
 
-const SIZE: usize = 512;
-
-fn gemm(c: &mut Criterion) {
-    let mut group = c.benchmark_group("simulated gemm 512^3 bf16");
-    // One element a floating-point operation.
-    group
-        .throughput(Throughput::Elements(2 * (SIZE * SIZE * SIZE) as u64))
-        .sample_size(10);
-    for seed in 0..4 {
-        group.bench_function(format!("seed {seed}"), |b| {
-            let node = SimNode::new(SimConfig::new(1, seed)).expect("a node");
-            let place = Place {
-                device: 0,
-                share: 0,
-                shares: 1,
-            };
-            let stream = node.stream_create(place).expect("a stream");
-            let [x, w] = [7, 11].map(|salt| {
-                let ptr = node.alloc(place, SIZE * SIZE * 2).expect("memory");
-                let data: Vec<u8> = (0..SIZE * SIZE)
-                    .flat_map(|i| [0, 0x3f + (i % salt) as u8 / 8])
-                    .collect();
-                node.copy_in(ptr, &data, stream).expect("a copy");
-                ptr
-            });
-            let out = node.alloc(place, SIZE * SIZE * 4).expect("memory");
-            let ld = SIZE as u64;
-            let size = SIZE as u32;
-            // SAFETY: plain integers, for which zero is a value.
-            let mut p: TwParams = unsafe { std::mem::zeroed() };
-            (p.x, p.weight, p.out, p.x_ld, p.weight_ld, p.out_ld) = (x, w, out, ld, ld, ld);
-            (p.m, p.n, p.k) = (size, size, size);
-            b.iter(|| {
-                let launch = Launch {
-                    grid: 8,
-                    threads: 128,
-                    shared: 32768,
-                };
-                node.launch("selftest_gemm_bf16", launch, black_box(&p), stream)
-                    .expect("a launch");
-                node.stream_synchronize(stream).expect("a finished kernel");
-            });
-        });
+/// One rank's GEMM, whose sum is its own partial: nothing travels, and the time is the product's.
+fn gemm(c: &mut Criterion, size: usize, dtype: DType, kernel: &str) {
+    let spec = OpSpec::new(Op::GemmAllReduce, size, size, size, dtype).route(Want::Exactly(Path::Fused));
+    let node = Node::new(Arc::new(SimNode::new(SimConfig::new(1, 0)).expect("a simulated node")));
+    let config = GroupConfig::default()
+        .one_shot_bytes(0)
+        .sized_for(std::slice::from_ref(&spec), 1)
+        .expect("a size");
+    let rank = node.group(1, &config).expect("a group").remove(0);
+    let plan = rank.plan(&spec).expect("a plan");
+    // The name in the results must be that of what ran.
+    assert_eq!(plan.route(size).kernel, kernel);
+    let bytes = size * size * dtype.size();
+    let [mut x, mut weight, mut out] = [(); 3].map(|()| rank.alloc(bytes).expect("memory"));
+    for (buffer, salt) in [(&mut x, 7), (&mut weight, 11)] {
+        let values: Vec<f64> = (0..size * size)
+            .map(|i| (i % salt) as f64 / salt as f64 - 0.5)
+            .collect();
+        buffer
+            .upload(&tileweave::reference::encode(dtype, &values))
+            .expect("a copy");
     }
+    let mut group = c.benchmark_group("simulated gemm");
+    group
+        .throughput(Throughput::Elements(2 * (size as u64).pow(3)))
+        .sampling_mode(SamplingMode::Flat)
+        .sample_size(10);
+    group.bench_function(format!("{kernel}, {size}^3"), |b| {
+        b.iter(|| {
+            let mat = |buffer| Buffer::mat(buffer, size, size, dtype).expect("a matrix");
+            let out = out.mat_mut(size, size, dtype).expect("a matrix");
+            plan.launch(&Operands::gemm(size, mat(&x), mat(&weight), out))
+                .expect("a launch");
+            rank.synchronize().expect("a finished operation");
+        });
+    });
     group.finish();
 }
 
-criterion_group!(benches, gemm);
+fn kernels(c: &mut Criterion) {
+    gemm(c, 512, DType::Bf16, "gemm_ar_bf16_64");
+    gemm(c, 1024, DType::Bf16, "gemm_ar_bf16_128");
+    gemm(c, 512, DType::F32, "gemm_ar_f32");
+}
+
+criterion_group!(benches, kernels);
 criterion_main!(benches);

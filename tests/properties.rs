@@ -270,6 +270,151 @@ fn another_m_on_one_rank_is_caught() {
     }
 }
 
+/// One rank launches another operation, of another type, wire, bias, N, or number of staging rounds: whatever the hello's
+/// hash is made of, every rank gets an error that names both.
+#[test]
+fn anything_else_on_one_rank_is_caught() {
+    let base = Case::new(Op::GemmAllReduce, 3, 70, 40, 24, DType::Bf16);
+    let with = |change: &dyn Fn(&mut Case)| {
+        let mut c = base.clone();
+        change(&mut c);
+        c
+    };
+    let others = [
+        ("operation", with(&|c| c.op = Op::GemmReduceScatter)),
+        ("type", with(&|c| c.dtype = DType::F16)),
+        ("type and tile", with(&|c| c.dtype = DType::F32)),
+        ("wire", with(&|c| c.wire = Wire::F32)),
+        ("bias", with(&|c| c.bias = true)),
+        ("N", with(&|c| c.n = 48)),
+        ("algorithm", with(&|c| c.m = 4)),
+        ("route", base.clone()),
+    ];
+    for (what, other) in &others {
+        for seed in 0..4 {
+            // What the odd rank launches must stand in each error in the words that it has when all ranks launch it.
+            let said = |descriptor: &str| match *what {
+                "operation" => descriptor.starts_with("gemm-reduce-scatter of "),
+                "type" => descriptor.contains("(f16, wire f16"),
+                "type and tile" => descriptor.contains("(f32, wire f32, f32 tiles"),
+                "wire" => descriptor.contains("(bf16, wire f32"),
+                "bias" => descriptor.contains(", bias"),
+                "N" => descriptor.contains("M 70, N 48 "),
+                "algorithm" => descriptor.contains("M 4, ") && descriptor.contains(", one-shot"),
+                _ => descriptor.starts_with("all-reduce of ") && descriptor.contains("memory tiles"),
+            };
+            let node = node(3, seed);
+            // Messages of up to 4 rows are one-shot.
+            let specs = [base.all_specs(), other.all_specs()].concat();
+            let config = GroupConfig::default().one_shot_bytes(1 << 10);
+            let ranks = node.group(3, &config.sized_for(&specs, 3).unwrap()).unwrap();
+            let odd = seed as usize % 3;
+            let mut loaded = Vec::new();
+            for rank in &ranks {
+                let is_odd = rank.rank() == odd;
+                let c = if is_odd { other } else { &base };
+                let path = if is_odd && *what == "route" {
+                    Path::Unfused
+                } else {
+                    Path::Fused
+                };
+                let plan = rank.plan(&c.spec(rank.rank(), path)).unwrap();
+                let mut l = Loaded::new(rank, c, &Data::new(c)).unwrap();
+                l.launch(&plan, c.m).unwrap();
+                loaded.push(l);
+            }
+            for rank in &ranks {
+                match rank.synchronize() {
+                    Err(Error::Disagreed {
+                        rank: a,
+                        peer: b,
+                        ours,
+                        theirs,
+                        ..
+                    }) => {
+                        assert!(a == odd || b == odd, "{what}: ranks {a} and {b}, not {odd}");
+                        let (odds, others) = if a == odd { (&ours, &theirs) } else { (&theirs, &ours) };
+                        assert!(said(odds) && !said(others), "{what}: {odds}; {others}");
+                        assert!(
+                            others.starts_with("gemm-all-reduce of M 70, N 40 (bf16, wire bf16, 64"),
+                            "{others}"
+                        );
+                    }
+                    end => panic!("another {what}, seed {seed}, rank {}: {end:?}", rank.rank()),
+                }
+            }
+        }
+    }
+}
+
+/// One rank with a plan of more staging rounds: a larger `max_m` does not change a launch's rounds, another N does, and
+/// the error tells both ranks' panels.
+#[test]
+fn another_number_of_rounds_on_one_rank_is_caught() {
+    let base = Case::new(Op::GemmReduceScatter, 3, 400, 40, 24, DType::Bf16);
+    let wide = Case { n: 200, ..base.clone() };
+    let node = node(3, 7);
+    let heap = smallest_heap(&node, &wide, Path::Fused);
+    let config = GroupConfig::default().one_shot_bytes(0).heap_bytes(heap);
+    let ranks = node.group(3, &config).unwrap();
+    let mut loaded = Vec::new();
+    for rank in &ranks {
+        let c = if rank.rank() == 2 { &wide } else { &base };
+        let mut l = Loaded::new(rank, c, &Data::new(c)).unwrap();
+        l.launch(&rank.plan(&c.spec(rank.rank(), Path::Fused)).unwrap(), c.m)
+            .unwrap();
+        loaded.push(l);
+    }
+    for rank in &ranks {
+        let end = rank.synchronize();
+        let Err(Error::Disagreed { ours, theirs, .. }) = &end else {
+            panic!("rank {}: {end:?}", rank.rank());
+        };
+        let panel = |d: &str| {
+            d.split("panel ")
+                .nth(1)
+                .and_then(|d| d.split(',').next())
+                .unwrap()
+                .to_string()
+        };
+        assert_ne!(panel(ours), panel(theirs), "{ours}; {theirs}");
+        let both = format!("{ours} {theirs}");
+        assert!(both.contains("N 40 ") && both.contains("N 200 "), "{both}");
+    }
+}
+
+/// Nothing to do, M = N = K = 0, is an operation like any other: it ends, and the group goes on.
+#[test]
+fn empty_operations_end() {
+    let full = Case::new(Op::GemmReduceScatter, 2, 9, 7, 5, DType::Bf16);
+    for op in Op::ALL {
+        let empty = Case {
+            op,
+            m: 0,
+            n: 0,
+            k: 0,
+            ..full.clone()
+        };
+        let node = node(2, 0);
+        let specs = [empty.all_specs(), full.all_specs()].concat();
+        let ranks = node
+            .group(2, &GroupConfig::default().sized_for(&specs, 2).unwrap())
+            .unwrap();
+        for path in empty.routes() {
+            let results = run_on(&ranks, &empty, &Data::new(&empty), *path).unwrap();
+            assert!(results.iter().all(Vec::is_empty), "{op} {path}");
+            let data = Data::new(&full);
+            judge(
+                &full,
+                &data,
+                &run_on(&ranks, &full, &data, Path::Fused).unwrap(),
+                "after nothing",
+            );
+        }
+        check_traffic(&node, &ranks);
+    }
+}
+
 /// A rank that never launches: the others end at the deadline and name it.
 #[test]
 fn a_silent_rank_is_named() {

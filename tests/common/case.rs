@@ -1,0 +1,125 @@
+//! What is run: an operation's sizes and options, and each rank's share of them.
+
+use std::ops::Range;
+
+use tileweave::{DType, Op, OpSpec, Path, Want, Wire, reference};
+
+/// What is run.
+#[derive(Debug, Clone)]
+pub struct Case {
+    pub op: Op,
+    pub world: usize,
+    pub m: usize,
+    pub n: usize,
+    pub k: usize,
+    pub dtype: DType,
+    pub wire: Wire,
+    pub bias: bool,
+    pub addend: bool,
+    /// Elements between the rows of every matrix.
+    pub gap: usize,
+    pub data_seed: u64,
+}
+
+impl Case {
+    pub fn new(op: Op, world: usize, m: usize, n: usize, k: usize, dtype: DType) -> Case {
+        let k = if op.has_gemm() { k } else { 0 };
+        Case {
+            op,
+            world,
+            m,
+            n,
+            k,
+            dtype,
+            wire: Wire::Output,
+            bias: false,
+            addend: false,
+            gap: 0,
+            data_seed: 1,
+        }
+    }
+
+    pub fn bias(self) -> Case {
+        Case { bias: true, ..self }
+    }
+
+    pub fn addend(self) -> Case {
+        Case { addend: true, ..self }
+    }
+
+    pub fn wire(self, wire: Wire) -> Case {
+        Case { wire, ..self }
+    }
+
+    pub fn gap(self, gap: usize) -> Case {
+        Case { gap, ..self }
+    }
+
+    pub fn data(self, data_seed: u64) -> Case {
+        Case { data_seed, ..self }
+    }
+
+    /// The routes this operation has.
+    pub fn routes(&self) -> &'static [Path] {
+        if self.op.has_gemm() {
+            &[Path::Fused, Path::Unfused]
+        } else {
+            &[Path::Unfused]
+        }
+    }
+
+    pub fn row_parallel(&self) -> bool {
+        matches!(self.op, Op::GemmReduceScatter | Op::GemmAllReduce)
+    }
+
+    pub fn k_of(&self, rank: usize) -> Range<usize> {
+        if self.row_parallel() {
+            reference::chunk(self.k, self.world, rank)
+        } else {
+            0..self.k
+        }
+    }
+
+    pub fn n_of(&self, rank: usize) -> Range<usize> {
+        if self.op == Op::AllGatherGemm {
+            reference::chunk(self.n, self.world, rank)
+        } else {
+            0..self.n
+        }
+    }
+
+    pub fn m_of(&self, rank: usize) -> Range<usize> {
+        reference::chunk(self.m, self.world, rank)
+    }
+
+    /// The spec of a rank, for M up to this case's.
+    pub fn spec(&self, rank: usize, path: Path) -> OpSpec {
+        OpSpec::new(
+            self.op,
+            self.n_of(rank).len(),
+            self.k_of(rank).len(),
+            self.m,
+            self.dtype,
+        )
+        .wire(self.wire)
+        .bias(self.bias)
+        .route(Want::Exactly(path))
+    }
+
+    /// All ranks' specs, for both routes.
+    pub fn all_specs(&self) -> Vec<OpSpec> {
+        let ranks = 0..self.world;
+        ranks
+            .flat_map(|r| self.routes().iter().map(move |p| self.spec(r, *p)))
+            .collect()
+    }
+
+    /// Rows and columns of a rank's result, in the global one.
+    pub fn part(&self, rank: usize) -> (Range<usize>, Range<usize>) {
+        match self.op {
+            Op::GemmReduceScatter | Op::ReduceScatter => (self.m_of(rank), 0..self.n),
+            Op::AllGatherGemm => (0..self.m, self.n_of(rank)),
+            _ => (0..self.m, 0..self.n),
+        }
+    }
+}

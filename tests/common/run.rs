@@ -1,0 +1,112 @@
+//! A case on a group: operands on the devices, launches, results.
+
+use tileweave::{Error, GroupConfig, Node, Op, Operands, Out, Path, Plan, Rank, Result};
+
+use super::{Case, Data, Slab, node};
+
+/// A rank's operands on its device.
+pub struct Loaded {
+    x: Slab,
+    weight: Option<Slab>,
+    bias: Option<Slab>,
+    addend: Option<Slab>,
+    pub out: Slab,
+}
+
+impl Loaded {
+    pub fn new(rank: &Rank, c: &Case, data: &Data) -> Result<Loaded> {
+        let r = rank.rank();
+        let (k, n, m) = (c.k_of(r), c.n_of(r), c.m_of(r));
+        let slab = |rows: usize, cols: usize, values: &[f64]| Slab::new(rank, rows, cols, c.gap, c.dtype, Some(values));
+        let x = match c.op {
+            Op::AllGatherGemm => slab(m.len(), c.k, &Data::part(&data.x, c.k, m.clone(), 0..c.k))?,
+            _ if c.op.has_gemm() => slab(c.m, k.len(), &Data::part(&data.x, c.k, 0..c.m, k.clone()))?,
+            Op::AllGather => slab(m.len(), c.n, &data.inputs[r])?,
+            _ => slab(c.m, c.n, &data.inputs[r])?,
+        };
+        let gemm = c.op.has_gemm();
+        let weight = gemm.then(|| slab(n.len(), k.len(), &Data::part(&data.weight, c.k, n.clone(), k.clone())));
+        let bias = c
+            .bias
+            .then(|| Slab::new(rank, 1, n.len(), 0, c.dtype, Some(&data.bias[n.clone()])));
+        let addend = c.addend.then(|| slab(c.m, c.n, &data.addends[r]));
+        let (rows, cols) = c.part(r);
+        let out = Slab::new(rank, rows.len(), cols.len(), c.gap, c.dtype, None)?;
+        Ok(Loaded {
+            x,
+            weight: weight.transpose()?,
+            bias: bias.transpose()?,
+            addend: addend.transpose()?,
+            out,
+        })
+    }
+
+    pub fn operands(&mut self, m: usize) -> Result<Operands<'_>> {
+        let Loaded {
+            x,
+            weight,
+            bias,
+            addend,
+            out,
+        } = self;
+        Ok(Operands {
+            m,
+            x: x.mat()?,
+            weight: weight.as_ref().map(Slab::mat).transpose()?,
+            bias: bias.as_ref().map(Slab::mat).transpose()?,
+            addend: addend.as_ref().map(Slab::mat).transpose()?,
+            out: Out::To(out.mat_mut()?),
+        })
+    }
+
+    pub fn launch(&mut self, plan: &Plan, m: usize) -> Result<()> {
+        plan.launch(&self.operands(m)?)
+    }
+}
+
+/// Heap bytes a rank at which every rank's plan just fits, by what a too small heap says is needed; no one-shot.
+pub fn smallest_heap(node: &Node, c: &Case, path: Path) -> usize {
+    let mut bytes = 300 << 10;
+    for _ in 0..8 {
+        let config = GroupConfig::default().one_shot_bytes(0).heap_bytes(bytes);
+        let made = node.group(c.world, &config);
+        let planned = made.and_then(|ranks| ranks.iter().try_for_each(|r| r.plan(&c.spec(r.rank(), path)).map(drop)));
+        match planned {
+            Ok(()) => return bytes,
+            Err(Error::HeapTooSmall { need, .. }) => bytes = need.max(bytes + 1),
+            Err(other) => panic!("{other}"),
+        }
+    }
+    panic!("no heap is large enough for {c:?}");
+}
+
+/// Launches the case on every rank of a group, in rank order, from this thread; every rank's result.
+pub fn run_on(ranks: &[Rank], c: &Case, data: &Data, path: Path) -> Result<Vec<Vec<u8>>> {
+    let plans: Vec<Plan> = ranks
+        .iter()
+        .map(|r| r.plan(&c.spec(r.rank(), path)))
+        .collect::<Result<_>>()?;
+    let mut loaded: Vec<Loaded> = ranks.iter().map(|r| Loaded::new(r, c, data)).collect::<Result<_>>()?;
+    for (plan, l) in plans.iter().zip(&mut loaded) {
+        l.launch(plan, c.m)?;
+    }
+    // Every rank must be given its chance to finish before the first failure is returned.
+    let ends: Vec<Result<()>> = ranks.iter().map(Rank::synchronize).collect();
+    ends.into_iter().collect::<Result<Vec<_>>>()?;
+    loaded.iter().map(|l| l.out.read()).collect()
+}
+
+/// A group sized for the case.
+pub fn group_for(node: &Node, c: &Case) -> Result<Vec<Rank>> {
+    let config = GroupConfig::default()
+        .one_shot_bytes(8 << 10)
+        .sized_for(&c.all_specs(), c.world)?;
+    node.group(c.world, &config)
+}
+
+/// Runs a case from nothing on a node of its own.
+pub fn run(c: &Case, path: Path, seed: u64) -> Result<Vec<Vec<u8>>> {
+    let node = node(c.world, seed);
+    let ranks = group_for(&node, c)?;
+    run_on(&ranks, c, &Data::new(c), path)
+}

@@ -1,0 +1,67 @@
+//! Matrices in device memory whose gaps tell whether they were written.
+
+use tileweave::{Buffer, DType, Mat, MatMut, Rank, Result, reference};
+
+/// A matrix in device memory, with gaps between its rows that hold NaN.
+pub struct Slab {
+    pub buffer: Buffer,
+    rows: usize,
+    cols: usize,
+    ld: usize,
+    dtype: DType,
+}
+
+/// What gaps and fresh outputs hold: NaN in every type, with a payload no kernel makes.
+const SENTINEL: u8 = 0xfe;
+
+impl Slab {
+    pub fn new(
+        rank: &Rank,
+        rows: usize,
+        cols: usize,
+        gap: usize,
+        dtype: DType,
+        values: Option<&[f64]>,
+    ) -> Result<Slab> {
+        let (ld, size) = (cols + gap, dtype.size());
+        let mut bytes = vec![SENTINEL; (rows * ld * size).max(16)];
+        if let Some(values) = values {
+            let encoded = reference::encode(dtype, values);
+            for (r, row) in encoded.chunks_exact((cols * size).max(1)).enumerate().take(rows) {
+                bytes[r * ld * size..][..cols * size].copy_from_slice(row);
+            }
+        }
+        let mut buffer = rank.alloc(bytes.len())?;
+        buffer.upload(&bytes)?;
+        Ok(Slab {
+            buffer,
+            rows,
+            cols,
+            ld,
+            dtype,
+        })
+    }
+
+    pub fn mat(&self) -> Result<Mat<'_>> {
+        self.buffer.mat_at(0, self.rows, self.cols, self.ld, self.dtype)
+    }
+
+    pub fn mat_mut(&mut self) -> Result<MatMut<'_>> {
+        self.buffer.mat_mut_at(0, self.rows, self.cols, self.ld, self.dtype)
+    }
+
+    /// The matrix's bytes without gaps; the gaps must be as they were.
+    pub fn read(&self) -> Result<Vec<u8>> {
+        let (ld, cols) = (self.ld * self.dtype.size(), self.cols * self.dtype.size());
+        let bytes = self.buffer.to_vec::<u8>((self.rows * ld).max(16))?;
+        let mut out = Vec::with_capacity(self.rows * cols);
+        for row in bytes.chunks_exact(ld.max(1)).take(self.rows) {
+            out.extend_from_slice(&row[..cols]);
+            assert!(
+                row[cols..].iter().all(|b| *b == SENTINEL),
+                "a gap between rows was written"
+            );
+        }
+        Ok(out)
+    }
+}
