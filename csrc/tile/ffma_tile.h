@@ -12,9 +12,7 @@ struct FfmaTile {
   using Type = float;
   static constexpr uint32_t kM = 64, kN = 64, kThreads = 128, kStages = 2;
   static constexpr uint32_t kOctets = 4;
-  static constexpr uint32_t kStep = kStageRowBytes / 4;
-  static constexpr uint32_t kStageBytes = (kM + kN) * kStageRowBytes;
-  static constexpr uint32_t kShared = kStages * kStageBytes;
+  static constexpr uint32_t kShared = kStages * (kM + kN) * kStageRowBytes;
 
   struct Values {
     float d[kOctets][8];
@@ -37,34 +35,14 @@ struct FfmaTile {
       TW_UNROLL
       for (int e = 0; e < 8; ++e) acc.d[v][e] = 0.f;
     }
-    const uint32_t steps = ceil_div(x.k, kStep);
-    mx::cta_sync(Site::StageBarrier);
-    fill(0, steps, x, row0, w, col0);
-    for (uint32_t step = 0; step < steps; ++step) {
-      mx::cp_async_wait<0>(Site::CopyWait);
-      mx::cta_sync(Site::StageBarrier);
-      fill(step + 1, steps, x, row0, w, col0);
-      multiply_stage(mx::shared() + step % kStages * kStageBytes, acc);
-    }
+    Ring<FfmaTile>::multiply(x, row0, w, col0, acc);
   }
 
- private:
-  static TW_DEV void fill(uint32_t step, uint32_t steps, const Operand<float>& x, uint32_t row0, const Operand<float>& w,
-                          uint32_t col0) {
-    if (step < steps) {
-      const saddr stage = mx::shared() + step % kStages * kStageBytes;
-      load_stage<float, kM, kThreads>(stage, x, row0, step * kStep);
-      load_stage<float, kN, kThreads>(stage + kM * kStageRowBytes, w, col0, step * kStep);
-    }
-    mx::cp_async_commit();
-  }
-
-  static TW_DEV void multiply_stage(saddr stage, Values& acc) {
-    const saddr w_stage = stage + kM * kStageRowBytes;
+  static TW_DEV void multiply_stage(saddr x_stage, saddr w_stage, Values& acc) {
     for (uint32_t chunk = 0; chunk < kChunks; ++chunk) {
       vec4 a[kOctets], b[8];
       TW_UNROLL
-      for (uint32_t v = 0; v < kOctets; ++v) a[v] = mx::ld_shared_v4(stage_chunk(stage, row_of(v), chunk));
+      for (uint32_t v = 0; v < kOctets; ++v) a[v] = mx::ld_shared_v4(stage_chunk(x_stage, row_of(v), chunk));
       TW_UNROLL
       for (int e = 0; e < 8; ++e) {
         b[e] = mx::ld_shared_v4(stage_chunk(w_stage, e / 2 * 16 + mx::thread() % 8 * 2 + e % 2, chunk));
