@@ -5,6 +5,7 @@
 //! kernels' waits are, and where some ranks have launched more than others, so that somebody would wait for a launch that
 //! cannot come any more, the group is aborted first.
 
+mod budget;
 mod config;
 mod diagnose;
 #[cfg(test)]
@@ -78,6 +79,8 @@ pub(crate) struct Group {
     abi: TwGroup,
     /// The first failure; every later launch is refused with it.
     failure: OnceLock<Error>,
+    /// The SMs that are this group's among others', given back last.
+    _budget: budget::Budget,
 }
 
 impl Group {
@@ -95,6 +98,8 @@ impl Group {
         for place in &places {
             driver.load_kernels(*place)?;
         }
+        let number = GROUPS.fetch_add(1, Ordering::Relaxed);
+        let budget = budget::claim(driver, number, &places, config.max_ctas)?;
         let ctas = residence::resident_ctas(&**driver, &places, config.max_ctas)?;
         let mut members = Vec::with_capacity(world);
         for RankPlace { place, stream } in ranks {
@@ -129,7 +134,6 @@ impl Group {
             *address = member.heap.ptr();
         }
         let facts = Facts { world, layout, ctas };
-        let number = GROUPS.fetch_add(1, Ordering::Relaxed);
         let failure = OnceLock::new();
         let group = Arc::new(Group {
             driver: driver.clone(),
@@ -138,6 +142,7 @@ impl Group {
             facts,
             abi,
             failure,
+            _budget: budget,
         });
         Ok((0..world).map(|rank| Rank::new(group.clone(), rank)).collect())
     }

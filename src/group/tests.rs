@@ -133,6 +133,27 @@ fn the_budget_and_the_smallest_rank_bound_every_grid() {
     assert_eq!((grid(2, 0), grid(4, 0), grid(4, 5)), (64, 32, 5));
 }
 
+#[test]
+fn stated_budgets_of_groups_that_share_sms_fit_together() {
+    // Two ranks a device, 16 SMs of 2 CTAs each.
+    let (_fake, node) = Fake::node(1);
+    let made = |max_ctas| node.group(2, &config().max_ctas(max_ctas));
+    let half = made(16).unwrap();
+    let rest = made(15).unwrap();
+    let error = made(1).unwrap_err().to_string();
+    assert_eq!(
+        error,
+        "max_ctas is 1, up to 1 of the 16 SMs of a rank on device 0: expected a budget that fits beside the 16 SMs of other \
+         groups there; or 0, where the groups' operations are ordered alike on all ranks"
+    );
+    assert!(made(0).is_ok(), "a group without a budget is ordered by its user");
+    drop(rest);
+    assert!(made(17).is_err());
+    let again = made(16).unwrap();
+    drop((half, again));
+    assert!(made(1000).is_ok());
+}
+
 /// Writes into a rank's control block as a kernel would.
 fn poke(rank: &Rank, at: usize, bytes: &[u8]) {
     let heap = rank.abi_group().heap[rank.rank()];
