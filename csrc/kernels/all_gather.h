@@ -57,7 +57,8 @@ class AllGather {
     const bool consumes = !split || !pushes;
     const uint32_t pushers = split ? p.comm_ctas : mx::grid(), consumers = split ? mx::grid() - p.comm_ctas : mx::grid();
     const uint32_t consumer = split ? mx::block() - p.comm_ctas : mx::block();
-    const uint64_t used = uint64_t(p.group.world) * panel_rows() * row_bytes;
+    // A rank without columns reads nothing and waits for nothing: it has no say in when its staging is dead.
+    const uint64_t used = order.positions() ? uint64_t(p.group.world) * panel_rows() * row_bytes : 0;
     for (uint32_t q = 0; q < p.panels; ++q) {
       s.open_round(q);
       if (pushes) {
