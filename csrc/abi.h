@@ -128,8 +128,22 @@ typedef struct TwGroup {
   uint32_t rank, world;
 } TwGroup;
 
+// What TMA needs to know of a matrix, encoded by the driver for its machine (on CUDA a CUtensorMap); all zero: absent.
+typedef struct TwTensorMap {
+#ifdef __cplusplus
+  alignas(64)
+#else
+  _Alignas(64)
+#endif
+      uint64_t opaque[16];
+} TwTensorMap;
+
 // One launch of any kernel. Leading dimensions are in elements. Address 0: absent.
 typedef struct TwParams {
+  TwTensorMap map_x;         // [rows of x][k], boxes of a tile's rows x 64 of K
+  TwTensorMap map_weight;    // [n][k], boxes of half a tile's columns x 64 of K
+  TwTensorMap map_gathered;  // AG+GEMM: this rank's staging as [half][source][row][k], boxes as of x
+  TwTensorMap map_out;       // [rows of out][n], boxes of 64 rows x 128 bytes; absent: out takes ordinary stores
   TwGroup group;
   TwDescriptor desc;
   uint64_t hash;             // of `desc`
@@ -149,6 +163,9 @@ typedef struct TwParams {
   uint32_t wave_slots;       // AR: of `slots`, those of one wave
   uint32_t result_slots;     // AR: results of a round
   uint32_t gather_rows;      // AG: rows of a row block; equal on every rank, at most TW_GATHER_ROWS
+  uint32_t cluster;          // row-neighbouring blocks that the tile order keeps together: 1, or 2 for CTAs that share weights
+  uint32_t splits;           // of K: a block is the sum of so many partial products, at least 1
+  uint64_t split_space;      // splits > 1: f32 partial products of every block, then a counter of each block (u32, zero)
 } TwParams;
 
 #ifdef __cplusplus
@@ -158,5 +175,6 @@ static_assert(sizeof(TwWaitRecord) == 64, "TwWaitRecord");
 static_assert(offsetof(TwControl, abort) == TW_CACHE_LINE && offsetof(TwControl, current) == 2 * TW_CACHE_LINE, "TwControl");
 static_assert(offsetof(TwControl, record) == 3 * TW_CACHE_LINE && offsetof(TwControl, hello) == 4 * TW_CACHE_LINE, "TwControl");
 static_assert(sizeof(TwControl) == 4 * TW_CACHE_LINE + 2 * 16 * 16 + 2 * 16 * 8, "TwControl");
+static_assert(sizeof(TwTensorMap) == 128 && alignof(TwTensorMap) == 64, "TwTensorMap");
 static_assert(sizeof(TwParams) < 4096, "kernel parameters must stay under 4 KB");
 #endif

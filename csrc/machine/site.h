@@ -30,6 +30,21 @@ enum class Site : uint32_t {
   CopyWait,        // cp.async group wait
   StageBarrier,    // CTA barrier: a stage is filled for all threads, and the one before it read by all
   MmaWait,         // the warp's ldmatrix and mma have read their operands
+  SplitArrive,     // acq_rel counter of the CTAs that have written their split of a block
+  // Hopper's mainloop: roles of one CTA, or of a cluster's, and the asynchronous units between them
+  SetupBarrier,    // CTA barrier: mbarriers are initialised
+  ClusterStart,    // cluster barrier: mbarriers of all its CTAs are initialised
+  ClusterEnd,      // cluster barrier: no CTA leaves while another may write to it
+  StageFull,       // mbarrier: the loader's bytes of a stage are there
+  StageEmpty,      // mbarrier: math has read a stage
+  WgmmaWait,       // wgmma.wait_group: the warpgroup's wgmma have read their operands and written their accumulators
+  ChunkFence,      // proxy fence: a thread's part of an output chunk, before the bulk copy that ChunkFull leads to
+  ChunkFull,       // mbarrier: all threads' parts of an output chunk are written and fenced
+  ChunkRead,       // bulk wait (.read): a bulk copy has read its chunk, which ChunkEmpty gives back
+  ChunkEmpty,      // mbarrier: an output chunk may be overwritten
+  BulkWait,        // bulk wait: pushed chunks have been written, before TileRelease
+  RowsFence,       // proxy fence: gathered rows, written by ordinary stores and acquired, before TMA reads them
+  RoundRead,       // mbarrier: all of a round's gathered rows have been read
   Count
 };
 }  // namespace mx

@@ -317,8 +317,36 @@ const _: () = {
     ][::core::mem::offset_of!(TwGroup, world) - 188usize];
 };
 #[repr(C)]
-#[derive(Debug, Default, Copy, Clone)]
+#[repr(align(64))]
+#[derive(Debug, Copy, Clone)]
+pub struct TwTensorMap {
+    pub opaque: [u64; 16usize],
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of TwTensorMap"][::core::mem::size_of::<TwTensorMap>() - 128usize];
+    ["Alignment of TwTensorMap"][::core::mem::align_of::<TwTensorMap>() - 64usize];
+    [
+        "Offset of field: TwTensorMap::opaque",
+    ][::core::mem::offset_of!(TwTensorMap, opaque) - 0usize];
+};
+impl Default for TwTensorMap {
+    fn default() -> Self {
+        let mut s = ::core::mem::MaybeUninit::<Self>::uninit();
+        unsafe {
+            ::core::ptr::write_bytes(s.as_mut_ptr(), 0, 1);
+            s.assume_init()
+        }
+    }
+}
+#[repr(C)]
+#[repr(align(64))]
+#[derive(Debug, Copy, Clone)]
 pub struct TwParams {
+    pub map_x: TwTensorMap,
+    pub map_weight: TwTensorMap,
+    pub map_gathered: TwTensorMap,
+    pub map_out: TwTensorMap,
     pub group: TwGroup,
     pub desc: TwDescriptor,
     pub hash: u64,
@@ -346,82 +374,115 @@ pub struct TwParams {
     pub wave_slots: u32,
     pub result_slots: u32,
     pub gather_rows: u32,
+    pub cluster: u32,
+    pub splits: u32,
+    pub split_space: u64,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of TwParams"][::core::mem::size_of::<TwParams>() - 400usize];
-    ["Alignment of TwParams"][::core::mem::align_of::<TwParams>() - 8usize];
+    ["Size of TwParams"][::core::mem::size_of::<TwParams>() - 960usize];
+    ["Alignment of TwParams"][::core::mem::align_of::<TwParams>() - 64usize];
+    [
+        "Offset of field: TwParams::map_x",
+    ][::core::mem::offset_of!(TwParams, map_x) - 0usize];
+    [
+        "Offset of field: TwParams::map_weight",
+    ][::core::mem::offset_of!(TwParams, map_weight) - 128usize];
+    [
+        "Offset of field: TwParams::map_gathered",
+    ][::core::mem::offset_of!(TwParams, map_gathered) - 256usize];
+    [
+        "Offset of field: TwParams::map_out",
+    ][::core::mem::offset_of!(TwParams, map_out) - 384usize];
     [
         "Offset of field: TwParams::group",
-    ][::core::mem::offset_of!(TwParams, group) - 0usize];
+    ][::core::mem::offset_of!(TwParams, group) - 512usize];
     [
         "Offset of field: TwParams::desc",
-    ][::core::mem::offset_of!(TwParams, desc) - 192usize];
+    ][::core::mem::offset_of!(TwParams, desc) - 704usize];
     [
         "Offset of field: TwParams::hash",
-    ][::core::mem::offset_of!(TwParams, hash) - 256usize];
-    ["Offset of field: TwParams::x"][::core::mem::offset_of!(TwParams, x) - 264usize];
+    ][::core::mem::offset_of!(TwParams, hash) - 768usize];
+    ["Offset of field: TwParams::x"][::core::mem::offset_of!(TwParams, x) - 776usize];
     [
         "Offset of field: TwParams::weight",
-    ][::core::mem::offset_of!(TwParams, weight) - 272usize];
+    ][::core::mem::offset_of!(TwParams, weight) - 784usize];
     [
         "Offset of field: TwParams::bias",
-    ][::core::mem::offset_of!(TwParams, bias) - 280usize];
+    ][::core::mem::offset_of!(TwParams, bias) - 792usize];
     [
         "Offset of field: TwParams::addend",
-    ][::core::mem::offset_of!(TwParams, addend) - 288usize];
+    ][::core::mem::offset_of!(TwParams, addend) - 800usize];
     [
         "Offset of field: TwParams::out",
-    ][::core::mem::offset_of!(TwParams, out) - 296usize];
+    ][::core::mem::offset_of!(TwParams, out) - 808usize];
     [
         "Offset of field: TwParams::x_ld",
-    ][::core::mem::offset_of!(TwParams, x_ld) - 304usize];
+    ][::core::mem::offset_of!(TwParams, x_ld) - 816usize];
     [
         "Offset of field: TwParams::weight_ld",
-    ][::core::mem::offset_of!(TwParams, weight_ld) - 312usize];
+    ][::core::mem::offset_of!(TwParams, weight_ld) - 824usize];
     [
         "Offset of field: TwParams::addend_ld",
-    ][::core::mem::offset_of!(TwParams, addend_ld) - 320usize];
+    ][::core::mem::offset_of!(TwParams, addend_ld) - 832usize];
     [
         "Offset of field: TwParams::out_ld",
-    ][::core::mem::offset_of!(TwParams, out_ld) - 328usize];
-    ["Offset of field: TwParams::m"][::core::mem::offset_of!(TwParams, m) - 336usize];
-    ["Offset of field: TwParams::n"][::core::mem::offset_of!(TwParams, n) - 340usize];
-    ["Offset of field: TwParams::k"][::core::mem::offset_of!(TwParams, k) - 344usize];
+    ][::core::mem::offset_of!(TwParams, out_ld) - 840usize];
+    ["Offset of field: TwParams::m"][::core::mem::offset_of!(TwParams, m) - 848usize];
+    ["Offset of field: TwParams::n"][::core::mem::offset_of!(TwParams, n) - 852usize];
+    ["Offset of field: TwParams::k"][::core::mem::offset_of!(TwParams, k) - 856usize];
     [
         "Offset of field: TwParams::chunk",
-    ][::core::mem::offset_of!(TwParams, chunk) - 348usize];
+    ][::core::mem::offset_of!(TwParams, chunk) - 860usize];
     [
         "Offset of field: TwParams::panels",
-    ][::core::mem::offset_of!(TwParams, panels) - 352usize];
+    ][::core::mem::offset_of!(TwParams, panels) - 864usize];
     [
         "Offset of field: TwParams::panel",
-    ][::core::mem::offset_of!(TwParams, panel) - 356usize];
+    ][::core::mem::offset_of!(TwParams, panel) - 868usize];
     [
         "Offset of field: TwParams::window",
-    ][::core::mem::offset_of!(TwParams, window) - 360usize];
+    ][::core::mem::offset_of!(TwParams, window) - 872usize];
     [
         "Offset of field: TwParams::comm_ctas",
-    ][::core::mem::offset_of!(TwParams, comm_ctas) - 364usize];
+    ][::core::mem::offset_of!(TwParams, comm_ctas) - 876usize];
     [
         "Offset of field: TwParams::tiles",
-    ][::core::mem::offset_of!(TwParams, tiles) - 368usize];
+    ][::core::mem::offset_of!(TwParams, tiles) - 880usize];
     [
         "Offset of field: TwParams::tiles_n",
-    ][::core::mem::offset_of!(TwParams, tiles_n) - 372usize];
+    ][::core::mem::offset_of!(TwParams, tiles_n) - 884usize];
     [
         "Offset of field: TwParams::waves",
-    ][::core::mem::offset_of!(TwParams, waves) - 376usize];
+    ][::core::mem::offset_of!(TwParams, waves) - 888usize];
     [
         "Offset of field: TwParams::slots",
-    ][::core::mem::offset_of!(TwParams, slots) - 380usize];
+    ][::core::mem::offset_of!(TwParams, slots) - 892usize];
     [
         "Offset of field: TwParams::wave_slots",
-    ][::core::mem::offset_of!(TwParams, wave_slots) - 384usize];
+    ][::core::mem::offset_of!(TwParams, wave_slots) - 896usize];
     [
         "Offset of field: TwParams::result_slots",
-    ][::core::mem::offset_of!(TwParams, result_slots) - 388usize];
+    ][::core::mem::offset_of!(TwParams, result_slots) - 900usize];
     [
         "Offset of field: TwParams::gather_rows",
-    ][::core::mem::offset_of!(TwParams, gather_rows) - 392usize];
+    ][::core::mem::offset_of!(TwParams, gather_rows) - 904usize];
+    [
+        "Offset of field: TwParams::cluster",
+    ][::core::mem::offset_of!(TwParams, cluster) - 908usize];
+    [
+        "Offset of field: TwParams::splits",
+    ][::core::mem::offset_of!(TwParams, splits) - 912usize];
+    [
+        "Offset of field: TwParams::split_space",
+    ][::core::mem::offset_of!(TwParams, split_space) - 920usize];
 };
+impl Default for TwParams {
+    fn default() -> Self {
+        let mut s = ::core::mem::MaybeUninit::<Self>::uninit();
+        unsafe {
+            ::core::ptr::write_bytes(s.as_mut_ptr(), 0, 1);
+            s.assume_init()
+        }
+    }
+}

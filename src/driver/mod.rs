@@ -9,7 +9,8 @@ pub mod cuda;
 #[cfg(feature = "sim")]
 pub mod sim;
 
-use crate::abi::TwParams;
+use crate::abi::{TwParams, TwTensorMap};
+use crate::dtype::DType;
 use crate::error::Result;
 
 /// A device address.
@@ -49,6 +50,8 @@ pub struct PlaceInfo {
     pub sms: u32,
     /// Shared memory one CTA may have, in bytes.
     pub shared_per_cta: u32,
+    /// Whether it has what the Hopper kernels need: TMA, wgmma, clusters (compute capability 9.0; the simulated node).
+    pub hopper: bool,
 }
 
 /// The size and shape of a launch.
@@ -60,6 +63,27 @@ pub struct Launch {
     pub threads: u32,
     /// Dynamic shared memory of a CTA, in bytes.
     pub shared: u32,
+    /// CTAs of a cluster, which start together on neighbouring SMs and reach each other's shared memory; 1: no clusters.
+    /// Divides the grid.
+    pub cluster: u32,
+}
+
+/// A matrix, or a stack of matrices, for TMA to copy boxes of: row-major, up to four dimensions, innermost first. What a
+/// box covers beyond the dimensions is read as zero and not written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TensorMap {
+    /// Address of the first element, a multiple of 16.
+    pub address: DevicePtr,
+    /// Type of the elements.
+    pub dtype: DType,
+    /// Dimensions in use, 2 to 4.
+    pub rank: usize,
+    /// Elements of each dimension, 1 to 2^32.
+    pub dims: [u64; 4],
+    /// Bytes from one index to the next of dimensions 1, 2 and 3: multiples of 16 below 2^40.
+    pub strides: [u64; 3],
+    /// Elements of a box, each 1 to 256; the innermost has 128 bytes, which lie swizzled in shared memory (`docs/machine.md`).
+    pub box_dims: [u32; 4],
 }
 
 /// What the driver is, for reports.
@@ -137,6 +161,14 @@ pub trait Driver: Send + Sync + std::fmt::Debug {
 
     /// Loads every kernel on the place's device, before any launch: lazy loading under a waiting kernel deadlocks.
     fn load_kernels(&self, place: Place) -> Result<()>;
+    /// Encodes a tensor map; an error names the limit that the matrix breaks.
+    fn encode_tensor_map(&self, place: Place, map: &TensorMap) -> Result<TwTensorMap> {
+        let _ = (place, map);
+        Err(crate::error::Error::Unavailable {
+            what: "a tensor map".into(),
+            reason: "this driver encodes none".into(),
+        })
+    }
     /// How many CTAs of `kernel` fit on one SM at once.
     fn ctas_per_sm(&self, kernel: &str, launch: Launch, place: Place) -> Result<u32>;
     /// Enqueues a kernel by its name in `csrc/kernels/entries.h`.

@@ -88,6 +88,7 @@ impl Driver for Fake {
             compute_capability: (0, 0),
             sms,
             shared_per_cta: 1 << 17,
+            hopper: false,
         })
     }
     fn concurrent_kernels(&self, _: usize) -> Option<usize> {

@@ -62,7 +62,12 @@ impl Tile {
             Tile::F32 => (abi::TW_TILE_F32_THREADS, abi::TW_TILE_F32_SHARED),
             Tile::Memory => (abi::TW_TILE_MEMORY_THREADS, abi::TW_TILE_MEMORY_SHARED),
         };
-        Launch { grid, threads, shared }
+        Launch {
+            grid,
+            threads,
+            shared,
+            cluster: 1,
+        }
     }
 }
 

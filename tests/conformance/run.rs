@@ -75,6 +75,7 @@ impl Case {
             grid,
             threads: THREADS,
             shared: SHARED,
+            cluster: 1,
         };
         assert!(driver.ctas_per_sm("conformance", launch, PLACE).unwrap() >= 1);
         let params = TwParams {

@@ -119,7 +119,7 @@ inside! {
             let stream = driver.stream_create(place).unwrap();
             let out = driver.alloc(place, 20).unwrap();
             driver.load_kernels(place).unwrap();
-            let launch = Launch { grid: 3, threads: 128, shared: 4096 };
+            let launch = Launch { grid: 3, threads: 128, shared: 4096, cluster: 1 };
             assert_eq!(driver.ctas_per_sm("another", launch, place).unwrap(), 16);
             let most = driver.place_info(place).unwrap().shared_per_cta;
             assert_eq!(driver.ctas_per_sm("another", Launch { shared: most, ..launch }, place).unwrap(), 0);
@@ -181,7 +181,7 @@ inside! {
         assert!(info.name.contains("capped") && info.name.contains("not supported"), "{}", info.name);
         // Together no more CTAs than SMs, of whatever kernels: of 16 that would fit on an SM, one.
         driver.load_kernels(share(0, 4)).unwrap();
-        let launch = Launch { grid: 1, threads: 128, shared: 0 };
+        let launch = Launch { grid: 1, threads: 128, shared: 0, cluster: 1 };
         assert_eq!(driver.ctas_per_sm("another", launch, share(0, 4)).unwrap(), 1);
         assert_eq!(driver.ctas_per_sm("another", launch, WHOLE).unwrap(), 16);
         let stream = driver.stream_create(share(0, 4)).unwrap();

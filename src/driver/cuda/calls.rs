@@ -42,6 +42,7 @@ impl Driver for CudaDriver {
             compute_capability,
             sms: split.sms,
             shared_per_cta,
+            hopper: compute_capability == (9, 0),
         })
     }
 

@@ -130,7 +130,9 @@ impl Kernels {
     pub(super) fn launch(&self, name: &str, launch: Launch, params: &TwParams, stream: sys::CUstream) -> Result<()> {
         let kernel = self.get(name)?;
         let mut arguments = [(&raw const *params).cast_mut().cast::<c_void>()];
-        let Launch { grid, threads, shared } = launch;
+        let Launch {
+            grid, threads, shared, ..
+        } = launch;
         let none = std::ptr::null_mut();
         // SAFETY: every kernel of the fatbin takes exactly one `TwParams` by value (TW_KERNEL), read before the call
         // returns and not written; a CUkernel may stand where a CUfunction is asked for, and then means the stream's

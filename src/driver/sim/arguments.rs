@@ -79,7 +79,7 @@ pub(super) fn check_faults(faults: &[Fault], gpus: usize) -> Result<()> {
         let device = match *fault {
             Fault::DropSignals { from, to } => from.max(to),
             Fault::Slow { device, .. } => device,
-            Fault::Ignore(_) | Fault::EarlySignal(_) => 0,
+            _ => 0,
         };
         if device >= gpus {
             return Err(Error::bad_argument(

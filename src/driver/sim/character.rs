@@ -48,6 +48,9 @@ impl Character {
 pub(super) struct Faults {
     ignored: u64,
     early: u64,
+    read_for_full: u64,
+    wrong_phase: u64,
+    tx_count: Vec<(u32, i32)>,
     dropped: [u16; 16],
     slow: Vec<(usize, u32)>,
 }
@@ -59,6 +62,9 @@ impl Faults {
             match *fault {
                 Fault::Ignore(site) => f.ignored |= 1 << site as u32,
                 Fault::EarlySignal(site) => f.early |= 1 << site as u32,
+                Fault::ReadForFull(site) => f.read_for_full |= 1 << site as u32,
+                Fault::WrongPhase(site) => f.wrong_phase |= 1 << site as u32,
+                Fault::TxCount { site, delta } => f.tx_count.push((site as u32, delta)),
                 Fault::DropSignals { from, to } if from < 16 && to < 16 => f.dropped[from] |= 1 << to,
                 Fault::DropSignals { .. } => {}
                 Fault::Slow { device, factor } => f.slow.push((device, factor.max(1))),
@@ -80,7 +86,7 @@ impl Faults {
     }
 
     pub fn any_site(&self) -> bool {
-        self.ignored | self.early != 0
+        self.ignored | self.early | self.read_for_full | self.wrong_phase != 0 || !self.tx_count.is_empty()
     }
 
     pub fn drops(&self, from: usize, to: usize) -> bool {

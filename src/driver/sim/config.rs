@@ -46,6 +46,20 @@ sites!(
     CopyWait,
     StageBarrier,
     MmaWait,
+    SplitArrive,
+    SetupBarrier,
+    ClusterStart,
+    ClusterEnd,
+    StageFull,
+    StageEmpty,
+    WgmmaWait,
+    ChunkFence,
+    ChunkFull,
+    ChunkRead,
+    ChunkEmpty,
+    BulkWait,
+    RowsFence,
+    RoundRead,
 );
 
 /// How late a write to a peer becomes visible if no acquire asks for it. Signals always arrive in the end.
@@ -87,6 +101,17 @@ pub enum Fault {
     /// Order made at this site is not made: a release or an acq_rel atomic is relaxed, an acquire joins nothing, a barrier
     /// or a wait does not wait, a poll says at once what it hoped for.
     Ignore(Site),
+    /// A full bulk wait at this site waits only until the sources are read (`.read`).
+    ReadForFull(Site),
+    /// An mbarrier wait at this site waits for the other parity.
+    WrongPhase(Site),
+    /// An mbarrier at this site expects that many bytes more (or fewer) than it is told.
+    TxCount {
+        /// The place of the `mbar_arrive_expect_tx`.
+        site: Site,
+        /// Bytes too many; negative: too few.
+        delta: i32,
+    },
     /// A release at this site is raised before its data: it arrives at once and covers only what came before the last
     /// barrier but one of its CTA.
     EarlySignal(Site),

@@ -31,6 +31,7 @@ impl Driver for SimNode {
             compute_capability: (0, 0),
             sms: self.sms_of(place),
             shared_per_cta: CTA_SHARED,
+            hopper: true,
         })
     }
 

@@ -20,7 +20,12 @@ pub fn place(device: usize) -> Place {
 }
 
 pub fn grid(grid: u32, threads: u32, shared: u32) -> Launch {
-    Launch { grid, threads, shared }
+    Launch {
+        grid,
+        threads,
+        shared,
+        cluster: 1,
+    }
 }
 
 pub fn no_params() -> TwParams {
