@@ -10,4 +10,16 @@ TW_DEV u32 grid() { return gridDim.x; }
 // Not `%laneid` and `%warpid`: the latter may change while a thread runs.
 TW_DEV u32 lane() { return threadIdx.x % 32; }
 TW_DEV u32 warp() { return threadIdx.x / 32; }
+
+// Hopper. Without a cluster launch each CTA is a cluster of its own: rank 0 of 1.
+TW_DEV u32 cluster_rank() {
+  u32 x;
+  asm("mov.u32 %0, %%cluster_ctarank;" : "=r"(x));
+  return x;
+}
+TW_DEV u32 cluster_size() {
+  u32 x;
+  asm("mov.u32 %0, %%cluster_nctarank;" : "=r"(x));
+  return x;
+}
 }  // namespace mx

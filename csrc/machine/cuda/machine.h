@@ -1,5 +1,6 @@
 // The real machine: each function is one PTX instruction, one special register, or nothing. `docs/machine.md` is the
-// contract; `csrc/machine/sim` holds the same functions on the simulated SM. Lowest target: sm_80.
+// contract; `csrc/machine/sim` holds the same functions on the simulated SM. Lowest target: sm_80; what the contract
+// lists under Hopper needs sm_90a, and may be named only where `kHopper` is true.
 //
 // Every instruction that reads or writes memory, or orders it, is `asm volatile` with a "memory" clobber: the compiler
 // keeps them in program order, which is all the PTX memory model asks of it. Instructions that are functions of
@@ -7,11 +8,16 @@
 #pragma once
 #include "arith.h"
 #include "async.h"
+#include "bulk.h"
 #include "clock.h"
+#include "cluster.h"
 #include "global.h"
 #include "identity.h"
+#include "mbarrier.h"
 #include "mma.h"
 #include "packet.h"
 #include "shared.h"
 #include "sync.h"
+#include "tma.h"
 #include "types.h"
+#include "wgmma.h"

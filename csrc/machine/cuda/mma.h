@@ -10,6 +10,13 @@ TW_DEV void ldmatrix_x4(u32 (&r)[4], saddr row) {
                : "memory");
 }
 
+// Hopper.
+TW_DEV void stmatrix_x4(saddr row, const u32 (&r)[4]) {
+  asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(row), "r"(r[0]), "r"(r[1]),
+               "r"(r[2]), "r"(r[3])
+               : "memory");
+}
+
 // `volatile`, though a function of registers: all 32 lanes must meet here, so it may not sink into a branch.
 template <class T>
 TW_DEV void mma(float (&d)[4], const u32 (&a)[4], const u32 (&b)[2]);

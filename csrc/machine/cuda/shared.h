@@ -26,6 +26,7 @@ TW_DEV void st_shared_b16(saddr a, u32 x) {
   asm volatile("st.shared.b16 [%0], %1;" ::"r"(a), "h"(uint16_t(x)) : "memory");
 }
 TW_DEV void st_shared_b32(saddr a, u32 x) { asm volatile("st.shared.b32 [%0], %1;" ::"r"(a), "r"(x) : "memory"); }
+TW_DEV void st_shared_b64(saddr a, u64 x) { asm volatile("st.shared.b64 [%0], %1;" ::"r"(a), "l"(x) : "memory"); }
 TW_DEV void st_shared_v4(saddr a, vec4 x) {
   asm volatile("st.shared.v4.b32 [%0], {%1, %2, %3, %4};" ::"r"(a), "r"(x.v[0]), "r"(x.v[1]), "r"(x.v[2]), "r"(x.v[3])
                : "memory");

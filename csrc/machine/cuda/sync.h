@@ -20,6 +20,26 @@ TW_DEV bool cta_sync_and(bool mine, Site) {
                : "memory");
   return all;
 }
+// Named barriers: `threads` of the CTA, a multiple of 32.
+TW_DEV void bar_sync(u32 id, u32 threads, Site) {
+  asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory");
+}
+TW_DEV bool bar_sync_or(u32 id, u32 threads, bool mine, Site) {
+  u32 any;
+  asm volatile("{ .reg .pred p, q; setp.ne.u32 p, %3, 0; bar.red.or.pred q, %1, %2, p; selp.u32 %0, 1, 0, q; }"
+               : "=r"(any)
+               : "r"(id), "r"(threads), "r"(u32(mine))
+               : "memory");
+  return any;
+}
+TW_DEV bool bar_sync_and(u32 id, u32 threads, bool mine, Site) {
+  u32 all;
+  asm volatile("{ .reg .pred p, q; setp.ne.u32 p, %3, 0; bar.red.and.pred q, %1, %2, p; selp.u32 %0, 1, 0, q; }"
+               : "=r"(all)
+               : "r"(id), "r"(threads), "r"(u32(mine))
+               : "memory");
+  return all;
+}
 TW_DEV void warp_sync() { asm volatile("bar.warp.sync 0xffffffff;" ::: "memory"); }
 TW_DEV u32 shfl_xor(u32 v, u32 mask) {
   u32 x;
