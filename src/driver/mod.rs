@@ -8,9 +8,11 @@
 pub mod cuda;
 #[cfg(feature = "sim")]
 pub mod sim;
+mod tensor_map;
+
+pub use tensor_map::{BOX_BYTES, TensorMap};
 
 use crate::abi::{TwParams, TwTensorMap};
-use crate::dtype::DType;
 use crate::error::Result;
 
 /// A device address.
@@ -66,24 +68,6 @@ pub struct Launch {
     /// CTAs of a cluster, which start together on neighbouring SMs and reach each other's shared memory; 1: no clusters.
     /// Divides the grid.
     pub cluster: u32,
-}
-
-/// A matrix, or a stack of matrices, for TMA to copy boxes of: row-major, up to four dimensions, innermost first. What a
-/// box covers beyond the dimensions is read as zero and not written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct TensorMap {
-    /// Address of the first element, a multiple of 16.
-    pub address: DevicePtr,
-    /// Type of the elements.
-    pub dtype: DType,
-    /// Dimensions in use, 2 to 4.
-    pub rank: usize,
-    /// Elements of each dimension, 1 to 2^32.
-    pub dims: [u64; 4],
-    /// Bytes from one index to the next of dimensions 1, 2 and 3: multiples of 16 below 2^40.
-    pub strides: [u64; 3],
-    /// Elements of a box, each 1 to 256; the innermost has 128 bytes, which lie swizzled in shared memory (`docs/machine.md`).
-    pub box_dims: [u32; 4],
 }
 
 /// What the driver is, for reports.
