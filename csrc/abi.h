@@ -41,6 +41,7 @@ enum { TW_TILE_64 = 0, TW_TILE_128 = 1, TW_TILE_F32 = 2, TW_TILE_MEMORY = 3 };
 #define TW_TILE_MEMORY_SHARED 0
 #define TW_PACKET_COLUMNS 64  // one-shot: a row of packets is padded to so many values
 #define TW_GATHER_ROWS 64     // the most rows of a block of a plain all-gather
+#define TW_GATHER_PIECE 8     // of an all-gather + GEMM: rows that are pushed, and signalled, together
 
 // How an operation is carried out, `TwDescriptor::algorithm`. Part of the hello's hash: all ranks must agree.
 enum { TW_TWO_SHOT = 0, TW_ONE_SHOT = 1 };
@@ -163,6 +164,7 @@ typedef struct TwParams {
   uint32_t wave_slots;       // AR: of `slots`, those of one wave
   uint32_t result_slots;     // AR: results of a round
   uint32_t gather_rows;      // AG: rows of a row block; equal on every rank, at most TW_GATHER_ROWS
+  uint32_t piece;            // AG+GEMM, AG: of a row block, the rows that one signal stands for
   uint32_t cluster;          // row-neighbouring blocks that the tile order keeps together: 1, or 2 for CTAs that share weights
   uint32_t splits;           // of K: a block is the sum of so many partial products, at least 1
   uint64_t split_space;      // splits > 1: f32 partial products of every block, then a counter of each block (u32, zero)

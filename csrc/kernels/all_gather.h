@@ -2,30 +2,11 @@
 // rows, its own first (schedule/gather.h). `comm_ctas` CTAs only push while the others compute from the first instruction
 // on; with 0 (a grid of one, or little to do) every CTA first pushes its share. Pushes depend on nothing but the round,
 // consumption on pushes alone.
-//
-// A staging half holds, per source, the panel's rows at a pitch of whole 16-byte vectors, so that gathered rows are always
-// addressable by the GEMM's vector loads, whatever the caller's leading dimension. A row is below 2^28 bytes and a block at
-// most 128 rows (the host refuses wider ones), so bytes within a row and vectors within a block fit 32 bits.
 #pragma once
-#include "protocol/session.h"
-#include "schedule/gather.h"
+#include "kernels/gather_push.h"
 #include "tile/source.h"
 
 namespace tw {
-
-// 16 bytes of a row, of which `valid` exist, at an address that may not allow one access.
-template <uint32_t kSize>
-TW_DEV vec4 load_16(gaddr at, uint32_t valid) {
-  return valid == 16 && at % 16 == 0 ? mx::ld_global_v4(at) : gather_16<kSize>(at, valid);
-}
-template <uint32_t kSize>
-TW_DEV void store_16(gaddr at, uint32_t valid, const vec4& v) {
-  if (valid == 16 && at % 16 == 0) {
-    mx::st_global_v4(at, v);
-  } else {
-    scatter_16<kSize>(at, valid, v);
-  }
-}
 
 // What a rank does with gathered rows: a Consumer has tile_m, tile_n, tiles_n and consume(session, block, rows), where `rows`
 // are the source's, the block's first being row `first` of them.
@@ -38,19 +19,15 @@ struct GatheredRows {
 template <class Consumer>
 class AllGather {
   using T = typename Consumer::Type;
-  static constexpr uint32_t kSize = Element<T>::kSize;
-  Session s;
+  Session<Cta> s;
   const TwParams& p;
   const GatherOrder order;
-  const uint32_t own_begin;   // first row of this rank's chunk
-  const uint32_t row_bytes;   // pitch in staging
+  const GatherStaging<T> staging;
 
  public:
   TW_DEV explicit AllGather(const TwParams& params)
       : s(params), p(params),
-        order{p.m, p.n, p.chunk, p.panel, p.group.world, p.group.rank, Consumer::tile_m(p), Consumer::tile_n(p),
-              Consumer::tiles_n(p), p.slots},
-        own_begin(chunk_of(p.m, p.chunk, p.group.rank).begin), row_bytes(ceil_div(p.k * kSize, 16) * 16) {}
+        order(gather_order(p, Consumer::tile_m(p), Consumer::tile_n(p), Consumer::tiles_n(p))), staging(params, order) {}
 
   TW_DEV void run() {
     const bool split = p.comm_ctas != 0, pushes = !split || mx::block() < p.comm_ctas;
@@ -58,12 +35,10 @@ class AllGather {
     const uint32_t pushers = split ? p.comm_ctas : mx::grid(), consumers = split ? mx::grid() - p.comm_ctas : mx::grid();
     const uint32_t consumer = split ? mx::block() - p.comm_ctas : mx::block();
     // A rank without columns reads nothing and waits for nothing: it has no say in when its staging is dead.
-    const uint64_t used = order.positions() ? uint64_t(p.group.world) * panel_rows() * row_bytes : 0;
+    const uint64_t used = order.positions() ? staging.bytes() : 0;
     for (uint32_t q = 0; q < p.panels; ++q) {
       s.open_round(q);
-      if (pushes) {
-        for (uint32_t b = mx::block(); b < p.slots; b += pushers) push(order.rows_of(q, p.group.rank, b));
-      }
+      if (pushes) push_rows(s, order, staging, q, mx::block(), pushers);
       if (consumes) {
         for (uint32_t f = consumer; f < order.positions(); f += consumers) consume(order.at(q, f));
       }
@@ -73,36 +48,14 @@ class AllGather {
   }
 
  private:
-  TW_DEV uint32_t panel_rows() const { return p.slots * order.tile_m; }
-  TW_DEV uint32_t signal_index(uint32_t source, uint32_t b) const { return source * p.slots + b; }
-  TW_DEV gaddr staged(uint32_t on, uint32_t source) const {
-    return heap_of(p, on) + staging_at(p, s.round) + uint64_t(source) * panel_rows() * row_bytes;
-  }
-
-  TW_DEV void push(const GatherTile& t) {
-    if (!t.block.rows || p.group.world == 1) return;
-    const uint32_t vectors = row_bytes / 16, row0 = t.block.row - own_begin;
-    for (uint32_t at = mx::thread(); s.alive && at < t.block.rows * vectors; at += mx::threads()) {
-      const uint32_t row = at / vectors, chunk = at % vectors, valid = min_u32(16, p.k * kSize - chunk * 16);
-      const vec4 v = load_16<kSize>(Matrix<T>{p.x, p.x_ld}.at(row0 + row, 0) + chunk * 16, valid);
-      for (uint32_t d = 1; d < p.group.world; ++d) {
-        const gaddr to = staged((p.group.rank + d) % p.group.world, p.group.rank);
-        if (valid < 16) mx::payload(valid);
-        mx::st_global_v4(to + uint64_t(t.local_row + row) * row_bytes + chunk * 16, v);
-        s.bytes += valid;
-      }
-    }
-    s.publish_all(signal_index(p.group.rank, t.row_block));
-  }
-
   TW_DEV void consume(const GatherTile& t) {
     if (!t.block.rows) return;
     if (t.source == p.group.rank) {
-      Consumer::consume(s, t.block, GatheredRows<T>{{p.x, p.x_ld}, t.block.row - own_begin});
+      Consumer::consume(s, t.block, GatheredRows<T>{{p.x, p.x_ld}, t.block.row - staging.own_begin});
       return;
     }
-    s.await_peer(TW_WAIT_ROWS, t.source, t.row_block, signal_index(t.source, t.row_block));
-    Consumer::consume(s, t.block, GatheredRows<T>{{staged(p.group.rank, t.source), row_bytes / kSize}, t.local_row});
+    s.await_peer(TW_WAIT_ROWS, t.source, t.row_block, order.signal(t.source, t.row_block, 0), order.pieces_in(t.block.rows));
+    Consumer::consume(s, t.block, GatheredRows<T>{{staging.at(s.round, p.group.rank, t.source), staging.pitch()}, t.local_row});
   }
 };
 
@@ -116,7 +69,7 @@ struct GemmConsumer {
   static TW_DEV uint32_t tile_n(const TwParams&) { return Tile::kN; }
   static TW_DEV uint32_t tiles_n(const TwParams& p) { return p.tiles_n; }
 
-  static TW_DEV void consume(Session& s, const Block& b, const GatheredRows<Type>& rows) {
+  static TW_DEV void consume(Session<Cta>& s, const Block& b, const GatheredRows<Type>& rows) {
     typename Source::Values values;
     if (s.alive) Source::multiply(s.p, {rows.m, rows.first + b.rows, s.p.k}, rows.first, b, values);
     TW_UNROLL
@@ -140,7 +93,7 @@ struct CopyConsumer {
   static TW_DEV uint32_t tile_n(const TwParams& p) { return p.n; }
   static TW_DEV uint32_t tiles_n(const TwParams&) { return 1; }  // whole rows
 
-  static TW_DEV void consume(Session& s, const Block& b, const GatheredRows<T>& rows) {
+  static TW_DEV void consume(Session<Cta>& s, const Block& b, const GatheredRows<T>& rows) {
     const uint32_t vectors = ceil_div(s.p.k * kSize, 16);
     for (uint32_t at = mx::thread(); at < b.rows * vectors; at += mx::threads()) {
       const uint32_t row = at / vectors, chunk = at % vectors, valid = min_u32(16, s.p.k * kSize - chunk * 16);

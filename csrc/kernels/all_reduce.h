@@ -5,6 +5,8 @@
 //     reduce(i - window)    if it owns that block: wait for the peers' partials, add, write, send the result
 //     collect(i - 2 window) if another owns that block: wait for the result, write
 //
+// (`reduce_and_collect`: without the first, where other roles of the CTA compute and push, own partials too),
+//
 // so that a wait finds what it waits for sent `window` steps ago. reduce(w) depends on the peers' push(w), collect(w) on
 // the owner's reduce(w): earlier actions in the one order, done by the same CTA index elsewhere. No wait precedes the push
 // it depends on, on any rank: nothing can deadlock.
@@ -15,73 +17,100 @@
 namespace tw {
 
 template <class Source>
-class AllReduce {
+TW_DEV WaveOrder wave_order(const TwParams& p) {
+  return {p.m, p.n, p.panel, p.group.world, mx::grid(), Source::tile_m(p), Source::tile_n(p), p.tiles_n, p.tiles, p.wave_slots};
+}
+// The waves of round `q`: from q * panel on.
+TW_DEV uint32_t waves_of(const TwParams& p, uint32_t q) { return min_u32(p.waves - min_u32(p.waves, q * p.panel), p.panel); }
+
+// Where the partials and the results of a round lie.
+template <class Source>
+struct WaveSlots {
   using T = typename Source::Type;
-  Session s;
   const TwParams& p;
-  const WaveOrder order;
   const WireFormat<T> wire, result_wire;
   const uint64_t slot_bytes, result_bytes;
-
- public:
-  TW_DEV explicit AllReduce(const TwParams& params)
-      : s(params), p(params), order{p.m, p.n, p.panel, p.group.world, mx::grid(), Source::tile_m(p), Source::tile_n(p), p.tiles_n, p.tiles,
-              p.wave_slots},
-        wire(p.desc.wire), result_wire(p.desc.dtype), slot_bytes(Slot<Source>::bytes(wire)),
+  TW_DEV explicit WaveSlots(const TwParams& params)
+      : p(params), wire(p.desc.wire), result_wire(p.desc.dtype), slot_bytes(Slot<Source>::bytes(wire)),
         result_bytes(Slot<Source>::bytes(result_wire)) {}
-
-  TW_DEV void run() {
-    const uint64_t used = p.group.world * p.slots * slot_bytes + p.result_slots * result_bytes;
-    for (uint32_t q = 0; q < p.panels; ++q) {
-      s.open_round(q);
-      const uint32_t first = q * p.panel, waves = min_u32(p.waves - min_u32(p.waves, first), p.panel);
-      for (uint32_t i = 0; waves && i < waves + 2 * p.window; ++i) {
-        if (i < waves) push(order.at(first + i, mx::block()));
-        if (i >= p.window && i - p.window < waves) reduce(order.at(first + i - p.window, mx::block()));
-        if (i >= 2 * p.window) collect(order.at(first + i - 2 * p.window, mx::block()));
-      }
-      s.close_round(q, used);
-    }
-    s.finish(used);
-  }
-
- private:
+  TW_DEV uint64_t bytes() const { return p.group.world * p.slots * slot_bytes + p.result_slots * result_bytes; }
   TW_DEV uint32_t partial_index(uint32_t source, const WaveTile& t) const { return source * p.slots + t.slot; }
   TW_DEV uint32_t result_index(const WaveTile& t) const { return p.group.world * p.slots + t.result_slot; }
-  TW_DEV Slot<Source> partial_slot(uint32_t on, uint32_t source, const WaveTile& t) const {
-    return {heap_of(p, on) + staging_at(p, s.round) + partial_index(source, t) * slot_bytes, wire};
+  TW_DEV Slot<Source> partial(uint64_t round, uint32_t on, uint32_t source, const WaveTile& t) const {
+    return {heap_of(p, on) + staging_at(p, round) + partial_index(source, t) * slot_bytes, wire};
   }
-  TW_DEV Slot<Source> result_slot(uint32_t on, const WaveTile& t) const {
-    return {heap_of(p, on) + staging_at(p, s.round) + uint64_t(p.group.world) * p.slots * slot_bytes +
+  TW_DEV Slot<Source> result(uint64_t round, uint32_t on, const WaveTile& t) const {
+    return {heap_of(p, on) + staging_at(p, round) + uint64_t(p.group.world) * p.slots * slot_bytes +
                 t.result_slot * result_bytes, result_wire};
   }
+};
+
+template <class Source>
+class AllReduce {
+  Session<typename Source::Team> s;
+  const TwParams& p;
+  const WaveOrder order;
+  const WaveSlots<Source> slots;
+
+ public:
+  TW_DEV explicit AllReduce(const TwParams& params) : s(params), p(params), order(wave_order<Source>(params)), slots(params) {}
+
+  TW_DEV void run() {
+    for (uint32_t q = 0; q < p.panels; ++q) {
+      s.open_round(q);
+      const uint32_t first = q * p.panel, waves = waves_of(p, q);
+      for (uint32_t i = 0; waves && i < waves + 2 * p.window; ++i) {
+        if (i < waves) push(order.at(first + i, mx::block()));
+        if (i >= p.window && i - p.window < waves) reduce(order.at(first + i - p.window, mx::block()), false);
+        if (i >= 2 * p.window) collect(order.at(first + i - 2 * p.window, mx::block()));
+      }
+      s.close_round(q, slots.bytes());
+    }
+    finish();
+  }
+
+  TW_DEV void reduce_and_collect() {
+    for (uint32_t q = 0; q < p.panels; ++q) {
+      s.open_round(q);
+      const uint32_t first = q * p.panel, waves = waves_of(p, q);
+      for (uint32_t i = 0; waves && i < waves + p.window; ++i) {
+        if (i < waves) reduce(order.at(first + i, mx::block()), true);
+        if (i >= p.window) collect(order.at(first + i - p.window, mx::block()));
+      }
+      s.close_round(q, slots.bytes());
+    }
+  }
+  TW_DEV void finish() { s.finish(slots.bytes()); }
+
+ private:
 
   TW_DEV void push(const WaveTile& t) {
     if (!t.block.rows) return;
     typename Source::Values values;
     Source::compute(p, t.block, values);
     const bool remote = t.owner != p.group.rank;
-    push_partial<Source>(s, t.block, values, partial_slot(t.owner, p.group.rank, t), remote);
-    if (remote) s.publish(t.owner, partial_index(p.group.rank, t));
+    push_partial<Source>(s, t.block, values, slots.partial(s.round, t.owner, p.group.rank, t), remote);
+    if (remote) s.publish(t.owner, slots.partial_index(p.group.rank, t));
   }
 
-  TW_DEV void reduce(const WaveTile& t) {
+  // Own partials that this thread has written need no signal, those of other roles do.
+  TW_DEV void reduce(const WaveTile& t, bool own_too) {
     if (!t.block.rows || t.owner != p.group.rank) return;
-    s.await_peers(TW_WAIT_PARTIAL, t.index, [&](uint32_t peer) { return partial_index(peer, t); });
+    s.await_ranks(TW_WAIT_PARTIAL, t.index, own_too, [&](uint32_t rank) { return slots.partial_index(rank, t); });
     TW_NO_UNROLL
     for (uint32_t v0 = 0; v0 < Source::kOctets; v0 += Group<Source>::kSize) {
       Group<Source> sum;
-      sum_partials<Source>(s, t.block, v0, [&](uint32_t r) { return partial_slot(p.group.rank, r, t); }, sum);
+      sum_partials<Source>(s, t.block, v0, [&](uint32_t r) { return slots.partial(s.round, p.group.rank, r, t); }, sum);
       send_result(t, v0, sum);
       store_group<Source>(s, t.block, v0, t.block.row, sum);
     }
-    s.publish_all(result_index(t));
+    s.publish_all(slots.result_index(t));
   }
 
   TW_DEV void send_result(const WaveTile& t, uint32_t v0, const Group<Source>& sum) {
     if (!s.alive) return;
     for (uint32_t d = 1; d < p.group.world; ++d) {  // the next rank first: P owners, P receivers
-      const Slot<Source> to = result_slot((p.group.rank + d) % p.group.world, t);
+      const Slot<Source> to = slots.result(s.round, (p.group.rank + d) % p.group.world, t);
       TW_UNROLL
       for (uint32_t i = 0; i < Group<Source>::kSize; ++i) {
         if (!exists<Source>(p, t.block, v0 + i)) continue;
@@ -92,8 +121,8 @@ class AllReduce {
 
   TW_DEV void collect(const WaveTile& t) {
     if (!t.block.rows || t.owner == p.group.rank) return;
-    s.await_peer(TW_WAIT_RESULT, t.owner, t.index, result_index(t));
-    const Slot<Source> from = result_slot(p.group.rank, t);
+    s.await_peer(TW_WAIT_RESULT, t.owner, t.index, slots.result_index(t));
+    const Slot<Source> from = slots.result(s.round, p.group.rank, t);
     TW_NO_UNROLL
     for (uint32_t v0 = 0; v0 < Source::kOctets; v0 += Group<Source>::kSize) {
       Group<Source> result;

@@ -11,7 +11,8 @@ namespace tw {
 template <class Source>
 class OneShot {
   using T = typename Source::Type;
-  Session s;
+  using Team = typename Source::Team;
+  Session<Team> s;
   const TwParams& p;
   const WaveOrder order;
   const WireFormat<T> wire;
@@ -98,7 +99,7 @@ class OneShot {
       }
       // One vote a group: all of it came, or all of it, and what follows, is NaN. It orders nothing: a packet is read by
       // the thread that waited for it.
-      s.alive = mx::cta_sync_and(ok, Site::None);
+      s.alive = Team::sync_and(ok, Site::None);
       TW_UNROLL
       for (uint32_t i = 0; i < Group<Source>::kSize; ++i) {
         if (exists<Source>(p, block, v0 + i)) add_bias<T>(p, Source::columns(p, block, v0 + i), sum.o[i]);

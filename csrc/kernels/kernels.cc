@@ -23,6 +23,10 @@ static_assert(is<FfmaTile>(TW_TILE_F32_M, TW_TILE_F32_N, TW_TILE_F32_THREADS, TW
 static_assert(is<MemoryTile<float>>(TW_TILE_MEMORY_M, TW_TILE_MEMORY_N, TW_TILE_MEMORY_THREADS, TW_TILE_MEMORY_SHARED), "abi.h");
 
 template <class Source>
+TW_DEV void reduce_scatter(const TwParams& p) {
+  ReduceScatter<Source>(p).run();
+}
+template <class Source>
 TW_DEV void all_reduce(const TwParams& p) {
   AllReduce<Source>(p).run();
 }

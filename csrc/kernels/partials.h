@@ -22,7 +22,7 @@ TW_DEV bool exists(const TwParams& p, const Block& b, uint32_t v) {
 
 // Writes this rank's partial of a block to a slot of a peer, or of its own staging.
 template <class Source>
-TW_DEV void push_partial(Session& s, const Block& b, const typename Source::Values& values, const Slot<Source>& to, bool remote) {
+TW_DEV void push_partial(Session<typename Source::Team>& s, const Block& b, const typename Source::Values& values, const Slot<Source>& to, bool remote) {
   if (!s.alive) return;
   TW_UNROLL
   for (uint32_t v = 0; v < Source::kOctets; ++v) {
@@ -46,9 +46,10 @@ struct Group {
 };
 
 // Adds the partials of a block's octets from `v0` on, slot_of(r) being rank r's in this rank's staging, from rank 0's
-// upwards; then the bias. A rank's own partial went through its own staging too: each thread reads back what it wrote.
+// upwards; then the bias. A rank's own partial went through its own staging too: each thread reads back what it wrote, or
+// what another role wrote and signalled.
 template <class Source, class SlotOf>
-TW_DEV void sum_partials(const Session& s, const Block& b, uint32_t v0, SlotOf slot_of, Group<Source>& sum) {
+TW_DEV void sum_partials(const Session<typename Source::Team>& s, const Block& b, uint32_t v0, SlotOf slot_of, Group<Source>& sum) {
   if (!s.alive) return;
   for (uint32_t r = 0; r < s.p.group.world; ++r) {
     const Slot<Source> from = slot_of(r);
@@ -72,7 +73,7 @@ TW_DEV void sum_partials(const Session& s, const Block& b, uint32_t v0, SlotOf s
 // Writes finished octets to the output, row `row0` of which is the block's first. After an abort: NaN, since some of the
 // partials never came.
 template <class Source>
-TW_DEV void store_group(const Session& s, const Block& b, uint32_t v0, uint32_t row0, const Group<Source>& sum) {
+TW_DEV void store_group(const Session<typename Source::Team>& s, const Block& b, uint32_t v0, uint32_t row0, const Group<Source>& sum) {
   using T = typename Source::Type;
   TW_UNROLL
   for (uint32_t i = 0; i < Group<Source>::kSize; ++i) {

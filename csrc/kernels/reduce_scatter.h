@@ -1,6 +1,8 @@
 // GEMM+RS and RS: every rank pushes its partial of a block to the block's owner; the owner, which computes its own blocks
 // last, adds the partials in rank order from its staging and writes once. schedule/scatter.h has the order; an owner's
 // wait depends on pushes only, and no rank waits between its pushes of a round.
+//
+// `run` does all of it with one team; `reduce` is the owner's part alone, where other roles compute and push, own partials too.
 #pragma once
 #include "kernels/partials.h"
 #include "schedule/scatter.h"
@@ -8,40 +10,82 @@
 namespace tw {
 
 template <class Source>
-TW_DEV void reduce_scatter(const TwParams& p) {
-  Session s(p);
-  const WireFormat<typename Source::Type> wire(p.desc.wire);
-  const ScatterOrder order = {p.m, p.n, p.chunk, p.panel, p.group.world, p.group.rank,
-                              Source::tile_m(p), Source::tile_n(p), p.tiles_n, p.slots};
-  const uint64_t slot_bytes = Slot<Source>::bytes(wire), used = slot_bytes * order.positions();
-  for (uint32_t q = 0; q < p.panels; ++q) {
-    s.open_round(q);
-    for (uint32_t f = mx::block(); f < order.positions(); f += mx::grid()) {
-      const ScatterTile t = order.at(q, f);
-      if (!t.block.rows) continue;
+TW_DEV ScatterOrder scatter_order(const TwParams& p) {
+  return {p.m, p.n, p.chunk, p.panel, p.group.world, p.group.rank, Source::tile_m(p), Source::tile_n(p), p.tiles_n, p.slots};
+}
+
+// Where the partials of a round lie.
+template <class Source>
+struct ScatterSlots {
+  using T = typename Source::Type;
+  const TwParams& p;
+  const WireFormat<T> wire;
+  const uint64_t slot_bytes;
+  TW_DEV explicit ScatterSlots(const TwParams& params)
+      : p(params), wire(params.desc.wire), slot_bytes(Slot<Source>::bytes(wire)) {}
+  TW_DEV uint32_t index(uint32_t source, const ScatterTile& t) const { return source * p.slots + t.slot; }
+  TW_DEV Slot<Source> slot(uint64_t round, uint32_t source, const ScatterTile& t) const {
+    return {heap_of(p, t.owner) + staging_at(p, round) + index(source, t) * slot_bytes, wire};
+  }
+};
+
+template <class Source>
+class ReduceScatter {
+  Session<typename Source::Team> s;
+  const TwParams& p;
+  const ScatterOrder order;
+  const ScatterSlots<Source> slots;
+  const uint64_t used;
+
+ public:
+  TW_DEV explicit ReduceScatter(const TwParams& params)
+      : s(params), p(params), order(scatter_order<Source>(params)), slots(params), used(slots.slot_bytes * order.positions()) {}
+
+  TW_DEV void run() {
+    each_round([&](const ScatterTile& t) {
       typename Source::Values values;
       Source::compute(p, t.block, values);
-      const auto index_of = [&](uint32_t source) { return source * p.slots + t.slot; };
-      const auto slot_of = [&](uint32_t source) {
-        return Slot<Source>{heap_of(p, t.owner) + staging_at(p, s.round) + index_of(source) * slot_bytes, wire};
-      };
       const bool own = t.owner == p.group.rank;
-      push_partial<Source>(s, t.block, values, slot_of(p.group.rank), !own);
-      if (!own) {
-        s.publish(t.owner, index_of(p.group.rank));
-        continue;
+      push_partial<Source>(s, t.block, values, slots.slot(s.round, p.group.rank, t), !own);
+      if (own) {
+        reduce_block(t, false);
+      } else {
+        s.publish(t.owner, slots.index(p.group.rank, t));
       }
-      s.await_peers(TW_WAIT_PARTIAL, t.slot, index_of);
-      const uint32_t row0 = t.block.row - chunk_of(p.m, p.chunk, p.group.rank).begin;
-      TW_NO_UNROLL
-      for (uint32_t v0 = 0; v0 < Source::kOctets; v0 += Group<Source>::kSize) {
-        Group<Source> sum;
-        sum_partials<Source>(s, t.block, v0, slot_of, sum);
-        store_group<Source>(s, t.block, v0, row0, sum);
-      }
-    }
-    s.close_round(q, used);
+    });
+    s.finish(used);
   }
-  s.finish(used);
-}
+
+  TW_DEV void reduce() {
+    each_round([&](const ScatterTile& t) {
+      if (t.owner == p.group.rank) reduce_block(t, true);
+    });
+  }
+  TW_DEV void finish() { s.finish(used); }
+
+ private:
+  template <class Body>
+  TW_DEV void each_round(Body body) {
+    for (uint32_t q = 0; q < p.panels; ++q) {
+      s.open_round(q);
+      for (uint32_t f = mx::block(); f < order.positions(); f += mx::grid()) {
+        const ScatterTile t = order.at(q, f);
+        if (t.block.rows) body(t);
+      }
+      s.close_round(q, used);
+    }
+  }
+
+  // Own partials that this thread has written need no signal, those of other roles do.
+  TW_DEV void reduce_block(const ScatterTile& t, bool own_too) {
+    s.await_ranks(TW_WAIT_PARTIAL, t.slot, own_too, [&](uint32_t source) { return slots.index(source, t); });
+    const uint32_t row0 = t.block.row - chunk_of(p.m, p.chunk, p.group.rank).begin;
+    TW_NO_UNROLL
+    for (uint32_t v0 = 0; v0 < Source::kOctets; v0 += Group<Source>::kSize) {
+      Group<Source> sum;
+      sum_partials<Source>(s, t.block, v0, [&](uint32_t r) { return slots.slot(s.round, r, t); }, sum);
+      store_group<Source>(s, t.block, v0, row0, sum);
+    }
+  }
+};
 }  // namespace tw

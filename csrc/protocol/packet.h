@@ -17,7 +17,8 @@ TW_DEV bool is_here(const vec4& packet, uint32_t tag) { return packet.v[1] == ta
 
 // One thread's wait for one packet in its own rank's heap, of which `v` is the last look; false once it gives up. Bounded
 // like every wait.
-TW_DEV bool await_packet(const Session& s, gaddr from, uint32_t peer, uint32_t tile, vec4& v) {
+template <class Team>
+TW_DEV bool await_packet(const Session<Team>& s, gaddr from, uint32_t peer, uint32_t tile, vec4& v) {
   const uint32_t tag = packet_tag(s.round);
   if (is_here(v, tag)) return true;
   const Wanted wanted = {TW_WAIT_PACKET, peer, tile, from, tag, false};

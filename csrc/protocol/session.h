@@ -1,4 +1,4 @@
-// One operation, as a CTA takes part in it: hello, staging rounds, end. docs/protocol.md holds the argument; in short:
+// One operation, as a team of a CTA takes part in it: hello, staging rounds, end. docs/protocol.md holds the argument; in short:
 //
 //   begin       read epoch and round; CTA 0 says hello to every peer; look at the abort word once
 //   open_round  before a CTA pushes into a staging half again: round 1 of a launch waits for every peer's hello (it has
@@ -9,6 +9,7 @@
 //
 // Sends never wait. After an abort, waits return at once and sends become no-ops, but every CTA walks its schedule to the end.
 #pragma once
+#include "machine/team.h"
 #include "protocol/wait.h"
 
 namespace tw {
@@ -18,6 +19,9 @@ namespace tw {
 TW_DEV uint32_t packet_tag(uint64_t round) { return uint32_t(round % 0xffffffffull) + 1; }
 constexpr uint64_t kPacketClearPeriod = 1ull << 30;
 
+// The team of all threads (`Cta`), or that of a role: then one role of the CTA leads, closes rounds and finishes, after all
+// others are done; the others only wait and push.
+template <class Team>
 class Session {
  public:
   const TwParams& p;
@@ -27,60 +31,68 @@ class Session {
   uint32_t bytes = 0;       // payload this thread sent to peers
   uint32_t signals = 0;     // words this thread signalled to peers
 
-  TW_DEV explicit Session(const TwParams& params) : p(params) {
+  TW_DEV explicit Session(const TwParams& params, bool leads = true) : p(params) {
     const gaddr ctl = own_heap(p);
     // The previous operation's last CTA wrote both; stream order makes them visible.
     epoch = mx::ld_relaxed_sys(ctl + offsetof(TwControl, epoch));
     first_round = round = mx::ld_relaxed_sys(ctl + offsetof(TwControl, round));
-    alive = !mx::cta_sync_or(mx::thread() == 0 && aborted(), Site::None);  // a vote that orders nothing
-    if (mx::block() == 0) say_hello();
+    alive = !Team::sync_or(Team::thread() == 0 && aborted(), Site::None);  // a vote that orders nothing
+    if (leads && mx::block() == 0) say_hello();
   }
 
-  TW_DEV bool is_peer_thread() const { return mx::thread() < p.group.world && mx::thread() != p.group.rank; }
+  TW_DEV bool is_peer_thread() const { return Team::thread() < p.group.world && Team::thread() != p.group.rank; }
 
   // Before a CTA consumes anything from a peer: what ranks that disagree push has no meaning to each other.
   TW_DEV void agree() {
     if (agreed) return;
     bool ok = alive;
-    if (ok && is_peer_thread()) ok = await_hello(mx::thread());
-    alive = mx::cta_sync_and(ok, Site::AgreeBarrier);
+    if (ok && is_peer_thread()) ok = await_hello(Team::thread());
+    alive = Team::sync_and(ok, Site::AgreeBarrier);
     agreed = true;
   }
 
-  // Thread t < P waits for peer t's signal `index(t)` of this round; then all threads of the CTA see what all peers pushed.
+  // Thread t < P waits for rank t's signal `index(t)` of this round, the own rank's too where another role gives it; then
+  // all threads of the team see what they pushed.
   template <class Index>
-  TW_DEV void await_peers(uint32_t kind, uint32_t tile, Index index) {
+  TW_DEV void await_ranks(uint32_t kind, uint32_t tile, bool own_too, Index index) {
     agree();
     bool ok = alive;
-    const uint32_t peer = mx::thread();
-    if (ok && is_peer_thread()) {
+    const uint32_t peer = Team::thread();
+    if (ok && peer < p.group.world && (own_too || peer != p.group.rank)) {
       ok = await_word(p, epoch, {kind, peer, tile, own_heap(p) + signal_at(p, round, index(peer)), round, false},
                       Site::TilePoll, Site::TileAcquire);
     }
-    alive = mx::cta_sync_and(ok, Site::TileAcquired);
+    alive = Team::sync_and(ok, Site::TileAcquired);
   }
 
-  // The same for one peer.
-  TW_DEV void await_peer(uint32_t kind, uint32_t peer, uint32_t tile, uint32_t index) {
+  // The same for one peer and its signals from `index` on, `count` of them, at most as many as the team has threads.
+  TW_DEV void await_peer(uint32_t kind, uint32_t peer, uint32_t tile, uint32_t index, uint32_t count = 1) {
     agree();
     bool ok = alive;
-    if (ok && mx::thread() == 0) {
-      ok = await_word(p, epoch, {kind, peer, tile, own_heap(p) + signal_at(p, round, index), round, false}, Site::TilePoll,
-                      Site::TileAcquire);
+    if (ok && Team::thread() < count) {
+      ok = await_word(p, epoch, {kind, peer, tile, own_heap(p) + signal_at(p, round, index + Team::thread()), round, false},
+                      Site::TilePoll, Site::TileAcquire);
     }
-    alive = mx::cta_sync_and(ok, Site::TileAcquired);
+    alive = Team::sync_and(ok, Site::TileAcquired);
   }
 
-  // Publishes to `peer` what all threads of the CTA pushed. The barrier makes one thread's release cover them all.
+  // What this thread has pushed, and knows to be written, becomes visible to `peer` (or to this rank's other roles).
+  TW_DEV void signal(uint32_t peer, uint32_t index) {
+    if (!alive) return;
+    mx::st_release_sys(heap_of(p, peer) + signal_at(p, round, index), round, Site::TileRelease);
+    signals += peer != p.group.rank;
+  }
+
+  // Publishes to `peer` what all threads of the team pushed. The barrier makes one thread's release cover them all.
   TW_DEV void publish(uint32_t peer, uint32_t index) {
-    mx::cta_sync(Site::TileBarrier);
-    if (mx::thread() == 0) signal(peer, index);
+    Team::sync(Site::TileBarrier);
+    if (Team::thread() == 0) signal(peer, index);
   }
 
   // The same to every peer, a thread each.
   TW_DEV void publish_all(uint32_t index) {
-    mx::cta_sync(Site::TileBarrier);
-    if (is_peer_thread()) signal(mx::thread(), index);
+    Team::sync(Site::TileBarrier);
+    if (is_peer_thread()) signal(Team::thread(), index);
   }
 
   TW_DEV void open_round(uint32_t q) {
@@ -88,15 +100,15 @@ class Session {
     if (q == 1) agree();
     if (q < 2) return;
     bool ok = alive;
-    if (ok && mx::thread() < p.group.world) ok = await_credit(mx::thread(), round - 2);
-    alive = mx::cta_sync_and(ok, Site::CreditBarrier);
+    if (ok && Team::thread() < p.group.world) ok = await_credit(Team::thread(), round - 2);
+    alive = Team::sync_and(ok, Site::CreditBarrier);
   }
 
   // `used`: bytes of the staging half that the operation may have touched in this round.
   TW_DEV void close_round(uint32_t q, uint64_t used) {
     if (q + 1 == p.panels) return;  // the end of the operation closes the last
-    mx::cta_sync(Site::RetireBarrier);
-    if (mx::thread() != 0) return;
+    Team::sync(Site::RetireBarrier);
+    if (Team::thread() != 0) return;
     const gaddr count = own_heap(p) + offsetof(TwControl, panel_done) + (round & 1) * 4;
     if (mx::atom_add_acq_rel_gpu(count, 1, Site::CreditArrive) != mx::grid() - 1) return;
     mx::st_global_b32(count, 0);  // next counted in round + 2, which this rank's own credit opens
@@ -110,22 +122,34 @@ class Session {
     }
   }
 
+  // Adds what this team's threads sent to the rank's totals; roles that do not finish call it themselves.
+  TW_DEV void count_sent() {
+    uint32_t b = bytes, s = signals;
+    for (uint32_t mask = 16; mask; mask /= 2) {
+      b += mx::shfl_xor(b, mask);
+      s += mx::shfl_xor(s, mask);
+    }
+    if (mx::lane() != 0) return;
+    if (b) mx::red_add_relaxed_gpu(own_heap(p) + offsetof(TwControl, bytes_sent), b);
+    if (s) mx::red_add_relaxed_gpu(own_heap(p) + offsetof(TwControl, signals_sent), s);
+  }
+
   // The CTA leaves. `used` as in close_round.
   TW_DEV void finish(uint64_t used) {
     count_sent();
-    mx::cta_sync(Site::LastBarrier);
+    Team::sync(Site::LastBarrier);
     const gaddr ctl = own_heap(p);
-    const bool last = mx::thread() == 0 && mx::atom_add_acq_rel_gpu(ctl + offsetof(TwControl, ctas_done), 1,
+    const bool last = Team::thread() == 0 && mx::atom_add_acq_rel_gpu(ctl + offsetof(TwControl, ctas_done), 1,
                                                                     Site::LastArrive) == mx::grid() - 1;
-    if (!mx::cta_sync_or(last, Site::EndBarrier)) return;
+    if (!Team::sync_or(last, Site::EndBarrier)) return;
     agree();
     bool ok = alive;
-    if (ok && p.panels > 1 && mx::thread() < p.group.world) ok = await_credit(mx::thread(), round - 1);
+    if (ok && p.panels > 1 && Team::thread() < p.group.world) ok = await_credit(Team::thread(), round - 1);
     // A CTA that gave up had seen, or raised, this rank's abort word before it left.
-    if (ok && mx::thread() == 0) ok = !aborted();
-    alive = mx::cta_sync_and(ok, Site::CreditBarrier);
-    if (alive) clear_packets(mx::thread(), mx::threads());
-    if (mx::thread() == 0) {
+    if (ok && Team::thread() == 0) ok = !aborted();
+    alive = Team::sync_and(ok, Site::CreditBarrier);
+    if (alive) clear_packets(Team::thread(), Team::threads());
+    if (Team::thread() == 0) {
       if (alive) {
         mx::discard(own_heap(p) + staging_at(p, round), used);
         mx::st_global_b64(ctl + offsetof(TwControl, epoch_finished), epoch);
@@ -143,7 +167,7 @@ class Session {
 
   TW_DEV void say_hello() {
     const gaddr ctl = own_heap(p);
-    if (mx::thread() == 0) {
+    if (Team::thread() == 0) {
       const gaddr d = ctl + offsetof(TwControl, current);
       mx::st_global_v4(d, {{p.desc.op, p.desc.algorithm, p.desc.dtype, p.desc.wire}});
       mx::st_global_v4(d + 16, {{p.desc.tile, p.desc.grid, p.desc.has_bias, p.desc.world}});
@@ -155,7 +179,7 @@ class Session {
       mx::st_global_b64(ctl + offsetof(TwControl, epoch_started), epoch);
     }
     if (!alive || !is_peer_thread()) return;
-    const gaddr hello = heap_of(p, mx::thread()) + hello_at(epoch, p.group.rank);
+    const gaddr hello = heap_of(p, Team::thread()) + hello_at(epoch, p.group.rank);
     mx::st_relaxed_sys(hello + offsetof(TwHello, hash), p.hash);
     // Publishes the hash; and, since it follows this rank's previous operation in stream order, that its staging is consumed.
     mx::st_release_sys(hello + offsetof(TwHello, epoch), epoch, Site::HelloSend);
@@ -175,12 +199,6 @@ class Session {
                       Site::CreditPoll, Site::CreditAcquire);
   }
 
-  TW_DEV void signal(uint32_t peer, uint32_t index) {
-    if (!alive) return;
-    mx::st_release_sys(heap_of(p, peer) + signal_at(p, round, index), round, Site::TileRelease);
-    ++signals;
-  }
-
   // Every round is retired once, by all threads of one CTA or (between the rounds of a launch) by one thread, when all of
   // this rank's reads of its half are done and no peer may write there yet: that needs this round's credit or the next hello.
   TW_DEV void clear_packets(uint32_t first, uint32_t step) {
@@ -189,17 +207,6 @@ class Session {
     for (uint64_t at = uint64_t(first) * 16; at < p.group.packets_half; at += uint64_t(step) * 16) {
       mx::st_packet(begin + at, {{0, 0, 0, 0}});
     }
-  }
-
-  TW_DEV void count_sent() {
-    uint32_t b = bytes, s = signals;
-    for (uint32_t mask = 16; mask; mask /= 2) {
-      b += mx::shfl_xor(b, mask);
-      s += mx::shfl_xor(s, mask);
-    }
-    if (mx::lane() != 0) return;
-    if (b) mx::red_add_relaxed_gpu(own_heap(p) + offsetof(TwControl, bytes_sent), b);
-    if (s) mx::red_add_relaxed_gpu(own_heap(p) + offsetof(TwControl, signals_sent), s);
   }
 };
 }  // namespace tw

@@ -1,11 +1,11 @@
 // The order of a reduce-scatter (GEMM+RS, RS).
 //
-// A round covers, of every owner's rows, one panel. Its blocks are `slots` per owner, row-major. Rank r walks the owners
+// A round covers, of every owner's rows, one panel. Its blocks are `slots` per owner, in raster order. Rank r walks the owners
 // r+1, r+2, .., r: what the next rank owns comes first, its own last, so that at any time the P ranks push to P different
 // owners and a rank's own blocks are reduced when the others' partials have had the longest time to arrive.
 // Position f of a round is (owner r+1 + f / slots, slot f % slots); CTA c takes positions c, c + grid, ...
 #pragma once
-#include "schedule/chunk.h"
+#include "schedule/raster.h"
 
 namespace tw {
 
@@ -22,7 +22,8 @@ struct ScatterOrder {
   constexpr ScatterTile at(uint32_t q, uint32_t f) const {
     const uint32_t owner = (rank + 1 + f / slots) % world, slot = f % slots;
     const Span part = panel_of(chunk_of(rows, chunk, owner), panel, q);
-    const uint32_t row = part.begin + slot / tiles_n * tile_m, col = slot % tiles_n * tile_n;
+    const Cell cell = Raster{slots / tiles_n, tiles_n}.at(slot);
+    const uint32_t row = part.begin + cell.row * tile_m, col = cell.col * tile_n;
     if (row >= part.end) return {owner, slot, {row, col, 0, 0}};
     return {owner, slot, {row, col, min_u32(tile_m, part.end - row), min_u32(tile_n, cols - col)}};
   }

@@ -1,13 +1,13 @@
 // The order of an all-reduce (GEMM+AR, AR).
 //
-// All ranks walk one order: in wave w, CTA c of every rank works on block w * grid + c. So CTA c of the owner reduces what
+// All ranks walk one order, the raster: in wave w, CTA c of every rank works on block w * grid + c. So CTA c of the owner reduces what
 // CTA c of the other ranks pushed at the same position, and no CTA of a rank depends on another of that rank. The owner of
 // a block is (c + w) mod P: any P neighbouring CTAs have P owners, and so have P successive waves of one CTA.
 // A round covers `panel` waves. In a staging half, a block's partials lie in slot (wave in the round) * wave_slots + c / P
 // of its owner (distinct, since the CTAs of one owner in one wave differ by multiples of P); its result in slot (wave in
 // the round) * grid + c of every rank.
 #pragma once
-#include "schedule/chunk.h"
+#include "schedule/raster.h"
 
 namespace tw {
 
@@ -21,7 +21,9 @@ struct WaveOrder {
 
   constexpr Block block(uint32_t t) const {
     if (t >= tiles) return {0, 0, 0, 0};
-    const uint32_t row = t / tiles_n * tile_m, col = t % tiles_n * tile_n;
+    const Cell cell = Raster{tiles / tiles_n, tiles_n}.at(t);
+    const uint32_t row = cell.row * tile_m, col = cell.col * tile_n;
+    if (row >= rows) return {row, col, 0, 0};  // there to make a pair
     return {row, col, min_u32(tile_m, rows - row), min_u32(tile_n, cols - col)};
   }
 

@@ -10,6 +10,7 @@ namespace tw {
 
 struct FfmaTile {
   using Type = float;
+  using Team = Cta;
   static constexpr uint32_t kM = 64, kN = 64, kThreads = 128, kStages = 2;
   static constexpr uint32_t kOctets = 4;
   static constexpr uint32_t kShared = kStages * (kM + kN) * kStageRowBytes;
@@ -26,6 +27,9 @@ struct FfmaTile {
 
   static TW_DEV uint32_t row_of(uint32_t v) { return mx::thread() / 8 * 4 + v; }
   static TW_DEV Columns columns_of(uint32_t, uint32_t end) { return {mx::thread() % 8 * 2, 16, end}; }
+
+  // Vectors of neighbouring threads are neighbours.
+  static TW_DEV uint32_t place(uint32_t v) { return v * kThreads + mx::thread(); }
 
   static TW_DEV uint32_t ordinal(uint32_t col) { return col / 64 * 8 + col % 64 / 2; }
 

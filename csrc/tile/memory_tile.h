@@ -11,9 +11,11 @@ namespace tw {
 template <class T>
 struct MemoryTile {
   using Type = T;
+  using Team = Cta;
   static constexpr uint32_t kM = 16, kN = 256, kThreads = 256, kShared = 0;
   static constexpr uint32_t kOctets = 2;
 
+  static TW_DEV uint32_t place(uint32_t v) { return v * kThreads + mx::thread(); }
   static TW_DEV uint32_t row_of(bool flat, uint32_t v) { return flat ? 0 : mx::thread() / 32 + 8 * v; }
   static TW_DEV uint32_t col_of(bool flat, uint32_t v) { return flat ? v * 2048 + mx::thread() * 8 : mx::thread() % 32 * 8; }
 };

@@ -5,6 +5,7 @@
 // neighbouring 8-column blocks from 4g: pair j is columns (4g + j) * 8 + 2 * (lane % 4), which is how mma lays out D.
 // K runs upwards in steps of 16, so an output's bits depend on K alone, not on the tile it falls into.
 #pragma once
+#include "tile/fragment.h"
 #include "tile/stage.h"
 
 namespace tw {
@@ -12,6 +13,7 @@ namespace tw {
 template <class T, uint32_t kBlockM, uint32_t kBlockN, uint32_t kWarpsM, uint32_t kWarpsN, uint32_t kRingStages>
 struct MmaTile {
   using Type = T;
+  using Team = Cta;
   static constexpr uint32_t kM = kBlockM, kN = kBlockN;
   static constexpr uint32_t kThreads = 32 * kWarpsM * kWarpsN;
   static constexpr uint32_t kWarpM = kBlockM / kWarpsM, kWarpN = kBlockN / kWarpsN;
@@ -39,6 +41,11 @@ struct MmaTile {
   }
   static TW_DEV Columns columns_of(uint32_t v, uint32_t end) {
     return {mx::warp() % kWarpsN * kWarpN + v % kGroups * 32 + mx::lane() % 4 * 2, 8, end};
+  }
+
+  static TW_DEV uint32_t place(uint32_t v) {
+    const uint32_t r = mx::warp() / kWarpsN * kRows16 + v / (2 * kGroups), g = mx::warp() % kWarpsN * kGroups + v % kGroups;
+    return fragment_place<kN / kGroupColumns>(r, v / kGroups % 2, g, mx::lane());
   }
 
   // The octet that begins at column `col`, counted along a row.

@@ -3,7 +3,7 @@
 // 16-bit type is one 16-byte vector, of f32 two.
 #pragma once
 #include "abi.h"
-#include "machine.h"
+#include "machine/team.h"
 
 namespace tw {
 using mx::gaddr;

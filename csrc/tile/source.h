@@ -1,5 +1,7 @@
 // Where a block's partial comes from: a GEMM, or memory. The collectives are written once, over a Source:
 //   kThreads kElements kOctets Type    its tile: kElements = kThreads * kOctets * 8
+//   Team                               who holds it: so many threads
+//   place(v)                           of the thread's octet v in a slot of staging, in octets
 //   tile_m(p) tile_n(p)                the tile's rows and columns
 //   Values                             what a thread holds of a block between `compute` and `partial`
 //   compute(p, block, values)          the work; all threads of the CTA
@@ -17,10 +19,10 @@ namespace tw {
 template <class Tile>
 struct TileShape {
   using Type = typename Tile::Type;
+  using Team = typename Tile::Team;
   static constexpr uint32_t kThreads = Tile::kThreads, kOctets = Tile::kOctets, kElements = Tile::kM * Tile::kN;
   static_assert(kElements == kThreads * kOctets * 8, "a tile is its threads' octets");
-  // A thread's place in octet v of a slot of staging: vectors of neighbouring threads are neighbours.
-  static TW_DEV uint64_t place(uint32_t v) { return uint64_t(v) * kThreads + mx::thread(); }
+  static TW_DEV uint64_t place(uint32_t v) { return Tile::place(v); }
 };
 
 template <class Tile>

@@ -20,6 +20,12 @@ uint32_t tw_sim_shuffle(TwSelf*, uint32_t value, uint32_t from_lane);
 void tw_sim_mma_grow(TwSelf*);
 void tw_sim_mma_wait(TwSelf*, uint64_t frame, uint32_t site);
 
+void tw_sim_wgmma_begin(TwSelf*);
+void tw_sim_wgmma_grow(TwSelf*);
+void tw_sim_wgmma_wait(TwSelf*, uint64_t frame, uint32_t keep, uint32_t site);
+void tw_sim_stmatrix(TwSelf*, uint32_t row, const uint32_t* r);
+void tw_sim_registers(TwSelf*, uint32_t count, uint32_t increase);
+
 uint64_t tw_sim_poll(TwSelf*, uint64_t addr, uint64_t want, uint32_t site);
 uint64_t tw_sim_load_acquire(TwSelf*, uint64_t addr, uint32_t site);
 void tw_sim_store_word(TwSelf*, uint64_t addr, uint64_t value, uint32_t release, uint32_t site);

@@ -11,3 +11,4 @@
 #include "shared.h"
 #include "sync.h"
 #include "types.h"
+#include "wgmma.h"

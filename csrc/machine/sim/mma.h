@@ -42,9 +42,8 @@ TW_DEV void mma(float (&d)[4], const u32 (&a)[4], const u32 (&b)[2]) {
   record(t, kMmaKind<T>, register_of(t, d), register_of(t, a), register_of(t, b));
 }
 
-template <class Acc>
-TW_DEV void mma_wait(Acc& acc, Site s) {
-  asm volatile("" ::"r"(&acc) : "memory");
+// The stack pointer of the kernel's frame: what lies below it is no variable any more.
+TW_DEV u64 frame_of_caller() {
   u64 frame;
 #if defined(__x86_64__)
   asm volatile("mov %%rsp, %0" : "=r"(frame));
@@ -53,7 +52,13 @@ TW_DEV void mma_wait(Acc& acc, Site s) {
 #else
   frame = 0;
 #endif
-  tw_sim_mma_wait(self(), frame, u32(s));
+  return frame;
+}
+
+template <class Acc>
+TW_DEV void mma_wait(Acc& acc, Site s) {
+  asm volatile("" ::"r"(&acc) : "memory");
+  tw_sim_mma_wait(self(), frame_of_caller(), u32(s));
   asm volatile("" ::"r"(&acc) : "memory");
 }
 }  // namespace mx

@@ -24,6 +24,13 @@ struct TwMmaOp {
 };
 enum : uint32_t { kTwLdmatrix = 0, kTwMmaBf16 = 1, kTwMmaF16 = 2 };
 
+// One recorded wgmma of a warpgroup, or with `what` 0 a commit.
+struct TwWgmmaOp {
+  uint64_t a, b;  // descriptors
+  uint32_t d;     // distance below the stack base
+  uint32_t what;  // N | kTwMmaBf16 or kTwMmaF16 << 16 | add << 24
+};
+
 struct TwSelf {
   uint32_t thread, block, threads, grid;
 
@@ -50,9 +57,15 @@ struct TwSelf {
   uint32_t* mma_rows;       // ldmatrix row addresses of this lane
   uint32_t mma_count, mma_room;
   uint32_t row_count, row_room;
+
+  uint64_t wgmma_hash;      // over all wgmma and commits since the last wait: equal in all threads of a warpgroup
+  TwWgmmaOp* wgmma_ops;     // first thread of a warpgroup alone; null elsewhere
+  const uint32_t* wgmma_row;  // `row` when what this thread knows was last noted
+  uint32_t wgmma_count, wgmma_room;
+  uint32_t wgmma_fenced, pad_;
 };
 
-static_assert(sizeof(TwMmaOp) == 16 && sizeof(TwSelf) == 152, "the Rust twin in src/driver/sim/fiber.rs");
+static_assert(sizeof(TwMmaOp) == 16 && sizeof(TwWgmmaOp) == 24 && sizeof(TwSelf) == 192, "the Rust twin in src/driver/sim/fiber.rs");
 static_assert(offsetof(TwSelf, own_base) == 40 && offsetof(TwSelf, row) == 72 && offsetof(TwSelf, mma_ops) == 120, "TwSelf");
 
 // Set by the executor at every resume. A fiber never changes its thread, so a cached address stays right.

@@ -34,7 +34,7 @@ const TwEntry* tw_sim_entries(uint32_t* count) {
 uint32_t tw_sim_layout(uint32_t which) {
   switch (which) {
     case 0: return sizeof(TwSelf);
-    case 1: return offsetof(TwSelf, row_room);
+    case 1: return offsetof(TwSelf, wgmma_fenced);
     case 2: return sizeof(TwMmaOp);
     case 3: return uint32_t(mx::Site::Count);
     default: return sizeof(TwParams);

@@ -21,6 +21,17 @@ pub(super) struct MmaOp {
     pub b: u32,
 }
 
+/// The twin of `TwWgmmaOp` in `csrc/machine/sim/self.h`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[repr(C)]
+pub(super) struct WgmmaOp {
+    pub a: u64,
+    pub b: u64,
+    pub d: u32,
+    /// 0: a commit.
+    pub what: u32,
+}
+
 /// The twin of `TwSelf` in `csrc/machine/sim/self.h`, which tells the fields.
 #[repr(C)]
 pub(super) struct SelfC {
@@ -50,10 +61,17 @@ pub(super) struct SelfC {
     pub mma_room: u32,
     pub row_count: u32,
     pub row_room: u32,
+    pub wgmma_hash: u64,
+    pub wgmma_ops: *mut WgmmaOp,
+    pub wgmma_row: *const u32,
+    pub wgmma_count: u32,
+    pub wgmma_room: u32,
+    pub wgmma_fenced: u32,
+    pub pad: u32,
 }
 
 const _: () = {
-    assert!(size_of::<MmaOp>() == 16 && size_of::<SelfC>() == 152);
+    assert!(size_of::<MmaOp>() == 16 && size_of::<WgmmaOp>() == 24 && size_of::<SelfC>() == 192);
     assert!(std::mem::offset_of!(SelfC, own_base) == 40 && std::mem::offset_of!(SelfC, row) == 72);
     assert!(std::mem::offset_of!(SelfC, mma_ops) == 120 && std::mem::offset_of!(SelfC, row_room) == 148);
 };

@@ -94,6 +94,13 @@ impl Machine {
                 mma_room: if lead { ops.len() as u32 } else { 0 },
                 row_count: 0,
                 row_room: rows.len() as u32,
+                wgmma_hash: 0,
+                wgmma_ops: std::ptr::null_mut(),
+                wgmma_row: std::ptr::null(),
+                wgmma_count: 0,
+                wgmma_room: 0,
+                wgmma_fenced: 0,
+                pad: 0,
             };
             fibers.push(Fiber {
                 me,

@@ -42,7 +42,7 @@ pub(super) fn self_slot() -> *mut *mut SelfC {
 pub(super) fn entries() -> Result<Vec<Entry>> {
     let expected = [
         size_of::<SelfC>() as u32,
-        std::mem::offset_of!(SelfC, row_room) as u32,
+        std::mem::offset_of!(SelfC, wgmma_fenced) as u32,
         size_of::<MmaOp>() as u32,
         NO_SITE,
         size_of::<TwParams>() as u32,

@@ -1,0 +1,91 @@
+// Rows on their way: an all-gather's staging, and the role that pushes a rank's own rows into that of all peers.
+//
+// A staging half holds, per source, the panel's rows at a pitch of whole 16-byte vectors, so that gathered rows are always
+// addressable by the GEMM's vector loads, whatever the caller's leading dimension. A row is below 2^28 bytes and a block at
+// most 128 rows (the host refuses wider ones), so bytes within a row and vectors within a block fit 32 bits.
+#pragma once
+#include "protocol/session.h"
+#include "schedule/gather.h"
+#include "tile/matrix.h"
+
+namespace tw {
+
+// 16 bytes of a row, of which `valid` exist, at an address that may not allow one access.
+template <uint32_t kSize>
+TW_DEV vec4 load_16(gaddr at, uint32_t valid) {
+  return valid == 16 && at % 16 == 0 ? mx::ld_global_v4(at) : gather_16<kSize>(at, valid);
+}
+template <uint32_t kSize>
+TW_DEV void store_16(gaddr at, uint32_t valid, const vec4& v) {
+  if (valid == 16 && at % 16 == 0) {
+    mx::st_global_v4(at, v);
+  } else {
+    scatter_16<kSize>(at, valid, v);
+  }
+}
+
+TW_DEV GatherOrder gather_order(const TwParams& p, uint32_t tile_m, uint32_t tile_n, uint32_t tiles_n) {
+  return {p.m, p.n, p.chunk, p.panel, p.group.world, p.group.rank, tile_m, tile_n, tiles_n, p.slots, p.piece, p.cluster};
+}
+
+template <class T>
+struct GatherStaging {
+  const TwParams& p;
+  const uint32_t own_begin;   // first row of this rank's chunk
+  const uint32_t panel_rows;  // of a source, in a half
+  const uint32_t row_bytes;   // from one to the next
+  TW_DEV GatherStaging(const TwParams& params, const GatherOrder& order)
+      : p(params), own_begin(chunk_of(p.m, p.chunk, p.group.rank).begin), panel_rows(p.slots * order.tile_m),
+        row_bytes(ceil_div(p.k * Element<T>::kSize, 16) * 16) {}
+  TW_DEV uint64_t bytes() const { return uint64_t(p.group.world) * panel_rows * row_bytes; }
+  TW_DEV uint32_t pitch() const { return row_bytes / Element<T>::kSize; }
+  TW_DEV gaddr at(uint64_t round, uint32_t on, uint32_t source) const {
+    return heap_of(p, on) + staging_at(p, round) + uint64_t(source) * panel_rows * row_bytes;
+  }
+};
+
+// Pushes rows [t.block.row, + t.block.rows) to every peer and publishes them as piece `signal`. Four vectors are loaded
+// before the first is stored: a push is bounded by latencies else.
+template <class Team, class T>
+TW_DEV void push_piece(Session<Team>& s, const GatherStaging<T>& staging, const GatherTile& t, uint32_t signal) {
+  constexpr uint32_t kSize = Element<T>::kSize, kAhead = 4;
+  const TwParams& p = s.p;
+  const uint32_t vectors = staging.row_bytes / 16, row0 = t.block.row - staging.own_begin, count = t.block.rows * vectors;
+  for (uint32_t first = Team::thread(); s.alive && first < count; first += kAhead * Team::threads()) {
+    vec4 v[kAhead];
+    uint32_t valid[kAhead];
+    uint64_t offset[kAhead];
+    TW_UNROLL
+    for (uint32_t i = 0; i < kAhead; ++i) {
+      const uint32_t at = first + i * Team::threads(), row = at / vectors, chunk = at % vectors;
+      valid[i] = at < count ? min_u32(16, p.k * kSize - chunk * 16) : 0;
+      offset[i] = uint64_t(t.local_row + row) * staging.row_bytes + chunk * 16;
+      if (valid[i]) v[i] = load_16<kSize>(Matrix<T>{p.x, p.x_ld}.at(row0 + row, 0) + chunk * 16, valid[i]);
+    }
+    for (uint32_t d = 1; d < p.group.world; ++d) {  // the next rank first: P senders, P receivers
+      const uint32_t to = (p.group.rank + d) % p.group.world;
+      const gaddr base = staging.at(s.round, to, p.group.rank);
+      TW_UNROLL
+      for (uint32_t i = 0; i < kAhead; ++i) {
+        if (!valid[i]) continue;
+        if (valid[i] < 16) mx::payload(valid[i]);
+        mx::st_global_v4(base + offset[i], v[i]);
+        s.bytes += valid[i];
+      }
+    }
+  }
+  s.publish_all(signal);
+}
+
+// This rank's rows of round `q`: pieces `first`, `first` + `step`, ..., in the order in which they are needed.
+template <class Team, class T>
+TW_DEV void push_rows(Session<Team>& s, const GatherOrder& order, const GatherStaging<T>& staging, uint32_t q, uint32_t first,
+                      uint32_t step) {
+  if (s.p.group.world == 1) return;
+  const uint32_t rank = s.p.group.rank, pieces = order.pieces();
+  for (uint32_t u = first; u < s.p.slots * pieces; u += step) {
+    const GatherTile t = order.piece_of(q, rank, u / pieces, u % pieces);
+    if (t.block.rows) push_piece(s, staging, t, order.signal(rank, u / pieces, u % pieces));
+  }
+}
+}  // namespace tw
