@@ -45,5 +45,6 @@ TW_DEV u32 ld_shared_b32(saddr a) { return load_shared<u32>(a); }
 TW_DEV vec4 ld_shared_v4(saddr a) { return load_shared<vec4>(a); }
 TW_DEV void st_shared_b16(saddr a, u32 x) { store_shared(a, uint16_t(x)); }
 TW_DEV void st_shared_b32(saddr a, u32 x) { store_shared(a, x); }
+TW_DEV void st_shared_b64(saddr a, u64 x) { store_shared(a, x); }
 TW_DEV void st_shared_v4(saddr a, vec4 x) { store_shared(a, x); }
 }  // namespace mx
