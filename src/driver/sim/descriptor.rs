@@ -82,10 +82,11 @@ pub(super) fn decode(bits: u64, rows: u32, window: u32) -> Result<Operand, (Fiel
 }
 
 impl Operand {
-    /// The shared address of 16-byte chunk 0 or 1 (k 0..7 or 8..15) of a row.
+    /// The shared address of a row's 16-byte chunk of k 0..7. That of k 8..15 is the other chunk of the same 32 bytes: a step
+    /// in K begins at an even chunk, and the swizzle leaves pairs together.
     #[inline(always)]
-    pub fn chunk(self, row: u32, chunk: u32) -> u32 {
-        let plain = self.start + row / 8 * self.stride + row % 8 * ROW + chunk * GRANULE as u32;
+    pub fn chunk(self, row: u32) -> u32 {
+        let plain = self.start + row / 8 * self.stride + row % 8 * ROW;
         plain ^ (plain >> 7 & 7) << 4
     }
 
@@ -125,7 +126,7 @@ mod tests {
                 for chunk in 0..2 {
                     // docs/machine.md: chunk c of row r stands at chunk c ^ (r % 8).
                     let c = 2 * step + chunk;
-                    assert_eq!(operand.chunk(row, chunk), 2048 + row * 128 + (c ^ row % 8) * 16);
+                    assert_eq!(operand.chunk(row) ^ 16 * chunk, 2048 + row * 128 + (c ^ row % 8) * 16);
                 }
             }
         }
@@ -139,7 +140,7 @@ mod tests {
             let mut read = vec![false; (64 << 10) / 16];
             for row in 0..64 {
                 for chunk in 0..2 {
-                    read[operand.chunk(row, chunk) as usize / 16] = true;
+                    read[(operand.chunk(row) ^ 16 * chunk) as usize / 16] = true;
                 }
             }
             for (granule, read) in read.iter().enumerate() {

@@ -12,7 +12,7 @@ use super::descriptor::{Operand, decode};
 use super::fiber::{Fiber, WarpOp, WgmmaOp};
 use super::machine::Machine;
 use super::math::{Block, Element, Math};
-use super::product::{Product, THREADS, columns};
+use super::product::{COLUMNS, PAIRED, Product, Slice, THREADS, first_column, first_row};
 use super::report::Trouble;
 use super::shadow::{self, GRANULE, HOST};
 
@@ -49,7 +49,7 @@ pub(super) struct Known {
 /// A batch's operands, kept for their memory.
 pub(super) struct Tensor {
     math: Math,
-    a: Vec<Block>,
+    a: Vec<Slice>,
     b: Vec<Block>,
 }
 
@@ -122,16 +122,40 @@ impl<'a> Source<'a> {
         }
     }
 
-    /// The 16 bytes at `addr`, which lies in the window, after the check of their writer.
+    /// A row's 16 values: those of the chunk at `addr`, and of the other one of its 32 bytes. After the check of their writers.
     #[inline(always)]
-    fn chunk(&mut self, addr: u32, operand: char) -> Result<[u32; 4], Trouble> {
-        let tag = self.cta.window.shadow[addr as usize / GRANULE as usize];
-        if (tag ^ self.fine) >> shadow::CLOCK_SHIFT != 0 || tag <= HOST {
-            self.check(addr, operand, tag)?;
-            self.fine = tag;
+    fn row(&mut self, addr: u32, operand: char) -> Result<[[u32; 4]; 2], Trouble> {
+        let mut both = [[0; 4]; 2];
+        for (half, to) in both.iter_mut().enumerate() {
+            let addr = addr ^ (16 * half) as u32;
+            let tag = self.cta.window.shadow[addr as usize / GRANULE as usize];
+            if (tag ^ self.fine) >> shadow::CLOCK_SHIFT != 0 || tag <= HOST {
+                self.check(addr, operand, tag)?;
+                self.fine = tag;
+            }
+            // SAFETY: `decode` has found the operand's rows inside the window; 16-byte aligned.
+            *to = unsafe { *(self.bytes.add(addr as usize).cast::<[u32; 4]>()) };
         }
-        // SAFETY: `decode` has found the operand's rows inside the window; 16-byte aligned.
-        Ok(unsafe { *(self.bytes.add(addr as usize).cast::<[u32; 4]>()) })
+        Ok(both)
+    }
+
+    /// Eight rows of an operand, the two halves of their k apart, as [`Math::widen`] takes them.
+    #[inline(always)]
+    fn rows(
+        &mut self,
+        of: Operand,
+        first: usize,
+        order: &[usize; 8],
+        operand: char,
+        raw: &mut [[u32; 32]; 2],
+    ) -> Result<(), Trouble> {
+        for (i, row) in order.iter().enumerate() {
+            let both = self.row(of.chunk((first + row) as u32), operand)?;
+            for half in 0..2 {
+                raw[half][4 * i..4 * i + 4].copy_from_slice(&both[half]);
+            }
+        }
+        Ok(())
     }
 
     #[cold]
@@ -348,28 +372,27 @@ impl Tensor {
         let k_blocks = 2 * batch.len();
         let vectors = first.n as usize / 8;
         let quads = vectors / 4;
-        self.a.resize(8 * k_blocks, [[0.0; 8]; 8]);
+        self.a.resize(k_blocks, [[0.0; 64]; 8]);
         self.b.resize(vectors * k_blocks, [[0.0; 8]; 8]);
-        let mut raw = [0; 32];
+        let (mut raw, mut block) = ([[0; 32]; 2], [[0.0; 8]; 8]);
         for (step, op) in batch.iter().enumerate() {
             source.turn_to(threads, op.index);
-            for half in 0..2 {
-                let k = 2 * step + half;
-                for eight in 0..8 {
-                    for r in 0..8 {
-                        let addr = op.a.chunk((8 * eight + r) as u32, half as u32);
-                        raw[4 * r..4 * r + 4].copy_from_slice(&source.chunk(addr, 'A')?);
+            for eight in 0..8 {
+                source.rows(op.a, first_row(eight), &PAIRED, 'A', &mut raw)?;
+                for (half, raw) in raw.iter().enumerate() {
+                    self.math.widen(raw, op.element, true, &mut block);
+                    for (to, row) in self.a[2 * step + half].iter_mut().zip(&block) {
+                        to[8 * eight..8 * eight + 8].copy_from_slice(row);
                     }
-                    self.math
-                        .widen(&raw, op.element, false, &mut self.a[eight * k_blocks + k]);
                 }
-                for vector in 0..vectors {
-                    for (i, column) in columns(vector / quads, vector % quads).into_iter().enumerate() {
-                        let addr = op.b.chunk(column as u32, half as u32);
-                        raw[4 * i..4 * i + 4].copy_from_slice(&source.chunk(addr, 'B')?);
-                    }
+            }
+            for vector in 0..vectors {
+                let first = first_column(vector / quads, vector % quads);
+                source.rows(op.b, first, &COLUMNS, 'B', &mut raw)?;
+                for (half, raw) in raw.iter().enumerate() {
+                    let k = 2 * step + half;
                     self.math
-                        .widen(&raw, op.element, true, &mut self.b[vector * k_blocks + k]);
+                        .widen(raw, op.element, true, &mut self.b[vector * k_blocks + k]);
                 }
             }
         }

@@ -32,9 +32,8 @@ fn product(config: SimConfig, s: &Shape, of: impl Fn(usize) -> f32) -> Result<Ve
         true => f16::from_f32(x).to_bits(),
         false => bf16::from_f32(x).to_bits(),
     };
-    let bytes = |count: usize, salt: usize| -> Vec<u8> {
-        (0..count).flat_map(|i| bits(of(i + salt)).to_le_bytes()).collect()
-    };
+    let bytes =
+        |count: usize, salt: usize| -> Vec<u8> { (0..count).flat_map(|i| bits(of(i + salt)).to_le_bytes()).collect() };
     let [x, w, out] = [s.m * s.k * 2, s.n * s.k * 2, s.m * s.n * 4].map(|bytes| bench.alloc(0, bytes));
     let before: Vec<u8> = (0..s.m * s.n).flat_map(|i| value(i).to_le_bytes()).collect();
     bench.node.copy_in(x, &bytes(s.m * s.k, 0), stream)?;
@@ -46,12 +45,18 @@ fn product(config: SimConfig, s: &Shape, of: impl Fn(usize) -> f32) -> Result<Ve
     (p.m, p.n, p.k, p.slots, p.window) = (s.m as u32, s.n as u32, s.k as u32, s.stages, u32::from(s.onto));
     let kernel = ["selftest_wgmma_bf16", "selftest_wgmma_f16"][usize::from(s.f16)];
     let shared = s.stages * (64 + s.n as u32) * 128;
-    bench.node.launch(kernel, grid((s.m / 64) as u32, 128, shared), &p, stream)?;
+    bench
+        .node
+        .launch(kernel, grid((s.m / 64) as u32, 128, shared), &p, stream)?;
     bench.read_u32(0, out, s.m * s.n)
 }
 
 fn expected(s: &Shape) -> Vec<u32> {
-    let sum = |i: usize, j: usize| (0..s.k).map(|q| value(i * s.k + q) * value(j * s.k + q + 5)).sum::<f32>();
+    let sum = |i: usize, j: usize| {
+        (0..s.k)
+            .map(|q| value(i * s.k + q) * value(j * s.k + q + 5))
+            .sum::<f32>()
+    };
     let of = |at: usize| sum(at / s.n, at % s.n) + if s.onto { value(at) } else { 0.0 };
     (0..s.m * s.n).map(|at| of(at).to_bits()).collect()
 }
@@ -85,7 +90,13 @@ fn right_on_every_schedule() {
 #[test]
 fn the_same_bits_as_mma() {
     for f16 in [false, true] {
-        let (s, mut nan) = (Shape { m: 64, ..shape(64, f16, false) }, 0);
+        let (s, mut nan) = (
+            Shape {
+                m: 64,
+                ..shape(64, f16, false)
+            },
+            0,
+        );
         for (seed, rare) in [(1, 40), (2, 1 << 30)] {
             let of = |i: usize| match i * 2654435761 % rare {
                 7 => [f32::NAN, f32::INFINITY, f32::NEG_INFINITY][i % 3],
@@ -107,9 +118,8 @@ fn mma_product(s: &Shape, of: impl Fn(usize) -> f32) -> Vec<u32> {
         true => f16::from_f32(x).to_bits(),
         false => bf16::from_f32(x).to_bits(),
     };
-    let bytes = |count: usize, salt: usize| -> Vec<u8> {
-        (0..count).flat_map(|i| bits(of(i + salt)).to_le_bytes()).collect()
-    };
+    let bytes =
+        |count: usize, salt: usize| -> Vec<u8> { (0..count).flat_map(|i| bits(of(i + salt)).to_le_bytes()).collect() };
     let [x, w, out] = [s.m * s.k * 2, s.n * s.k * 2, s.m * s.n * 4].map(|bytes| bench.alloc(0, bytes));
     bench.node.copy_in(x, &bytes(s.m * s.k, 0), bench.streams[0]).unwrap();
     bench.node.copy_in(w, &bytes(s.n * s.k, 5), bench.streams[0]).unwrap();
@@ -118,17 +128,30 @@ fn mma_product(s: &Shape, of: impl Fn(usize) -> f32) -> Vec<u32> {
     (p.x_ld, p.weight_ld, p.out_ld) = (s.k as u64, s.k as u64, s.n as u64);
     (p.m, p.n, p.k) = (s.m as u32, s.n as u32, s.k as u32);
     let kernel = ["selftest_gemm_bf16", "selftest_gemm_f16"][usize::from(s.f16)];
-    bench.node.launch(kernel, grid(1, 128, 32768), &p, bench.streams[0]).unwrap();
+    bench
+        .node
+        .launch(kernel, grid(1, 128, 32768), &p, bench.streams[0])
+        .unwrap();
     bench.read_u32(0, out, s.m * s.n).unwrap()
 }
 
 #[test]
 fn overwritten_operands_are_reported() {
     for seed in 0..12 {
-        let text = report(product(SimConfig::new(1, seed), &Shape { stages: 1, ..shape(64, false, false) }, value));
+        let text = report(product(
+            SimConfig::new(1, seed),
+            &Shape {
+                stages: 1,
+                ..shape(64, false, false)
+            },
+            value,
+        ));
         assert!(text.contains("was overwritten before its wait"), "seed {seed}: {text}");
         let text = report(case(5, 0, 0, seed));
-        assert!(text.contains("wgmma reads of A what was not ordered"), "seed {seed}: {text}");
+        assert!(
+            text.contains("wgmma reads of A what was not ordered"),
+            "seed {seed}: {text}"
+        );
     }
 }
 
@@ -145,7 +168,10 @@ fn a_missing_barrier_is_reported() {
         let text = report(case(7, 0, 0, seed));
         assert!(text.contains("did not know of when it issued"), "seed {seed}: {text}");
         let text = report(case(6, 0, 0, seed));
-        assert!(text.contains("wgmma reads of B what nobody has written"), "seed {seed}: {text}");
+        assert!(
+            text.contains("wgmma reads of B what nobody has written"),
+            "seed {seed}: {text}"
+        );
     }
 }
 
@@ -158,7 +184,10 @@ fn an_ignored_wait_is_reported() {
             ..SimConfig::new(1, seed)
         };
         let text = report(product(config, &shape(64, false, false), value));
-        assert!(text.contains("have not been committed and waited for"), "seed {seed}: {text}");
+        assert!(
+            text.contains("have not been committed and waited for"),
+            "seed {seed}: {text}"
+        );
     }
 }
 
@@ -168,7 +197,9 @@ fn case(case: u32, a: u64, b: u64, seed: u64) -> Result<Vec<u32>, Error> {
     let out = bench.alloc(0, 1024);
     let mut p = no_params();
     (p.x, p.weight, p.out, p.k) = (a, b, out, case);
-    bench.node.launch("selftest_wgmma_case", grid(1, 256, 16384), &p, bench.streams[0])?;
+    bench
+        .node
+        .launch("selftest_wgmma_case", grid(1, 256, 16384), &p, bench.streams[0])?;
     bench.read_u32(0, out, 256)
 }
 
@@ -181,7 +212,10 @@ fn every_thread_must_do_the_same() {
             (2, "wgmma before any wgmma_fence"),
             (3, "have not been committed and waited for"),
             (4, "have not been committed and waited for"),
-            (8, "have left the kernel while others are at wgmma_wait<0> (Site::WgmmaWait)"),
+            (
+                8,
+                "have left the kernel while others are at wgmma_wait<0> (Site::WgmmaWait)",
+            ),
             (9, "have come apart: some are at wgmma_wait<"),
             (11, "have not been committed and waited for"),
         ] {
@@ -201,7 +235,10 @@ fn half_a_warpgroup_is_none() {
         .launch("selftest_wgmma_case", grid(1, 192, 16384), &p, bench.streams[0])
         .unwrap();
     let text = report(bench.node.stream_synchronize(bench.streams[0]));
-    assert!(text.contains("the CTA has 192, and this one is behind the last whole 128"), "{text}");
+    assert!(
+        text.contains("the CTA has 192, and this one is behind the last whole 128"),
+        "{text}"
+    );
 }
 
 #[test]
@@ -218,10 +255,22 @@ fn descriptors_are_checked_field_by_field() {
         (at(0) | 3 << 49, "the base offset (bits 49..51) is 3: expected 0"),
         (at(0) | 1 << 46, "the unused bits"),
         (at(0) | 1 << 14, "the unused bits"),
-        (at(0) ^ 3 << 16, "the leading byte offset (bits 16..29, in 16 bytes) is 2: expected 1"),
-        (at(0) ^ 96 << 32, "the stride byte offset (bits 32..45, in 16 bytes) is 32: expected 64"),
-        (at(0) ^ 64 << 32, "the stride byte offset (bits 32..45, in 16 bytes) is 0: expected 64"),
-        (at(16), "the start address (bits 0..13, in 16 bytes) is 1: expected a tile at a multiple of 1024"),
+        (
+            at(0) ^ 3 << 16,
+            "the leading byte offset (bits 16..29, in 16 bytes) is 2: expected 1",
+        ),
+        (
+            at(0) ^ 96 << 32,
+            "the stride byte offset (bits 32..45, in 16 bytes) is 32: expected 64",
+        ),
+        (
+            at(0) ^ 64 << 32,
+            "the stride byte offset (bits 32..45, in 16 bytes) is 0: expected 64",
+        ),
+        (
+            at(16),
+            "the start address (bits 0..13, in 16 bytes) is 1: expected a tile at a multiple of 1024",
+        ),
         (at(128), "the start address (bits 0..13, in 16 bytes) is 8: expected"),
         (at(512), "the start address (bits 0..13, in 16 bytes) is 32: expected"),
         (at(9216), "the end of the last row, in bytes is 17408: expected inside"),
@@ -245,7 +294,9 @@ fn stmatrix(stride: u32, shared: u32, no_sync: u32, seed: u64) -> Result<Vec<u32
     let out = bench.alloc(0, 2048);
     let mut p = no_params();
     (p.out, p.k, p.n) = (out, stride, no_sync);
-    bench.node.launch("selftest_stmatrix", grid(1, 64, shared), &p, bench.streams[0])?;
+    bench
+        .node
+        .launch("selftest_stmatrix", grid(1, 64, shared), &p, bench.streams[0])?;
     bench.read_u32(0, out, 512)
 }
 
@@ -267,7 +318,10 @@ fn stmatrix_is_the_inverse_of_ldmatrix() {
             (16, 4096, 1, "reads 16 bytes that another thread wrote"),
         ] {
             let text = report(stmatrix(stride, shared, no_sync, seed));
-            assert!(text.contains(with), "stride {stride}, {shared} bytes, seed {seed}: {text}");
+            assert!(
+                text.contains(with),
+                "stride {stride}, {shared} bytes, seed {seed}: {text}"
+            );
         }
     }
 }
@@ -277,7 +331,9 @@ fn registers(case: u32, seed: u64) -> Result<Vec<u32>, Error> {
     let out = bench.alloc(0, 2048);
     let mut p = no_params();
     (p.out, p.k) = (out, case);
-    bench.node.launch("selftest_registers", grid(1, 512, 0), &p, bench.streams[0])?;
+    bench
+        .node
+        .launch("selftest_registers", grid(1, 512, 0), &p, bench.streams[0])?;
     bench.read_u32(0, out, 512)
 }
 
@@ -286,10 +342,19 @@ fn register_budgets_are_kept() {
     for seed in 0..8 {
         assert_eq!(registers(0, seed).unwrap(), [1; 512]);
         for (fault, parts) in [
-            (1, &["at reg_alloc<160>", "at reg_alloc<200>", "nothing can run any more"][..]),
+            (
+                1,
+                &["at reg_alloc<160>", "at reg_alloc<200>", "nothing can run any more"][..],
+            ),
             (2, &["at reg_alloc<", "nothing can run any more"]),
-            (3, &["reg_alloc<120> of a warpgroup that has 128 registers a thread: expected 128 to 256"]),
-            (4, &["reg_dealloc<136> of a warpgroup that has 128 registers a thread: expected 24 to 128"]),
+            (
+                3,
+                &["reg_alloc<120> of a warpgroup that has 128 registers a thread: expected 128 to 256"],
+            ),
+            (
+                4,
+                &["reg_dealloc<136> of a warpgroup that has 128 registers a thread: expected 24 to 128"],
+            ),
             (5, &["nothing can run any more", "128 to 256"]),
         ] {
             let text = report(registers(fault, seed));
@@ -312,7 +377,10 @@ fn rate() {
     (p.x, p.out, p.k) = (x, out, 1000);
     bench.node.stream_synchronize(bench.streams[0]).unwrap();
     let t = std::time::Instant::now();
-    bench.node.launch("selftest_wgmma_rate", grid(1, 256, 320 * 128), &p, bench.streams[0]).unwrap();
+    bench
+        .node
+        .launch("selftest_wgmma_rate", grid(1, 256, 320 * 128), &p, bench.streams[0])
+        .unwrap();
     bench.node.stream_synchronize(bench.streams[0]).unwrap();
     let flop = 2000.0 * 2.0 * 64.0 * 256.0 * 64.0;
     println!("{} GFLOP/s", flop / t.elapsed().as_secs_f64() / 1e9);
