@@ -4,11 +4,10 @@
 //! bytes, swizzled by 128 bytes. As on hardware the swizzle works on addresses: bits 4..6 are XORed with bits 7..9. So an
 //! operand may begin 32, 64 or 96 bytes into its first row: the next steps in K.
 
-use super::shadow::GRANULE;
-
 /// Bytes of a pattern of eight rows.
 const PATTERN: u32 = 1024;
 const ROW: u32 = 128;
+const CHUNK: u32 = 16;
 
 /// The part of a descriptor that is wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -92,22 +91,16 @@ impl Operand {
 
     /// Whether this operand reads any of `bytes` at `addr`.
     pub fn reads(self, addr: u32, bytes: u32) -> bool {
-        if bytes == 0 {
-            return false;
-        }
+        let (begin, end) = (addr / CHUNK * CHUNK, addr.saturating_add(bytes));
         let base = self.start / PATTERN * PATTERN;
-        let (first, last) = (addr.max(base), addr.saturating_add(bytes - 1));
-        let end = base + (self.rows / 8 - 1) * self.stride + PATTERN;
-        if first > last || first >= end {
-            return false;
-        }
-        // A whole row, wherever it begins, holds each chunk column at least once.
-        let granules = (first / 16..=last.min(end - 1) / 16).take(2 * (PATTERN / 16) as usize);
-        granules.into_iter().any(|granule| {
-            let at = granule * 16;
-            let plain = at ^ (at >> 7 & 7) << 4;
-            let column = plain % ROW;
-            (at - base) % self.stride < PATTERN && (column & !31) == self.start % ROW
+        (0..self.rows / 8).any(|eight| {
+            let pattern = base + eight * self.stride;
+            let common = begin.max(pattern)..end.min(pattern + PATTERN);
+            // So many chunks hold a whole row, which holds two that are read.
+            common.step_by(CHUNK as usize).take(15).any(|at| {
+                let plain = at ^ (at >> 7 & 7) << 4;
+                plain % ROW / 32 == self.start % ROW / 32
+            })
         })
     }
 }

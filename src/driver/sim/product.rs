@@ -183,3 +183,81 @@ impl Product<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::math::Math;
+    use super::super::rng::Rng;
+    use super::*;
+
+    /// Both paths on the same stacks, and the sums one by one.
+    #[test]
+    fn both_paths_give_the_sums_in_order() {
+        let mut rng = Rng::new(11);
+        for (round, (n, k_blocks)) in [(64, 2), (128, 8), (256, 4), (256, 16)].into_iter().enumerate() {
+            let k = 8 * k_blocks;
+            let mut random = |special: bool| {
+                let bits = rng.next() as u32;
+                match special {
+                    true => f32::from_bits(bits & 0xffff_0000), // NaN, infinity, subnormals, huge
+                    false => half::bf16::from_f32((bits >> 16) as f32 / 1024.0 - 20.0).to_f32(),
+                }
+            };
+            let special = round % 2 == 0;
+            let a: Vec<f32> = (0..64 * k).map(|_| random(special)).collect();
+            let b: Vec<f32> = (0..n * k).map(|_| random(special)).collect();
+            let d: Vec<f32> = (0..64 * n).map(|_| random(false)).collect();
+            let slice = |q: usize| -> Slice {
+                std::array::from_fn(|i| {
+                    std::array::from_fn(|at| a[(first_row(at / 8) + PAIRED[at % 8]) * k + 8 * q + i])
+                })
+            };
+            let quads = n / 32;
+            let block = |at: usize| -> Block {
+                let (vector, q) = (at / k_blocks, at % k_blocks);
+                let first = first_column(vector / quads, vector % quads);
+                std::array::from_fn(|i| std::array::from_fn(|c| b[(first + COLUMNS[c]) * k + 8 * q + i]))
+            };
+            let a_packed: Vec<Slice> = (0..k_blocks).map(slice).collect();
+            let b_packed: Vec<Block> = (0..n / 8 * k_blocks).map(block).collect();
+            // docs/machine.md: row and column of `d[at]` of a thread.
+            let place = |thread: usize, at: usize| {
+                let row = thread / 32 * 16 + at / 2 % 2 * 8 + thread % 32 / 4;
+                (row, at / 4 * 8 + thread % 4 * 2 + at % 2)
+            };
+            for add in [false, true] {
+                let run = |fused: bool| {
+                    let of = |thread| {
+                        (0..n / 2)
+                            .map(move |at| place(thread, at))
+                            .map(|(row, col)| d[row * n + col])
+                    };
+                    let mut stacks: Vec<Vec<f32>> = (0..THREADS).map(|thread| of(thread).collect()).collect();
+                    let pointers: [*mut f32; THREADS] = std::array::from_fn(|i| stacks[i].as_mut_ptr());
+                    let product = Product {
+                        a: &a_packed,
+                        b: &b_packed,
+                        n,
+                        k_blocks,
+                        add,
+                        d: &pointers,
+                    };
+                    // SAFETY: N / 2 floats each, of this test alone.
+                    unsafe { product.run(fused) };
+                    stacks
+                };
+                let (fast, plain) = (run(Math::new().fused()), run(false));
+                for thread in 0..THREADS {
+                    for at in 0..n / 2 {
+                        let (row, col) = place(thread, at);
+                        let first = if add { d[row * n + col] } else { 0.0 };
+                        let sum = (0..k).fold(first, |sum, q| a[row * k + q].mul_add(b[col * k + q], sum));
+                        let bits = if sum.is_nan() { 0x7fff_ffff } else { sum.to_bits() };
+                        let seen = (fast[thread][at].to_bits(), plain[thread][at].to_bits());
+                        assert_eq!(seen, (bits, bits), "N {n}, K {k}, add {add}, row {row}, column {col}");
+                    }
+                }
+            }
+        }
+    }
+}

@@ -94,6 +94,8 @@ struct Source<'a> {
     changes: u64,
     /// The last writer that was found known to all.
     fine: u64,
+    /// The first granule that may not be read.
+    trouble: Option<Trouble>,
 }
 
 impl<'a> Source<'a> {
@@ -122,58 +124,42 @@ impl<'a> Source<'a> {
         }
     }
 
-    /// A row's 16 values: those of the chunk at `addr`, and of the other one of its 32 bytes. After the check of their writers.
+    /// Eight rows of an operand, the two halves of their k apart, as [`Math::widen`] takes them, after the check of their
+    /// writers: `trouble` says whether they may be used.
     #[inline(always)]
-    fn row(&mut self, addr: u32, operand: char) -> Result<[[u32; 4]; 2], Trouble> {
-        let mut both = [[0; 4]; 2];
-        for (half, to) in both.iter_mut().enumerate() {
-            let addr = addr ^ (16 * half) as u32;
-            let tag = self.cta.window.shadow[addr as usize / GRANULE as usize];
-            if (tag ^ self.fine) >> shadow::CLOCK_SHIFT != 0 || tag <= HOST {
-                self.check(addr, operand, tag)?;
-                self.fine = tag;
-            }
-            // SAFETY: `decode` has found the operand's rows inside the window; 16-byte aligned.
-            *to = unsafe { *(self.bytes.add(addr as usize).cast::<[u32; 4]>()) };
-        }
-        Ok(both)
-    }
-
-    /// Eight rows of an operand, the two halves of their k apart, as [`Math::widen`] takes them.
-    #[inline(always)]
-    fn rows(
-        &mut self,
-        of: Operand,
-        first: usize,
-        order: &[usize; 8],
-        operand: char,
-        raw: &mut [[u32; 32]; 2],
-    ) -> Result<(), Trouble> {
+    fn rows(&mut self, of: Operand, first: usize, order: &[usize; 8], operand: char, raw: &mut [[u32; 32]; 2]) {
         for (i, row) in order.iter().enumerate() {
-            let both = self.row(of.chunk((first + row) as u32), operand)?;
-            for half in 0..2 {
-                raw[half][4 * i..4 * i + 4].copy_from_slice(&both[half]);
+            let chunk = of.chunk((first + row) as u32);
+            for (half, raw) in raw.iter_mut().enumerate() {
+                let addr = chunk ^ (16 * half) as u32;
+                let tag = self.cta.window.shadow[addr as usize / GRANULE as usize];
+                if (tag ^ self.fine) >> shadow::CLOCK_SHIFT != 0 || tag <= HOST {
+                    self.check(addr, operand, tag);
+                }
+                // SAFETY: `decode` has found the operand's rows inside the window; 16-byte aligned.
+                let values = unsafe { *(self.bytes.add(addr as usize).cast::<[u32; 4]>()) };
+                raw[4 * i..4 * i + 4].copy_from_slice(&values);
             }
         }
-        Ok(())
     }
 
     #[cold]
-    fn check(&self, addr: u32, operand: char, tag: u64) -> Result<(), Trouble> {
+    fn check(&mut self, addr: u32, operand: char, tag: u64) {
         let w = shadow::writer(tag);
         let own = w.slot == self.cta.slot && w.clock >= self.cta.start;
         let stranger = self.knowers.iter().find(|(_, view)| match own {
             true => view.own.get(usize::from(w.who)).is_none_or(|c| *c < w.clock),
             false => !view.others.knows(w.slot, w.who, w.clock),
         });
-        match stranger {
-            None if tag > HOST => Ok(()),
-            _ => Err(Trouble::WgmmaReads {
+        if tag > HOST && stranger.is_none() {
+            self.fine = tag;
+        } else if self.trouble.is_none() {
+            self.trouble = Some(Trouble::WgmmaReads {
                 operand,
                 addr,
                 tag,
                 thread: stranger.map_or(0, |s| s.0),
-            }),
+            });
         }
     }
 }
@@ -260,6 +246,7 @@ impl Machine {
                 knowers: Vec::new(),
                 changes: 0,
                 fine: 0,
+                trouble: None,
             };
             let mut rest = &ops[..];
             while let Some(first) = rest.first() {
@@ -378,7 +365,7 @@ impl Tensor {
         for (step, op) in batch.iter().enumerate() {
             source.turn_to(threads, op.index);
             for eight in 0..8 {
-                source.rows(op.a, first_row(eight), &PAIRED, 'A', &mut raw)?;
+                source.rows(op.a, first_row(eight), &PAIRED, 'A', &mut raw);
                 for (half, raw) in raw.iter().enumerate() {
                     self.math.widen(raw, op.element, true, &mut block);
                     for (to, row) in self.a[2 * step + half].iter_mut().zip(&block) {
@@ -388,13 +375,16 @@ impl Tensor {
             }
             for vector in 0..vectors {
                 let first = first_column(vector / quads, vector % quads);
-                source.rows(op.b, first, &COLUMNS, 'B', &mut raw)?;
+                source.rows(op.b, first, &COLUMNS, 'B', &mut raw);
                 for (half, raw) in raw.iter().enumerate() {
                     let k = 2 * step + half;
                     self.math
                         .widen(raw, op.element, true, &mut self.b[vector * k_blocks + k]);
                 }
             }
+        }
+        if let Some(trouble) = source.trouble {
+            return Err(trouble);
         }
         let d: [*mut f32; THREADS] =
             std::array::from_fn(|i| (threads[i].me.stack_base - u64::from(first.d)) as *mut f32);
