@@ -47,6 +47,7 @@ enum { TW_TILE_64 = 0, TW_TILE_128 = 1, TW_TILE_F32 = 2, TW_TILE_MEMORY = 3, TW_
 #define TW_TILE_MEMORY_THREADS 256
 #define TW_TILE_MEMORY_SHARED 0
 #define TW_PACKET_COLUMNS 64  // one-shot: a row of packets is padded to so many values
+#define TW_SPLIT_BLOCKS 256   // the most blocks whose splits are computed by several CTAs
 #define TW_GATHER_ROWS 64     // the most rows of a block of a plain all-gather
 #define TW_GATHER_PIECE 8     // of an all-gather + GEMM: rows that are pushed, and signalled, together
 
@@ -82,7 +83,7 @@ enum { TW_ABORT_NONE = 0, TW_ABORT_WAIT = 1, TW_ABORT_DISAGREED = 2, TW_ABORT_HO
 typedef struct TwDescriptor {
   uint32_t op, algorithm, dtype, wire;
   uint32_t tile;      // tile configuration (TwTile)
-  uint32_t grid;      // CTAs, equal on every rank
+  uint32_t grid;      // CTAs, equal on every rank; of a one-shot those of one item a block, whatever a rank's splits of K
   uint32_t has_bias;  // added once, after the sum
   uint32_t world;
   uint64_t m;         // global rows; element count of a flat all-reduce
@@ -175,7 +176,8 @@ typedef struct TwParams {
   uint32_t cluster;          // row-neighbouring blocks that the tile order keeps together: 1, or 2 for CTAs that share weights
   uint32_t out_boxes;        // `out` may be written through map_out
   uint32_t splits;           // of K: a block is the sum of so many partial products, at least 1
-  uint64_t split_space;      // splits > 1: f32 partial products of every block, then a counter of each block (u32, zero)
+  uint64_t split_space;      // splits > 1: TW_SPLIT_BLOCKS counters (u32, zero at rest), then f32 partial products of every
+                             // block; 0: each CTA computes all splits of its blocks
 } TwParams;
 
 #ifdef __cplusplus

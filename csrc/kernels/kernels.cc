@@ -42,10 +42,6 @@ template <class Source>
 TW_DEV void all_reduce(const TwParams& p) {
   AllReduce<Source>(p).run();
 }
-template <class Source>
-TW_DEV void one_shot(const TwParams& p) {
-  OneShot<Source>(p).run();
-}
 template <class Consumer>
 TW_DEV void all_gather(const TwParams& p) {
   AllGather<Consumer>(p).run();

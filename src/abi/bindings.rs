@@ -20,6 +20,7 @@ pub const TW_TILE_MEMORY_N: u32 = 256;
 pub const TW_TILE_MEMORY_THREADS: u32 = 256;
 pub const TW_TILE_MEMORY_SHARED: u32 = 0;
 pub const TW_PACKET_COLUMNS: u32 = 64;
+pub const TW_SPLIT_BLOCKS: u32 = 256;
 pub const TW_GATHER_ROWS: u32 = 64;
 pub const TW_BF16: u32 = 0;
 pub const TW_F16: u32 = 1;

@@ -1,8 +1,9 @@
 //! How large a heap must be, before there is a group or a machine.
 
-use super::config::kernel;
+use super::config::{gemm_kernel, kernel, splits_of};
+use super::splits::product_bytes;
 use super::staging::{MAX_GRID, Staging};
-use super::tiling::Sizes;
+use super::tiling::{Sizes, Tiling};
 use super::{Op, OpSpec};
 use crate::error::{Error, Result};
 use crate::memory::layout::{Layout, smallest};
@@ -57,13 +58,18 @@ fn add(need: &mut Need, spec: &OpSpec, world: usize, one_shot_bytes: u64) {
     for flat in [false, true] {
         // Within the M of one kernel the need grows with M, so each range's last M says it all.
         for m in last_of_each(spec.max_m as u64, |m| {
-            kernel(spec, op, m, flat, world, one_shot_bytes).0
+            (kernel(spec, op, m, flat, world, one_shot_bytes).0, splits_of(spec, m))
         }) {
-            if unfused {
-                need.scratch = need.scratch.max(sizes.scratch(spec, m));
-            }
             let (_, on, one_shot) = kernel(spec, op, m, flat, world, one_shot_bytes);
+            if unfused && spec.op.has_gemm() {
+                let gemm = Tiling::of_gemm(gemm_kernel(spec, m), m, spec.n as u64);
+                let products = product_bytes(gemm, splits_of(spec, m));
+                need.scratch = need.scratch.max(products.saturating_add(sizes.scratch(spec, m)));
+            }
             if one_shot {
+                if op.has_gemm() {
+                    need.scratch = need.scratch.max(product_bytes(on, splits_of(spec, m)));
+                }
                 continue;
             }
             let bytes = sizes.tile(on.tile, spec.dtype);

@@ -1,13 +1,15 @@
 //! Which kernels carry out an operation at a given M, and in how many rounds.
 //!
 //! A [`Config`] is a pure function of the spec, M and facts that are equal on every rank (the layout of the heap, how many
-//! CTAs are resident on every rank), so that ranks agree without asking. As M grows, each of its parts changes at most
-//! once and never back: one-shot gives way to two-shot, the small tile to the large one. Hence few ranges of M, which a
-//! plan finds by bisection and keeps in a table.
+//! CTAs are resident on every rank), so that ranks agree without asking. As M grows, each of its parts changes once or
+//! twice at most and never back: one-shot gives way to two-shot, the small tile to the large one. Hence few ranges of M, which a
+//! plan finds by bisection and keeps in a table. What alone may differ between ranks, with their K, is the number of
+//! splits: it falls as M grows, and no other part of a choice looks at it.
 
 use std::collections::HashMap;
 
 use super::kernel::{Family, Kernel, Tile};
+use super::splits::{product_bytes, splits};
 use super::staging::{MAX_GRID, largest_wave};
 use super::tiling::{Sizes, Tiling};
 use super::{Op, OpSpec};
@@ -37,11 +39,43 @@ pub(crate) struct Config {
     pub one_shot: bool,
     /// The largest grid of `main`.
     pub grid_limit: u32,
+    /// Parts that the GEMM's K is cut into. Ranks may differ in it: nothing that they must agree on depends on it.
+    pub splits: u32,
+}
+
+impl Config {
+    /// Bytes of the products that CTAs which share a block keep at the start of the scratch, at `m`; 0 where none share.
+    pub fn product_bytes(&self, spec: &OpSpec, m: u64) -> u64 {
+        let shares = self
+            .gemm
+            .or(self.main.filter(|main| main.family == Family::GemmAllReduceOneShot));
+        shares.map_or(0, |kernel| {
+            product_bytes(Tiling::of_gemm(kernel, m, spec.n as u64), self.splits)
+        })
+    }
 }
 
 /// The tile of the GEMM in `spec` at `m`.
 fn gemm_tile(spec: &OpSpec, m: u64) -> Tile {
     Tile::of_gemm(m, (spec.op != Op::AllGatherGemm).then_some(spec.n as u64), spec.dtype)
+}
+
+/// The GEMM of the unfused path.
+pub(crate) fn gemm_kernel(spec: &OpSpec, m: u64) -> Kernel {
+    Kernel {
+        family: Family::Gemm,
+        dtype: spec.dtype,
+        tile: gemm_tile(spec, m),
+    }
+}
+
+/// Parts that K of `spec`'s GEMM is cut into at `m`; 1 without one.
+pub(crate) fn splits_of(spec: &OpSpec, m: u64) -> u32 {
+    if spec.op.has_gemm() {
+        splits(m, spec.n as u64, spec.k as u64, spec.dtype)
+    } else {
+        1
+    }
 }
 
 /// The columns of the matrix that `op` moves.
@@ -114,6 +148,7 @@ impl Facts {
     fn main(&self, spec: &OpSpec, op: Op, m: u64, flat: bool, path: Path) -> Result<Config> {
         let (kernel, on, one_shot) = kernel(spec, op, m, flat, self.world, self.layout.one_shot_bytes);
         let mut grid_limit = self.resident(kernel, path)?;
+        let splits = splits_of(spec, m);
         if !one_shot {
             let sizes = Sizes::of(spec, self.world);
             let bytes = sizes.tile(on.tile, spec.dtype);
@@ -124,6 +159,13 @@ impl Facts {
             if matches!(op, Op::GemmAllReduce | Op::AllReduce) {
                 grid_limit = largest_wave(grid_limit, self.world as u64, bytes, &self.layout);
             }
+        } else if op.has_gemm() {
+            let need = product_bytes(on, splits);
+            let fits = |layout: &Layout| need <= layout.scratch_bytes;
+            if !fits(&self.layout) {
+                let what = format!("the products of {splits} splits of {}", kernel.name());
+                return Err(self.too_small(spec, &what, fits));
+            }
         }
         Ok(Config {
             path,
@@ -131,6 +173,7 @@ impl Facts {
             main: Some(kernel),
             one_shot,
             grid_limit,
+            splits,
         })
     }
 
@@ -156,18 +199,15 @@ impl Facts {
             Path::Unfused,
         )?;
         if spec.op.has_gemm() {
-            let gemm = Kernel {
-                family: Family::Gemm,
-                dtype: spec.dtype,
-                tile: gemm_tile(spec, m),
-            };
+            let gemm = gemm_kernel(spec, m);
             self.resident(gemm, Path::Unfused)?;
-            let need = Sizes::of(spec, self.world).scratch(spec, m);
+            config.gemm = Some(gemm);
+            let between = Sizes::of(spec, self.world).scratch(spec, m);
+            let need = config.product_bytes(spec, m).saturating_add(between);
             let fits = |layout: &Layout| need <= layout.scratch_bytes;
             if !fits(&self.layout) {
                 return Err(self.too_small(spec, "the unfused path's scratch", fits));
             }
-            config.gemm = Some(gemm);
         }
         Ok(config)
     }

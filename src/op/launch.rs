@@ -4,6 +4,7 @@ use super::config::{Config, Facts, kernel};
 use super::descriptor::hash;
 use super::kernel::{Kernel, Tile};
 use super::operands::Operands;
+use super::splits::COUNTER_BYTES;
 use super::staging::{Rounds, padded};
 use super::tiling::{Sizes, Tiling};
 use super::{Op, OpSpec};
@@ -26,8 +27,9 @@ pub(crate) struct Step {
 }
 
 impl Step {
-    fn new(kernel: Kernel, grid: u32, mut params: TwParams) -> Step {
-        params.desc.grid = grid;
+    /// `grid` CTAs, of which `agreed` is what all ranks know alike.
+    fn new(kernel: Kernel, grid: u32, agreed: u32, mut params: TwParams) -> Step {
+        params.desc.grid = agreed;
         params.hash = hash(&params.desc);
         Step {
             kernel,
@@ -89,6 +91,7 @@ impl Maker<'_> {
             out: of(a.out.raw()),
         };
         let m = a.m as u64;
+        let products = config.product_bytes(self.spec, m);
         let Some(gemm) = config.gemm else {
             let op = if config.path == crate::route::Path::Fused {
                 self.spec.op
@@ -101,9 +104,8 @@ impl Maker<'_> {
                 after: None,
             });
         };
-        // The scratch of this rank: what lies between the two kernels.
-        let heap = self.group.heap[self.group.rank as usize];
-        let scratch = heap + self.facts.layout.scratch;
+        // The scratch of this rank: what lies between the two kernels, behind the products of splits.
+        let scratch = self.scratch() + products;
         if self.spec.op == Op::AllGatherGemm {
             let between = (scratch, padded(self.spec.k as u64, self.spec.dtype.size() as u64));
             let gather = Addresses {
@@ -112,7 +114,7 @@ impl Maker<'_> {
                 ..Addresses::default()
             };
             let main = self.main(config, Op::AllGather, m, false, gather)?;
-            let after = self.gemm(gemm, m, self.spec.dtype, Addresses { x: between, ..given })?;
+            let after = self.gemm(config, gemm, m, self.spec.dtype, Addresses { x: between, ..given })?;
             return Ok(Steps {
                 before: None,
                 main,
@@ -122,6 +124,7 @@ impl Maker<'_> {
         let wire = self.spec.wire_dtype(self.facts.world);
         let between = (scratch, padded(self.spec.n as u64, wire.size() as u64));
         let before = self.gemm(
+            config,
             gemm,
             m,
             wire,
@@ -159,18 +162,27 @@ impl Maker<'_> {
             out: a.out.0,
             out_ld: a.out.1,
             panels: 1,
+            splits: 1,
             ..TwParams::default()
         }
     }
 
+    fn scratch(&self) -> u64 {
+        self.group.heap[self.group.rank as usize] + self.facts.layout.scratch
+    }
+
+    /// Where CTAs that share blocks meet: the counters just before the scratch, then products; 0 where none do.
+    fn split_space(&self, config: &Config, m: u64) -> u64 {
+        match config.product_bytes(self.spec, m) {
+            0 => 0,
+            _ => self.scratch() - COUNTER_BYTES,
+        }
+    }
+
     /// This rank's own GEMM into a matrix of type `output`.
-    fn gemm(&self, gemm: Kernel, m: u64, output: DType, a: Addresses) -> Result<Step> {
+    fn gemm(&self, config: &Config, gemm: Kernel, m: u64, output: DType, a: Addresses) -> Result<Step> {
         let (n, k) = (self.spec.n as u64, self.spec.k as u64);
-        let tiling = Tiling {
-            rows: m,
-            cols: n,
-            tile: gemm.tile.shape(),
-        };
+        let tiling = Tiling::of_gemm(gemm, m, n);
         let resident = self.facts.ctas.get(&gemm).copied().unwrap_or(1) as u64;
         let desc = TwDescriptor {
             op: abi::TW_GEMM,
@@ -187,7 +199,9 @@ impl Maker<'_> {
         let mut params = self.params(desc, a);
         (params.m, params.n, params.k) = (m as u32, n as u32, k as u32);
         (params.tiles, params.tiles_n) = blocks(tiling)?;
-        Ok(Step::new(gemm, tiling.tiles().clamp(1, resident) as u32, params))
+        (params.splits, params.split_space) = (config.splits, self.split_space(config, m));
+        let grid = (tiling.tiles() * config.splits as u64).clamp(1, resident) as u32;
+        Ok(Step::new(gemm, grid, grid, params))
     }
 
     /// The kernel that communicates.
@@ -195,7 +209,8 @@ impl Maker<'_> {
         let (spec, world) = (self.spec, self.facts.world);
         let (kernel, on, one_shot) = kernel(spec, op, m, flat, world, self.facts.layout.one_shot_bytes);
         let sizes = Sizes::of(spec, world);
-        let grid = on.work(op, world).min(config.grid_limit as u64) as u32;
+        let work = on.work(op, world);
+        let grid = work.min(config.grid_limit as u64) as u32;
         let staging = on.staging(op, world, grid, sizes.tile(on.tile, spec.dtype), sizes.row);
         let rounds = if one_shot {
             let (panel, panels, units) = (1, 1, 0);
@@ -252,6 +267,15 @@ impl Maker<'_> {
         } else {
             0
         };
-        Ok(Step::new(kernel, grid, params))
+        // CTAs of a one-shot may share blocks; a two-shot or a gather's compute all splits of theirs.
+        let mut launched = grid;
+        if op.has_gemm() {
+            params.splits = config.splits;
+            if one_shot {
+                params.split_space = self.split_space(config, m);
+                launched = (work * config.splits as u64).min(config.grid_limit as u64) as u32;
+            }
+        }
+        Ok(Step::new(kernel, launched, grid, params))
     }
 }

@@ -10,6 +10,7 @@ mod operands;
 mod plan;
 mod spec;
 mod split;
+mod splits;
 mod staging;
 #[cfg(test)]
 mod tests;

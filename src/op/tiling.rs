@@ -52,6 +52,12 @@ impl Tiling {
         }
     }
 
+    /// Of a GEMM by `kernel` with an [m, n] output.
+    pub fn of_gemm(kernel: Kernel, m: u64, n: u64) -> Tiling {
+        let tile = kernel.tile.shape();
+        Tiling { rows: m, cols: n, tile }
+    }
+
     pub fn tiles(&self) -> u64 {
         self.rows.div_ceil(self.tile.0) * self.cols.div_ceil(self.tile.1)
     }

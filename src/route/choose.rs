@@ -23,6 +23,7 @@ pub(crate) fn choose(facts: &Facts, spec: &OpSpec, m: u64) -> Result<Config> {
             main: None,
             one_shot: false,
             grid_limit: 0,
+            splits: 1,
         }),
         Want::Exactly(path) => {
             let reason = "this version has no NCCL path: ask for auto, fused or unfused".to_string();

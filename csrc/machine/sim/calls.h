@@ -35,6 +35,29 @@ void tw_sim_reduce_add(TwSelf*, uint64_t addr, uint64_t value);
 void tw_sim_load_packet(TwSelf*, uint64_t addr, uint32_t* to, uint32_t tag, uint32_t site);
 void tw_sim_store_packet(TwSelf*, uint64_t addr, const uint32_t* from);
 
+// Clusters, mbarriers and the asynchronous proxy (`src/driver/sim/hopper.rs`).
+uint32_t tw_sim_cluster_rank(TwSelf*);
+uint32_t tw_sim_cluster_size(TwSelf*);
+void tw_sim_cluster_sync(TwSelf*, uint32_t site);
+uint32_t tw_sim_named_barrier(TwSelf*, uint32_t id, uint32_t threads, uint32_t vote, uint32_t mine, uint32_t site);
+
+void tw_sim_mbar_init(TwSelf*, uint32_t bar, uint32_t count);
+void tw_sim_mbar_init_fence(TwSelf*);
+void tw_sim_mbar_arrive(TwSelf*, uint32_t bar, uint32_t site);
+void tw_sim_mbar_arrive_at(TwSelf*, uint32_t bar, uint32_t cta, uint32_t site);
+void tw_sim_mbar_arrive_expect_tx(TwSelf*, uint32_t bar, uint32_t bytes, uint32_t site);
+void tw_sim_mbar_wait(TwSelf*, uint32_t bar, uint32_t parity, uint32_t site);
+
+void tw_sim_fence_async_shared(TwSelf*, uint32_t site);
+void tw_sim_fence_async_global(TwSelf*, uint32_t site);
+// `at`: coordinates, innermost first; `ctas`: a mask, or kTwThisCta.
+void tw_sim_tma_prefetch(TwSelf*, const TwTensorMap*);
+void tw_sim_tma_load(TwSelf*, uint32_t dst, const TwTensorMap*, const uint32_t* at, uint32_t rank, uint32_t bar, uint32_t ctas);
+void tw_sim_tma_store(TwSelf*, const TwTensorMap*, uint32_t src, const uint32_t* at);
+void tw_sim_bulk_store(TwSelf*, uint64_t dst, uint32_t src, uint32_t bytes);
+void tw_sim_bulk_commit(TwSelf*);
+void tw_sim_bulk_wait(TwSelf*, uint32_t open, uint32_t read, uint32_t site);
+
 uint64_t tw_sim_time(TwSelf*);
 void tw_sim_pause(TwSelf*, uint64_t until);
 }

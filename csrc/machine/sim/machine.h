@@ -3,9 +3,12 @@
 #pragma once
 #include "arith.h"
 #include "async.h"
+#include "bulk.h"
 #include "clock.h"
+#include "cluster.h"
 #include "global.h"
 #include "identity.h"
+#include "mbarrier.h"
 #include "mma.h"
 #include "packet.h"
 #include "shared.h"

@@ -16,6 +16,7 @@ constexpr uint64_t kTwClockOne = 1ull << kTwClockShift, kTwAllBytes = 0xffff;
 constexpr uint64_t kTwSliceShift = 36;  // each device owns 64 GiB of the node's addresses
 constexpr uint64_t kTwSliceBytes = 1ull << kTwSliceShift;
 constexpr uint32_t kTwNoPayload = ~0u;
+constexpr uint32_t kTwThisCta = ~0u;  // in place of a mask of CTAs
 
 // One recorded instruction of a warp's tensor-core queue: registers as distances below the fiber's stack base.
 struct TwMmaOp {

@@ -9,3 +9,8 @@
 #define TW_UNROLL
 #define TW_NO_UNROLL
 #define TW_KERNEL(name, threads, ctas_per_sm) extern "C" void tw_kernel_##name([[maybe_unused]] const TwParams& p)
+#define TW_HOPPER_KERNEL(name, threads) TW_KERNEL(name, threads, 1)
+
+namespace mx {
+constexpr bool kHopper = true;  // what docs/machine.md lists under "Hopper" is there
+}

@@ -162,6 +162,36 @@ callbacks! {
         }
     }
 
+    fn tw_sim_wgmma_begin(me) {
+        checked(me, |_, cta, f| Machine::wgmma_begin(cta, f));
+    }
+
+    fn tw_sim_wgmma_grow(me) {
+        with(me, |_, cta, f| Machine::wgmma_grow(cta, f));
+    }
+
+    fn tw_sim_wgmma_wait(me, frame: u64, keep: u32, site: u32) {
+        if together(me, |m, cta, thread| m.wgmma_wait(cta, thread, frame, keep, site)) {
+            suspend(me.cast());
+        }
+    }
+
+    fn tw_sim_stmatrix(me, row: u32, r: *const [u32; 4]) {
+        let wait = together(me, |m, cta, thread| {
+            cta.warps[thread as usize / 32].rows[thread as usize % 32] = (row, *r);
+            m.warp_arrive(cta, thread, WarpOp::StoreMatrix)
+        });
+        if wait {
+            suspend(me.cast());
+        }
+    }
+
+    fn tw_sim_registers(me, count: u32, increase: u32) {
+        if together(me, |m, cta, thread| m.change_registers(cta, thread, count, increase != 0)) {
+            suspend(me.cast());
+        }
+    }
+
     fn tw_sim_poll(me, addr: u64, want: u64, site: u32) -> u64 {
         if with(me, |m, _, f| m.polls_too_long(f)) {
             give_way(me);

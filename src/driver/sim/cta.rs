@@ -6,7 +6,10 @@ use std::rc::Rc;
 use super::clock::{View, raise};
 use super::fiber::{Co, Fiber, MmaOp, Wait, WarpOp};
 use super::machine::Machine;
+use super::registers::Account;
 use super::shadow::{CLOCK_ONE, UNWRITTEN};
+use super::stmatrix::Rows;
+use super::warpgroup::Warpgroup;
 
 /// Shared memory and its shadow, recycled from CTA to CTA.
 pub(super) struct Window {
@@ -45,6 +48,8 @@ pub(super) struct Warp {
     pub from: [u8; 32],
     /// Lane 0's record of the tensor-core queue.
     pub ops: Vec<MmaOp>,
+    /// What the lanes brought to stmatrix.
+    pub rows: Rows,
     /// Lanes that have left the kernel.
     pub exited: u32,
 }
@@ -68,6 +73,8 @@ pub(super) struct Cta {
     pub previous: Option<Rc<View>>,
     pub barrier: Barrier,
     pub warps: Vec<Warp>,
+    pub warpgroups: Vec<Warpgroup>,
+    pub account: Account,
     pub ready: VecDeque<u16>,
     /// Position in `Machine::active`, if any fiber is ready.
     pub active: Option<u32>,

@@ -10,7 +10,9 @@ use corosensei::CoroutineResult;
 use super::cta::Cta;
 use super::fiber::{Fiber, SelfC, Wait};
 use super::machine::Machine;
+use super::product::THREADS;
 use super::report::{self, Trouble};
+use super::warpgroup::Warpgroup;
 
 /// Why the node stopped advancing.
 pub(super) enum Stop {
@@ -137,12 +139,20 @@ impl Machine {
         if warp.arrived != 0 {
             return Err(Trouble::WarpLeft { op: warp.op });
         }
+        if let Some(op) = cta
+            .warpgroups
+            .get(f.me.thread as usize / THREADS)
+            .and_then(Warpgroup::half_arrived)
+        {
+            return Err(Trouble::WarpLeft { op });
+        }
         if cta.barrier.arrived != 0 {
             return Err(Trouble::BarrierLeft { site: cta.barrier.site });
         }
         if !self.slab.intact(f.stack_slot) {
             return Err(Trouble::StackOverflow);
         }
+        Self::wgmma_left(cta, f)?;
         self.run_copies(f, 0)?;
         Ok(cta.exited == cta.threads)
     }

@@ -8,6 +8,7 @@ use super::clock::View;
 use super::cta::Cta;
 use super::shadow::{self, CLOCK_ONE};
 use super::stack::FiberStack;
+use super::wgmma::Known;
 
 pub(super) type Co = Coroutine<(), (), (), FiberStack>;
 
@@ -96,12 +97,25 @@ pub(super) enum Wait {
     Exited,
 }
 
-/// What 32 lanes do together.
+/// What the 32 lanes of a warp, or the 128 threads of a warpgroup, do together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum WarpOp {
     Sync,
     Shuffle,
-    Mma { site: u32 },
+    Mma {
+        site: u32,
+    },
+    StoreMatrix,
+    /// Of a warpgroup: all but the newest `keep` groups.
+    Wgmma {
+        keep: u32,
+        site: u32,
+    },
+    /// Of a warpgroup.
+    Registers {
+        count: u32,
+        increase: bool,
+    },
 }
 
 /// A word that was polled since the last pause.
@@ -147,6 +161,8 @@ pub(super) struct Fiber {
     pub watched: Vec<u64>,
     pub copies: Vec<AsyncCopy>,
     pub rows: Vec<u32>,
+    /// What it knew when it issued the wgmmas that may not have run.
+    pub issued: Vec<Known>,
 }
 
 impl Fiber {

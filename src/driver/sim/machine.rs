@@ -25,6 +25,7 @@ use super::stack::Slab;
 use super::stream::{StreamKey, StreamState};
 use super::sync::Published;
 use super::warp::Batch;
+use super::wgmma::Tensor;
 use crate::error::Result;
 
 /// What an SM of an H100 has.
@@ -111,6 +112,7 @@ pub(super) struct Machine {
     pub slab: Slab,
     pub windows: Vec<Window>,
     pub batch: Batch,
+    pub tensor: Tensor,
     /// Streams may be able to do something.
     pub streams_stir: bool,
     /// Stream positions that blocked callers wait for.
@@ -170,6 +172,7 @@ impl Machine {
             slab: Slab::new(threads_room as usize)?,
             windows: Vec::new(),
             batch: Batch::new(),
+            tensor: Tensor::new(),
             streams_stir: false,
             targets: Vec::new(),
             satisfied: false,

@@ -1,6 +1,5 @@
-//! The tensor core's arithmetic: `d[16][8] += a[16][16] b[16][8]` in f32, k ascending, one rounding a product (exact for
-//! bf16 and f16 short of overflow) and one a sum. The AVX2 path does the same operations eight columns at a time, so
-//! both give the same bits.
+//! The tensor core's arithmetic: `d[16][8] += a[16][16] b[16][8]` in f32, k ascending, each product exact and one rounding
+//! a sum: a fused multiply-add. The AVX2 path does the same operations eight columns at a time, so both give the same bits.
 
 /// A 16x8 block of accumulators, by rows.
 pub(super) type Acc = [[f32; 8]; 16];
@@ -85,7 +84,7 @@ fn mma_body(d: &mut Acc, a: [&Block; 4], b: [&Block; 2]) {
             let (a, b) = (a[half + 2 * (k / 8)], &b[k / 8][k % 8]);
             for (sum, a) in sums.iter_mut().zip(a) {
                 for j in 0..8 {
-                    sum[j] += a[k % 8] * b[j];
+                    sum[j] = a[k % 8].mul_add(b[j], sum[j]);
                 }
             }
         }
@@ -102,11 +101,11 @@ fn mma_body(d: &mut Acc, a: [&Block; 4], b: [&Block; 2]) {
 }
 
 #[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2")]
+#[target_feature(enable = "avx2,fma")]
 fn mma_avx2(d: &mut Acc, a: [&Block; 4], b: [&Block; 2]) {
     use std::arch::x86_64::{
-        _CMP_UNORD_Q, _mm256_add_ps, _mm256_blendv_ps, _mm256_broadcast_ss, _mm256_castsi256_ps, _mm256_cmp_ps,
-        _mm256_loadu_ps, _mm256_mul_ps, _mm256_set1_epi32, _mm256_storeu_ps,
+        _CMP_UNORD_Q, _mm256_blendv_ps, _mm256_broadcast_ss, _mm256_castsi256_ps, _mm256_cmp_ps, _mm256_fmadd_ps,
+        _mm256_loadu_ps, _mm256_set1_epi32, _mm256_storeu_ps,
     };
     let canonical = _mm256_castsi256_ps(_mm256_set1_epi32(0x7fff_ffff));
     for half in 0..2 {
@@ -118,7 +117,7 @@ fn mma_avx2(d: &mut Acc, a: [&Block; 4], b: [&Block; 2]) {
                 for k in 0..8 {
                     let row = _mm256_loadu_ps(b[q][k].as_ptr());
                     for r in 0..8 {
-                        sums[r] = _mm256_add_ps(sums[r], _mm256_mul_ps(_mm256_broadcast_ss(&a[r][k]), row));
+                        sums[r] = _mm256_fmadd_ps(_mm256_broadcast_ss(&a[r][k]), row, sums[r]);
                     }
                 }
             }
@@ -139,7 +138,9 @@ pub(super) struct Math {
 impl Math {
     pub fn new() -> Math {
         #[cfg(target_arch = "x86_64")]
-        let avx2 = std::arch::is_x86_feature_detected!("avx2") && std::arch::is_x86_feature_detected!("f16c");
+        let avx2 = std::arch::is_x86_feature_detected!("avx2")
+            && std::arch::is_x86_feature_detected!("fma")
+            && std::arch::is_x86_feature_detected!("f16c");
         #[cfg(not(target_arch = "x86_64"))]
         let avx2 = false;
         Math { avx2 }
@@ -148,6 +149,11 @@ impl Math {
     #[cfg(test)]
     fn portable() -> Math {
         Math { avx2: false }
+    }
+
+    /// Whether the CPU has AVX2 and FMA, and this uses them.
+    pub fn fused(self) -> bool {
+        self.avx2
     }
 
     /// An operand's 8x8 block from the warp's register: A by rows, B (`turn`) by k.
@@ -164,7 +170,7 @@ impl Math {
     pub fn mma(self, d: &mut Acc, a: [&Block; 4], b: [&Block; 2]) {
         #[cfg(target_arch = "x86_64")]
         if self.avx2 {
-            // SAFETY: the CPU has AVX2; it was asked.
+            // SAFETY: the CPU has AVX2 and FMA; it was asked.
             return unsafe { mma_avx2(d, a, b) };
         }
         mma_body(d, a, b);

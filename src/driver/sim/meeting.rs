@@ -118,6 +118,9 @@ impl Machine {
                     }
                 }
                 WarpOp::Mma { .. } => self.run_warp(cta, index)?,
+                WarpOp::StoreMatrix => Self::store_matrices(cta, index)?,
+                // A warpgroup's: they do not come here.
+                WarpOp::Wgmma { .. } | WarpOp::Registers { .. } => {}
             }
             for i in 0..32 {
                 if i != lane {

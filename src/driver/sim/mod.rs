@@ -24,6 +24,8 @@ mod copies;
 #[cfg(target_os = "linux")]
 mod cta;
 #[cfg(target_os = "linux")]
+mod descriptor;
+#[cfg(target_os = "linux")]
 mod driver;
 #[cfg(target_os = "linux")]
 mod executor;
@@ -46,6 +48,10 @@ mod pending;
 #[cfg(target_os = "linux")]
 mod physical;
 #[cfg(target_os = "linux")]
+mod product;
+#[cfg(target_os = "linux")]
+mod registers;
+#[cfg(target_os = "linux")]
 mod renew;
 #[cfg(target_os = "linux")]
 mod report;
@@ -62,6 +68,8 @@ mod shared;
 #[cfg(target_os = "linux")]
 mod stack;
 #[cfg(target_os = "linux")]
+mod stmatrix;
+#[cfg(target_os = "linux")]
 mod stream;
 #[cfg(target_os = "linux")]
 mod sync;
@@ -69,6 +77,10 @@ mod sync;
 mod table;
 #[cfg(target_os = "linux")]
 mod warp;
+#[cfg(target_os = "linux")]
+mod warpgroup;
+#[cfg(target_os = "linux")]
+mod wgmma;
 
 #[cfg(target_os = "linux")]
 pub use handle::SimNode;

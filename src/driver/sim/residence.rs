@@ -12,7 +12,10 @@ use super::cta::{Barrier, Cta, Warp, Window};
 use super::fiber::{Co, Fiber, NO_PAYLOAD, SelfC, Wait, WarpOp};
 use super::launch::registers;
 use super::machine::{CTA_RESERVED, CTA_SHARED, Machine};
+use super::product::THREADS;
+use super::registers::Account;
 use super::shadow::{self, ALL_BYTES, UNWRITTEN};
+use super::warpgroup::Warpgroup;
 use crate::abi::TwParams;
 
 impl Machine {
@@ -58,15 +61,23 @@ impl Machine {
                 values: [0; 32],
                 from: [0; 32],
                 ops: vec![Default::default(); 128],
+                rows: [(0, [0; 4]); 32],
                 exited: 0,
             })
             .collect();
+        let mut warpgroups = Warpgroup::of_cta(launch.threads);
         let mut coroutines: Vec<Option<Co>> = Vec::with_capacity(launch.threads as usize);
         let mut fibers: Vec<Fiber> = Vec::with_capacity(launch.threads as usize);
         for thread in 0..launch.threads {
             let mut rows = vec![0; 32];
             let lead = thread % 32 == 0;
             let ops = &mut warps[thread as usize / 32].ops;
+            let mut group = warpgroups
+                .get_mut(thread as usize / THREADS)
+                .filter(|_| thread as usize % THREADS == 0);
+            let (wgmma_ops, wgmma_room) = group.as_mut().map_or((std::ptr::null_mut(), 0), |g| {
+                (g.record.as_mut_ptr(), g.record.len() as u32)
+            });
             let me = SelfC {
                 thread,
                 block,
@@ -95,10 +106,10 @@ impl Machine {
                 row_count: 0,
                 row_room: rows.len() as u32,
                 wgmma_hash: 0,
-                wgmma_ops: std::ptr::null_mut(),
+                wgmma_ops,
                 wgmma_row: std::ptr::null(),
                 wgmma_count: 0,
-                wgmma_room: 0,
+                wgmma_room,
                 wgmma_fenced: 0,
                 pad: 0,
             };
@@ -116,6 +127,7 @@ impl Machine {
                 watched: Vec::new(),
                 copies: Vec::new(),
                 rows,
+                issued: Vec::new(),
             });
             coroutines.push(None);
         }
@@ -136,6 +148,8 @@ impl Machine {
             previous: None,
             barrier: Barrier::default(),
             warps,
+            warpgroups,
+            account: Account::default(),
             ready: VecDeque::new(),
             active: None,
             priority: self.rng.next() as u32,

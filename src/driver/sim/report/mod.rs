@@ -22,6 +22,12 @@ fn op_name(op: WarpOp) -> String {
     match op {
         WarpOp::Sync => "warp_sync".into(),
         WarpOp::Shuffle => "a shuffle".into(),
+        WarpOp::StoreMatrix => "stmatrix".into(),
+        WarpOp::Wgmma { keep, site } => format!("wgmma_wait<{keep}> ({})", site_name(site)),
+        WarpOp::Registers { count, increase: true } => {
+            format!("reg_alloc<{count}>, which waits for registers that other warpgroups give back")
+        }
+        WarpOp::Registers { count, .. } => format!("reg_dealloc<{count}>"),
         WarpOp::Mma { site } => format!("mma_wait ({})", site_name(site)),
     }
 }

@@ -1,5 +1,6 @@
 //! What went wrong, as a value that a fiber can leave behind.
 
+use super::super::descriptor::Field;
 use super::super::fiber::WarpOp;
 use super::super::shadow;
 
@@ -71,6 +72,39 @@ pub(in crate::driver::sim) enum Trouble {
         lane: u32,
     },
     RegisterGone,
+    NoWarpgroup {
+        threads: u32,
+    },
+    WarpgroupDisagrees {
+        first: u32,
+        thread: u32,
+    },
+    WgmmaUnfenced,
+    WgmmaUnwaited,
+    AccumulatorGone,
+    Descriptor {
+        operand: char,
+        bits: u64,
+        field: Field,
+        value: u64,
+    },
+    /// An operand that is not written, or not ordered before the issue as `thread` knew it.
+    WgmmaReads {
+        operand: char,
+        addr: u32,
+        tag: u64,
+        thread: u32,
+    },
+    BadRegisters {
+        have: u32,
+        count: u32,
+        increase: bool,
+    },
+    /// Trouble with a row that `thread` gave to stmatrix.
+    BadRow {
+        thread: u32,
+        addr: u64,
+    },
     StackOverflow,
     ClocksRanOut,
     /// The same, found for another thread of the warp than the one that ran into it.
@@ -103,6 +137,14 @@ impl Trouble {
                 addr,
                 tag: shadow::UNWRITTEN,
             },
+            other => other,
+        }
+    }
+
+    /// Trouble with a row that `thread` gave to stmatrix.
+    pub fn row_of(self, thread: u32) -> Trouble {
+        match self {
+            Trouble::OutOfBounds { addr, .. } | Trouble::Misaligned { addr, .. } => Trouble::BadRow { thread, addr },
             other => other,
         }
     }

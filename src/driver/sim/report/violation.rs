@@ -104,12 +104,12 @@ fn describe(m: &Machine, trouble: Trouble) -> String {
             site_name(second)
         ),
         Trouble::WarpLeft { op } => format!(
-            "lanes of the warp have left the kernel while others are at {}",
+            "lanes of the warp or warpgroup have left the kernel while others are at {}",
             op_name(op)
         ),
         Trouble::WarpOps { first, second } => {
             format!(
-                "lanes of one warp have come apart: some are at {}, this one at {}",
+                "lanes of one warp or warpgroup have come apart: some are at {}, this one at {}",
                 op_name(first),
                 op_name(second)
             )
@@ -125,6 +125,53 @@ fn describe(m: &Machine, trouble: Trouble) -> String {
         Trouble::RegisterGone => {
             "a register of the mma queue is out of scope at mma_wait: declare operands where the wait is".into()
         }
+        Trouble::NoWarpgroup { threads } => format!(
+            "a warpgroup is threads 128 i to 128 i + 127: the CTA has {threads}, and this one is behind the last whole 128"
+        ),
+        Trouble::WarpgroupDisagrees { first, thread } => format!(
+            "threads {first} and {thread} of one warpgroup issued different wgmmas or commits: descriptors, accumulators, \
+             types, sizes and `add` must be the same in all 128"
+        ),
+        Trouble::WgmmaUnfenced => "wgmma before any wgmma_fence of this thread".into(),
+        Trouble::WgmmaUnwaited => "leaves while wgmmas that it issued have not been committed and waited for".into(),
+        Trouble::AccumulatorGone => {
+            "an accumulator of wgmma is out of scope at wgmma_wait: declare it where the wait is".into()
+        }
+        Trouble::Descriptor {
+            operand,
+            bits,
+            field,
+            value,
+        } => {
+            let (name, expected) = field.expected();
+            format!("wgmma's descriptor of {operand}, {bits:#x}: {name} is {value}: expected {expected}")
+        }
+        Trouble::WgmmaReads {
+            operand,
+            addr,
+            tag: shadow::UNWRITTEN,
+            ..
+        } => format!("wgmma reads of {operand} what nobody has written: shared memory at {addr:#x}"),
+        Trouble::WgmmaReads {
+            operand,
+            addr,
+            tag,
+            thread,
+        } => format!(
+            "wgmma reads of {operand} what was not ordered before its issue, or was overwritten before its wait: shared memory \
+             at {addr:#x}; written by {}, which thread {thread} did not know of when it issued; missing is a barrier, or a \
+             wait, before the wgmma, or before the write",
+            writer(m, tag)
+        ),
+        Trouble::BadRegisters { have, count, increase } => format!(
+            "reg_{}<{count}> of a warpgroup that has {have} registers a thread: expected {} to {}",
+            if increase { "alloc" } else { "dealloc" },
+            if increase { have } else { 24 },
+            if increase { 256 } else { have },
+        ),
+        Trouble::BadRow { thread, addr } => format!(
+            "stmatrix writes a row, given by thread {thread}, that is not 16 aligned bytes of the CTA's shared memory: {addr:#x}"
+        ),
         Trouble::StackOverflow => "the thread's stack ran over".into(),
         Trouble::ClocksRanOut => "a kernel synchronised more often than the machine can count".into(),
         Trouble::By {
