@@ -23,6 +23,7 @@ enum {
 
 // Tile configurations, `TwDescriptor::tile`; the constants below are checked where the tiles are defined.
 enum { TW_TILE_64 = 0, TW_TILE_128 = 1, TW_TILE_F32 = 2, TW_TILE_MEMORY = 3, TW_TILE_256 = 4 };
+#define TW_TILE_PAIRS 256     // added where blocks are taken in pairs (`TwParams::cluster` 2)
 #define TW_TILE_64_M 64       // mma.sync, bf16 and f16
 #define TW_TILE_64_N 64
 #define TW_TILE_64_THREADS 128
@@ -49,7 +50,7 @@ enum { TW_TILE_64 = 0, TW_TILE_128 = 1, TW_TILE_F32 = 2, TW_TILE_MEMORY = 3, TW_
 #define TW_PACKET_COLUMNS 64  // one-shot: a row of packets is padded to so many values
 #define TW_SPLIT_BLOCKS 256   // the most blocks whose splits are computed by several CTAs
 #define TW_GATHER_ROWS 64     // the most rows of a block of a plain all-gather
-#define TW_GATHER_PIECE 8     // of an all-gather + GEMM: rows that are pushed, and signalled, together
+#define TW_GATHER_PIECE 8     // of an all-gather + GEMM: the fewest rows that are pushed, and signalled, together
 
 // How an operation is carried out, `TwDescriptor::algorithm`. Part of the hello's hash: all ranks must agree.
 enum { TW_TWO_SHOT = 0, TW_ONE_SHOT = 1 };
@@ -82,7 +83,7 @@ enum { TW_ABORT_NONE = 0, TW_ABORT_WAIT = 1, TW_ABORT_DISAGREED = 2, TW_ABORT_HO
 // What one operation is: equal on every rank, or the hello's hashes differ.
 typedef struct TwDescriptor {
   uint32_t op, algorithm, dtype, wire;
-  uint32_t tile;      // tile configuration (TwTile)
+  uint32_t tile;      // tile configuration, TW_TILE_PAIRS
   uint32_t grid;      // CTAs, equal on every rank; of a one-shot those of one item a block, whatever a rank's splits of K
   uint32_t has_bias;  // added once, after the sum
   uint32_t world;

@@ -81,7 +81,7 @@ class OneShot {
 template <class Source>
 class OneShotItems {
   using T = typename Source::Type;
-  Session s;
+  Session<typename Source::Team> s;
   const TwParams& p;
   const WaveOrder order;
   Packets<Source> packets;

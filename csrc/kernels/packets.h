@@ -8,12 +8,12 @@ namespace tw {
 template <class Source>
 class Packets {
   using T = typename Source::Type;
-  Session& s;
+  Session<typename Source::Team>& s;
   const TwParams& p;
   const WireFormat<T> wire;
 
  public:
-  TW_DEV explicit Packets(Session& session) : s(session), p(session.p), wire(session.p.desc.wire) {}
+  TW_DEV explicit Packets(Session<typename Source::Team>& session) : s(session), p(session.p), wire(session.p.desc.wire) {}
 
   // As every rank will see it.
   TW_DEV void round(Octet& o) const { wire.round(o); }

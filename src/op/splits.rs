@@ -124,7 +124,12 @@ mod tests {
                         assert!(steps / s as u64 * 64 >= least && k - begin >= least, "{m} {n} {k}: {s}");
                         // The bound of a sum counts on it: the longest chain and the additions are at most K terms.
                         assert!(steps.div_ceil(s as u64) * 64 + s as u64 - 1 <= k);
-                        let kernel_tile = |tile| Tiling { rows: m, cols: n, tile };
+                        let kernel_tile = |tile| Tiling {
+                            rows: m,
+                            cols: n,
+                            tile,
+                            cluster: 1,
+                        };
                         assert!(product_bytes(kernel_tile((64, 64)), s) <= 264 * 16384);
                     }
                 }

@@ -33,10 +33,17 @@ TW_DEV void mark(u64* shadow, uint8_t* granule, u64 tag, u64 at, u64 bytes) {
   *shadow = tag | mask;
 }
 
+// True where an asynchronous unit has written or reads the granule (`src/driver/sim/shadow.rs`).
+TW_DEV bool not_stored(const TwSelf* t, u64 tag) {
+  return (tag >> kTwWhoShift & 0x7ff) >= 2 * t->threads;
+}
+
 template <class V>
 TW_DEV void store_shared(saddr a, V x) {
   TwSelf* t = self();
-  if (u64(a) + sizeof(V) > t->shared_bytes || a % sizeof(V)) tw_sim_shared_check(t, a, sizeof(V), 1);
+  if (u64(a) + sizeof(V) > t->shared_bytes || a % sizeof(V) || not_stored(t, t->shared_shadow[a / 16])) {
+    tw_sim_shared_check(t, a, sizeof(V), 1);
+  }
   mark(&t->shared_shadow[a / 16], t->shared + a / 16 * 16, t->write_tag, a % 16, sizeof(V));
   memcpy(t->shared + a, &x, sizeof x);
 }

@@ -10,6 +10,7 @@ use super::machine::Machine;
 use super::pending::{Kind, Store};
 use super::report::Trouble;
 use super::shadow::{self, ALL_BYTES, GRANULE, HOST, UNALLOCATED, UNWRITTEN};
+use super::units::Content;
 
 impl Machine {
     /// True where the fiber knows that what `tag` names happened before.
@@ -112,7 +113,7 @@ impl Machine {
     }
 
     /// Whether the thread knows that the granule's last reader or discarder is done with it.
-    fn check_consumed(cta: &Cta, f: &Fiber, reader: u64, addr: u64) -> Result<(), Trouble> {
+    pub fn check_consumed(cta: &Cta, f: &Fiber, reader: u64, addr: u64) -> Result<(), Trouble> {
         match reader {
             0 => Ok(()),
             tag if Self::knows(cta, f, tag) => Ok(()),
@@ -246,6 +247,14 @@ impl Machine {
                 bytes: n,
             });
         }
+        let tag = match Self::content(cta, addr, tag) {
+            Content::Loaded(tag) | Content::Undefined(tag) if !Self::knows(cta, f, tag) => {
+                return Err(Trouble::NotLoaded { addr, tag });
+            }
+            Content::Undefined(_) => return Err(Trouble::UndefinedRead { addr }),
+            Content::Stored(tag) => tag,
+            _ => return Ok(()),
+        };
         if tag & ALL_BYTES & shadow::mask(at, n) == 0 || Self::knows(cta, f, tag) {
             return Ok(());
         }

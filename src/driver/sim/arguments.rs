@@ -8,6 +8,9 @@ use super::table::Entry;
 use crate::driver::{DevicePtr, Event, Launch, Place};
 use crate::error::{Error, Result};
 
+/// CTAs of a cluster, as on every GPU that has clusters.
+const MOST_CTAS: u32 = 8;
+
 impl SimNode {
     pub(super) fn check_place(&self, place: Place) -> Result<Place> {
         if place.device >= self.gpus {
@@ -51,6 +54,10 @@ impl SimNode {
                 entry.name
             );
             return Err(Error::bad_argument("threads", launch.threads, expected));
+        }
+        if !(1..=MOST_CTAS).contains(&launch.cluster) {
+            let expected = format!("1 to {MOST_CTAS} CTAs");
+            return Err(Error::bad_argument("cluster", launch.cluster, expected));
         }
         if launch.shared > CTA_SHARED {
             return Err(Error::bad_argument(

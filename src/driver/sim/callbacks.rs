@@ -12,7 +12,7 @@ use super::report::Trouble;
 ///
 /// # Safety
 /// `me` is the running fiber's; nobody else holds a reference into the machine, the CTA or the fiber.
-unsafe fn with<T>(me: *mut SelfC, body: impl FnOnce(&mut Machine, &mut Cta, &mut Fiber) -> T) -> T {
+pub(super) unsafe fn with<T>(me: *mut SelfC, body: impl FnOnce(&mut Machine, &mut Cta, &mut Fiber) -> T) -> T {
     // SAFETY: `SelfC` is the first field of its fiber; fiber, CTA and machine are live and distinct. The executor's own
     // borrows ended before it resumed this fiber.
     unsafe {
@@ -26,7 +26,10 @@ unsafe fn with<T>(me: *mut SelfC, body: impl FnOnce(&mut Machine, &mut Cta, &mut
 ///
 /// # Safety
 /// As [`with`].
-unsafe fn checked<T>(me: *mut SelfC, body: impl FnOnce(&mut Machine, &mut Cta, &mut Fiber) -> Result<T, Trouble>) -> T {
+pub(super) unsafe fn checked<T>(
+    me: *mut SelfC,
+    body: impl FnOnce(&mut Machine, &mut Cta, &mut Fiber) -> Result<T, Trouble>,
+) -> T {
     // SAFETY: passed on. The borrows have ended when the fiber gives way.
     unsafe {
         match with(me, body) {
@@ -45,11 +48,32 @@ unsafe fn checked<T>(me: *mut SelfC, body: impl FnOnce(&mut Machine, &mut Cta, &
 ///
 /// # Safety
 /// As [`with`].
-unsafe fn together<T>(me: *mut SelfC, body: impl FnOnce(&mut Machine, &mut Cta, u32) -> Result<T, Trouble>) -> T {
+pub(super) unsafe fn together<T>(
+    me: *mut SelfC,
+    body: impl FnOnce(&mut Machine, &mut Cta, u32) -> Result<T, Trouble>,
+) -> T {
     // SAFETY: as in `checked`; the fiber is only reached through its CTA.
     unsafe {
         let cta = (*me.cast::<Fiber>()).cta;
         match body(&mut *(*cta).machine, &mut *cta, (*me).thread) {
+            Ok(value) => value,
+            Err(trouble) => checked(me, |_, _, _| Err(trouble)),
+        }
+    }
+}
+
+/// As [`checked`], without a borrow of fiber or CTA: for what reaches other CTAs, perhaps by way of the own one.
+///
+/// # Safety
+/// As [`with`].
+pub(super) unsafe fn apart<T>(
+    me: *mut SelfC,
+    body: impl FnOnce(&mut Machine, *mut Cta, u32) -> Result<T, Trouble>,
+) -> T {
+    // SAFETY: as in `checked`; fiber and CTA are only reached through the pointer.
+    unsafe {
+        let cta = (*me.cast::<Fiber>()).cta;
+        match body(&mut *(*cta).machine, cta, (*me).thread) {
             Ok(value) => value,
             Err(trouble) => checked(me, |_, _, _| Err(trouble)),
         }
@@ -84,6 +108,7 @@ macro_rules! callbacks {
         }
     )* };
 }
+pub(super) use callbacks;
 
 callbacks! {
     fn tw_sim_load(me, addr: u64, to: *mut u8, bytes: u32) {
@@ -97,7 +122,10 @@ callbacks! {
     }
 
     fn tw_sim_shared_check(me, addr: u32, bytes: u32, write: u32) {
-        checked(me, |_, cta, f| Machine::check_shared(cta, f, addr, bytes, write != 0));
+        checked(me, |_, cta, f| {
+            Machine::check_shared(cta, f, addr, bytes, write != 0)?;
+            if write != 0 { Machine::store_over(cta, f, addr) } else { Ok(()) }
+        });
     }
 
     fn tw_sim_discard(me, addr: u64, bytes: u64) {

@@ -89,6 +89,20 @@ impl Faults {
         self.ignored | self.early | self.read_for_full | self.wrong_phase != 0 || !self.tx_count.is_empty()
     }
 
+    pub fn read_for_full(&self, site: u32) -> bool {
+        self.read_for_full >> (site & 63) & 1 != 0
+    }
+
+    pub fn wrong_phase(&self, site: u32) -> bool {
+        self.wrong_phase >> (site & 63) & 1 != 0
+    }
+
+    /// Bytes too many that an mbarrier expects at a site.
+    pub fn tx_error(&self, site: u32) -> i64 {
+        let here = self.tx_count.iter().filter(|t| t.0 == site);
+        here.map(|t| i64::from(t.1)).sum()
+    }
+
     pub fn drops(&self, from: usize, to: usize) -> bool {
         self.dropped[from & 15] >> (to & 15) & 1 != 0
     }

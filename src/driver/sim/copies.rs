@@ -9,7 +9,7 @@ use super::report::Trouble;
 use super::shadow::{self, GRANULE};
 
 /// Whether the first `bytes` of a granule were written between two looks at its shadow.
-fn changed(before: u64, now: u64, bytes: u64) -> bool {
+pub(super) fn changed(before: u64, now: u64, bytes: u64) -> bool {
     let fresh = if (before ^ now) >> shadow::CLOCK_SHIFT == 0 {
         now & !before
     } else {

@@ -10,6 +10,7 @@ use super::registers::Account;
 use super::shadow::{CLOCK_ONE, UNWRITTEN};
 use super::stmatrix::Rows;
 use super::warpgroup::Warpgroup;
+use super::units::Units;
 
 /// Shared memory and its shadow, recycled from CTA to CTA.
 pub(super) struct Window {
@@ -81,6 +82,7 @@ pub(super) struct Cta {
     pub priority: u32,
     pub exited: u32,
     pub window: Window,
+    pub units: Units,
 }
 
 impl Cta {
@@ -102,14 +104,24 @@ impl Cta {
         }
         let mut gained = Vec::new();
         let mut others = None;
+        // Entries behind the threads': what they know of asynchronous units.
+        let mut units: Vec<u32> = Vec::new();
+        let mut last: Option<Rc<View>> = None;
         for i in 0..self.threads {
             // SAFETY: one fiber at a time.
             if let Some(view) = unsafe { self.fiber(i) }.view.take() {
+                if last.as_ref().is_some_and(|l| Rc::ptr_eq(l, &view)) {
+                    continue;
+                }
+                let theirs = &view.own[2 * self.threads as usize..];
+                units.resize(theirs.len(), 0);
+                raise(&mut units, theirs);
                 super::clock::join(
                     others.get_or_insert_with(|| self.view.others.clone()),
                     &view.others,
                     &mut gained,
                 );
+                last = Some(view);
             }
         }
         let (fibers, threads) = (self.fibers, self.threads as usize);
@@ -118,6 +130,7 @@ impl Cta {
         if let Some(others) = others {
             view.others = others;
         }
+        raise(&mut view.own[2 * threads..], &units);
         for i in 0..threads {
             // SAFETY: one fiber at a time, below `threads`.
             let f = unsafe { &mut *fibers.add(i) };
@@ -136,12 +149,16 @@ impl Cta {
     pub unsafe fn join_warp(&mut self, warp: usize) {
         let mut view = (*self.view).clone();
         let mut gained = Vec::new();
+        let mut last: Option<Rc<View>> = None;
         for lane in 0..32 {
             // SAFETY: one fiber at a time.
             let f = unsafe { self.fiber(warp as u32 * 32 + lane) };
-            if let Some(own) = f.view.take() {
+            if let Some(own) = f.view.take()
+                && !last.as_ref().is_some_and(|l| Rc::ptr_eq(l, &own))
+            {
                 super::clock::join(&mut view.others, &own.others, &mut gained);
                 raise(&mut view.own, &own.own);
+                last = Some(own);
             }
         }
         for lane in 0..32 {

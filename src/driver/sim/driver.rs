@@ -11,8 +11,11 @@ use super::launch::{Request, ctas_per_sm};
 use super::machine::CTA_SHARED;
 use super::shared::{Ask, bad_stream};
 use super::stream::{Command, Landing, StreamKey};
-use crate::abi::TwParams;
-use crate::driver::{DevicePtr, Driver, Event, Kind, Launch, Physical, Place, PlaceInfo, Stream, ThreadGuard};
+use super::tensor_map;
+use crate::abi::{TwParams, TwTensorMap};
+use crate::driver::{
+    DevicePtr, Driver, Event, Kind, Launch, Physical, Place, PlaceInfo, Stream, TensorMap, ThreadGuard,
+};
 use crate::error::{Error, Result};
 
 impl Driver for SimNode {
@@ -220,6 +223,11 @@ impl Driver for SimNode {
         self.check_place(place).map(drop)
     }
 
+    fn encode_tensor_map(&self, place: Place, map: &TensorMap) -> Result<TwTensorMap> {
+        self.check_place(place)?;
+        tensor_map::encode(map)
+    }
+
     fn ctas_per_sm(&self, kernel: &str, launch: Launch, place: Place) -> Result<u32> {
         self.check_place(place)?;
         let entry = self.entry(kernel)?;
@@ -240,6 +248,10 @@ impl Driver for SimNode {
                 "1 to {room}: all CTAs of {kernel} must fit on the place's {} SMs at once",
                 self.sms_of(place)
             );
+            return Err(Error::bad_argument("grid", launch.grid, expected));
+        }
+        if !launch.grid.is_multiple_of(launch.cluster) {
+            let expected = format!("a multiple of {}, the CTAs of a cluster", launch.cluster);
             return Err(Error::bad_argument("grid", launch.grid, expected));
         }
         let mut params = *params;

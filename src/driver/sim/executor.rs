@@ -114,6 +114,11 @@ unsafe fn burst(m: *mut Machine, cta: *mut Cta, self_slot: *mut *mut SelfC) {
                     return;
                 }
                 Ok(true) => {
+                    // SAFETY: all its fibers are done, and `f` is not used while the reference lives.
+                    if let Err(trouble) = m.check_units_over(unsafe { &*cta }) {
+                        m.trouble = Some((trouble, f));
+                        return;
+                    }
                     m.end_cta(cta);
                     return;
                 }
@@ -129,6 +134,12 @@ unsafe fn burst(m: *mut Machine, cta: *mut Cta, self_slot: *mut *mut SelfC) {
 }
 
 impl Machine {
+    /// What a CTA whose threads have all left may not leave behind.
+    fn check_units_over(&self, cta: &Cta) -> Result<(), Trouble> {
+        self.check_loads_over(cta)?;
+        Self::check_loads_waited(cta)
+    }
+
     /// A thread has returned from its kernel. True if it was the CTA's last.
     fn fiber_left(&mut self, cta: &mut Cta, f: &mut Fiber) -> Result<bool, Trouble> {
         f.wait = Wait::Exited;
@@ -149,11 +160,15 @@ impl Machine {
         if cta.barrier.arrived != 0 {
             return Err(Trouble::BarrierLeft { site: cta.barrier.site });
         }
+        if let Some(site) = cta.units.cluster.waits_at() {
+            return Err(Trouble::ClusterLeft { site });
+        }
         if !self.slab.intact(f.stack_slot) {
             return Err(Trouble::StackOverflow);
         }
         Self::wgmma_left(cta, f)?;
         self.run_copies(f, 0)?;
+        self.bulk_left(cta, f)?;
         Ok(cta.exited == cta.threads)
     }
 }

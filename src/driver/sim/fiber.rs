@@ -4,9 +4,11 @@ use std::rc::Rc;
 
 use corosensei::{Coroutine, Yielder};
 
+use super::bulk::Bulk;
 use super::clock::View;
 use super::cta::Cta;
-use super::shadow::{self, CLOCK_ONE};
+use super::report::Trouble;
+use super::shadow::{self, CLOCK_MAX, CLOCK_ONE};
 use super::stack::FiberStack;
 use super::wgmma::Known;
 
@@ -90,6 +92,21 @@ pub(super) enum Wait {
         site: u32,
     },
     Warp(WarpOp),
+    /// At one of the barriers 1 to 15.
+    Named {
+        id: u32,
+        site: u32,
+    },
+    /// At the cluster's barrier.
+    Cluster {
+        site: u32,
+    },
+    /// For the phase of that parity of an mbarrier.
+    Mbarrier {
+        addr: u32,
+        parity: u32,
+        site: u32,
+    },
     /// For a change of a word in `polled`, or the time.
     Parked {
         until: u64,
@@ -160,6 +177,10 @@ pub(super) struct Fiber {
     /// Words whose watch lists hold this fiber.
     pub watched: Vec<u64>,
     pub copies: Vec<AsyncCopy>,
+    /// Its bulk copies out of shared memory.
+    pub bulk: Bulk,
+    /// What TMA loads of this thread see: what it knew at its last `fence_async_global`, and its own clock then.
+    pub async_view: Option<(Rc<View>, u32)>,
     pub rows: Vec<u32>,
     /// What it knew when it issued the wgmmas that may not have run.
     pub issued: Vec<Known>,
@@ -173,6 +194,20 @@ impl Fiber {
     /// A release-like action: what it writes from now on is newer than what it published.
     pub fn tick(&mut self) {
         self.me.write_tag += CLOCK_ONE;
+    }
+
+    /// Whether its clocks may still tick.
+    pub fn tick_room(&self) -> Result<(), Trouble> {
+        match self.newest_clock() > CLOCK_MAX - 8 {
+            true => Err(Trouble::ClocksRanOut),
+            false => Ok(()),
+        }
+    }
+
+    /// [`Fiber::tick`], where no barrier has looked at the clock before.
+    pub fn tick_checked(&mut self) -> Result<(), Trouble> {
+        self.tick();
+        self.tick_room()
     }
 
     /// No write of this thread so far bears a newer clock.

@@ -4,6 +4,7 @@ use std::ops::Range;
 use std::rc::Rc;
 
 use super::clock::{Row, Rows, join, join_one};
+use super::cluster::Cluster;
 use super::cta::Cta;
 use super::machine::{CTA_RESERVED, Machine, SM_CTAS, SM_SHARED, SM_THREADS};
 use super::report::Trouble;
@@ -93,25 +94,45 @@ impl Machine {
         while let Some(kernel) = self.kernels.get(&number)
             && kernel.waiting_for_room() > 0
         {
-            let (launch, share) = (kernel.launch, registers(&kernel.entry));
-            let (device, sms) = (kernel.stream.device, kernel.sms.clone());
-            if self.threads_live + launch.threads > self.threads_room {
+            let Some(sms) = self.find_sms(number) else { break };
+            let slots: Vec<u16> = sms.iter().map_while(|_| self.take_slot()).collect();
+            if slots.len() < sms.len() {
+                self.free_slots.extend(slots);
                 break;
             }
-            let first = self.rng.below(sms.len());
-            let found = (0..sms.len()).map(|i| sms.start + (first + i) % sms.len()).find(|sm| {
-                let sm = self.devices[device].sms[*sm];
-                sm.threads + launch.threads <= SM_THREADS
-                    && sm.shared + launch.shared + CTA_RESERVED <= SM_SHARED
-                    && sm.ctas < SM_CTAS
-                    && sm.registers + share <= SM_CTAS
-            });
-            let Some(sm) = found else { break };
-            let Some(slot) = self.take_slot() else { break };
-            self.start_cta(number, slot, sm as u32);
+            let cluster: Rc<Cluster> = Rc::default();
+            for (rank, (slot, sm)) in slots.into_iter().zip(sms).enumerate() {
+                self.start_cta(number, slot, sm as u32, cluster.clone(), rank as u32);
+            }
             placed = true;
         }
         Ok(placed)
+    }
+
+    /// SMs with room for the kernel's next cluster, one for each of its CTAs; none where it must wait.
+    fn find_sms(&mut self, number: u64) -> Option<Vec<usize>> {
+        let kernel = self.kernels.get(&number)?;
+        let (launch, share) = (kernel.launch, registers(&kernel.entry));
+        let (device, sms) = (kernel.stream.device, kernel.sms.clone());
+        if self.threads_live + launch.cluster * launch.threads > self.threads_room {
+            return None;
+        }
+        let first = self.rng.below(sms.len());
+        // Counted here what the cluster's CTAs before take.
+        let mut taken = vec![0; sms.len()];
+        let mut found = Vec::new();
+        for _ in 0..launch.cluster {
+            let i = (0..sms.len()).map(|i| (first + i) % sms.len()).find(|i| {
+                let (sm, n) = (self.devices[device].sms[sms.start + i], taken[*i] + 1);
+                sm.threads + n * launch.threads <= SM_THREADS
+                    && sm.shared + n * (launch.shared + CTA_RESERVED) <= SM_SHARED
+                    && sm.ctas + n <= SM_CTAS
+                    && sm.registers + n * share <= SM_CTAS
+            })?;
+            taken[i] += 1;
+            found.push(sms.start + i);
+        }
+        Some(found)
     }
 
     /// All threads of a CTA have left.
@@ -124,7 +145,10 @@ impl Machine {
         // SAFETY: as above; one fiber at a time.
         let newest = |i| unsafe { (*cta).fiber(i) }.newest_clock();
         // SAFETY: as above.
-        let end = (0..unsafe { (*cta).threads }).map(newest).max().unwrap_or(start) + 1;
+        let end = (0..unsafe { (*cta).threads }).map(newest).max().unwrap_or(start);
+        // SAFETY: as above.
+        let phases = unsafe { &(*cta).units.mbarriers }.iter().map(|b| b.phase).max();
+        let end = end.max(start + phases.unwrap_or(0)) + 1;
         let row: Row = vec![end; last.own.len()].into();
         if let Some(kernel) = self.kernels.get_mut(&number) {
             join(&mut kernel.after, &last.others, &mut Vec::new());

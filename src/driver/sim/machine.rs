@@ -24,6 +24,7 @@ use super::shadow::MAX_SLOTS;
 use super::stack::Slab;
 use super::stream::{StreamKey, StreamState};
 use super::sync::Published;
+use super::tma::Load;
 use super::warp::Batch;
 use super::wgmma::Tensor;
 use crate::error::Result;
@@ -113,6 +114,9 @@ pub(super) struct Machine {
     pub windows: Vec<Window>,
     pub batch: Batch,
     pub tensor: Tensor,
+    /// TMA loads that have not run, and how many bulk copies there have been.
+    pub loads: Vec<Load>,
+    pub bulk_copies: u64,
     /// Streams may be able to do something.
     pub streams_stir: bool,
     /// Stream positions that blocked callers wait for.
@@ -173,6 +177,8 @@ impl Machine {
             windows: Vec::new(),
             batch: Batch::new(),
             tensor: Tensor::new(),
+            loads: Vec::new(),
+            bulk_copies: 0,
             streams_stir: false,
             targets: Vec::new(),
             satisfied: false,

@@ -14,11 +14,15 @@ mod arena;
 #[cfg(target_os = "linux")]
 mod arguments;
 #[cfg(target_os = "linux")]
+mod bulk;
+#[cfg(target_os = "linux")]
 mod callbacks;
 #[cfg(target_os = "linux")]
 mod character;
 #[cfg(target_os = "linux")]
 mod clock;
+#[cfg(target_os = "linux")]
+mod cluster;
 #[cfg(target_os = "linux")]
 mod copies;
 #[cfg(target_os = "linux")]
@@ -34,13 +38,19 @@ mod fiber;
 #[cfg(target_os = "linux")]
 mod handle;
 #[cfg(target_os = "linux")]
+mod hopper;
+#[cfg(target_os = "linux")]
 mod launch;
 #[cfg(target_os = "linux")]
 mod machine;
 #[cfg(target_os = "linux")]
 mod math;
 #[cfg(target_os = "linux")]
+mod mbarrier;
+#[cfg(target_os = "linux")]
 mod meeting;
+#[cfg(target_os = "linux")]
+mod named;
 #[cfg(target_os = "linux")]
 mod node;
 #[cfg(target_os = "linux")]
@@ -51,6 +61,7 @@ mod physical;
 mod product;
 #[cfg(target_os = "linux")]
 mod registers;
+mod proxy;
 #[cfg(target_os = "linux")]
 mod renew;
 #[cfg(target_os = "linux")]
@@ -66,6 +77,8 @@ mod shadow;
 #[cfg(target_os = "linux")]
 mod shared;
 #[cfg(target_os = "linux")]
+mod source;
+#[cfg(target_os = "linux")]
 mod stack;
 #[cfg(target_os = "linux")]
 mod stmatrix;
@@ -75,6 +88,12 @@ mod stream;
 mod sync;
 #[cfg(target_os = "linux")]
 mod table;
+#[cfg(target_os = "linux")]
+mod tensor_map;
+#[cfg(target_os = "linux")]
+mod tma;
+#[cfg(target_os = "linux")]
+mod units;
 #[cfg(target_os = "linux")]
 mod warp;
 #[cfg(target_os = "linux")]

@@ -215,5 +215,6 @@ impl Machine {
         self.parked.clear();
         self.watch.clear();
         self.stirred.clear();
+        self.loads.clear();
     }
 }

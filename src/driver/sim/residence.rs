@@ -6,7 +6,9 @@ use std::rc::Rc;
 use corosensei::Coroutine;
 
 use super::arena::SLICE;
+use super::bulk::Bulk;
 use super::clock::View;
+use super::cluster::Cluster;
 use super::config::Copies;
 use super::cta::{Barrier, Cta, Warp, Window};
 use super::fiber::{Co, Fiber, NO_PAYLOAD, SelfC, Wait, WarpOp};
@@ -14,12 +16,13 @@ use super::launch::registers;
 use super::machine::{CTA_RESERVED, CTA_SHARED, Machine};
 use super::product::THREADS;
 use super::registers::Account;
-use super::shadow::{self, ALL_BYTES, UNWRITTEN};
 use super::warpgroup::Warpgroup;
+use super::shadow::{self, ALL_BYTES, UNDEFINED, UNWRITTEN};
+use super::units::Units;
 use crate::abi::TwParams;
 
 impl Machine {
-    pub fn start_cta(&mut self, number: u64, slot: u16, sm: u32) {
+    pub fn start_cta(&mut self, number: u64, slot: u16, sm: u32, cluster: Rc<Cluster>, rank: u32) {
         let careful = u32::from(self.faults.any_site());
         let Some(kernel) = self.kernels.get_mut(&number) else {
             return;
@@ -49,9 +52,13 @@ impl Machine {
         let granules = launch.shared.div_ceil(16) as usize;
         window.shadow[..granules].fill(UNWRITTEN);
         let view = Rc::new(View {
-            own: vec![start - 1; 2 * launch.threads as usize],
+            own: (0..shadow::row_entries(launch.threads))
+                .map(|i| u32::from(i < (2 * launch.threads + UNDEFINED) as usize) * (start - 1))
+                .collect(),
             others: before,
         });
+        cluster.members.borrow_mut().push((slot, start));
+        let units = Units::new(cluster, rank, launch.threads, view.clone());
         let own_base = self.layout.base + device as u64 * SLICE;
 
         let mut warps: Vec<Warp> = (0..launch.threads.div_ceil(32))
@@ -126,6 +133,8 @@ impl Machine {
                 polled: Vec::new(),
                 watched: Vec::new(),
                 copies: Vec::new(),
+                bulk: Bulk::default(),
+                async_view: None,
                 rows,
                 issued: Vec::new(),
             });
@@ -155,6 +164,7 @@ impl Machine {
             priority: self.rng.next() as u32,
             exited: 0,
             window,
+            units,
         }));
         for thread in 0..launch.threads as usize {
             let Some(stack) = self.slab.take() else { break };
@@ -182,6 +192,7 @@ impl Machine {
         // SAFETY: made by `start_cta` from a box, live, and used by nobody from here on: its fibers are done or reset.
         let mut cta = unsafe { Box::from_raw(cta) };
         self.deactivate(&mut cta);
+        self.forget_loads(cta.slot, cta.start);
         let slot = &mut self.slots[usize::from(cta.slot)];
         slot.cta = std::ptr::null_mut();
         slot.clock = next_clock;

@@ -76,6 +76,14 @@ impl Machine {
                 self.trouble = Some((trouble, unsafe { cta.fibers.add(usize::from(thread)) }));
                 return None;
             }
+            if !f.bulk.is_empty()
+                && self.rng.one_in(4)
+                && let Err(trouble) = self.run_some_bulk(cta, f)
+            {
+                // SAFETY: a thread of this CTA.
+                self.trouble = Some((trouble, unsafe { cta.fibers.add(usize::from(thread)) }));
+                return None;
+            }
         }
         Some(u32::from(thread))
     }
@@ -98,12 +106,17 @@ impl Machine {
                 }
             }
         }
+        self.progress_loads(false);
         self.wake_stirred();
         self.wake_due();
     }
 
-    /// Nothing is ready: a signal arrives, or time jumps. False where neither is left.
+    /// Nothing is ready: a TMA load completes, a signal arrives, or time jumps. False where none is left.
     pub fn idle(&mut self) -> bool {
+        // Which of the two is later is the dice's business too.
+        if !self.loads.is_empty() && (!self.pending.has_signals() || self.rng.next() & 1 == 0) {
+            return self.progress_loads(true);
+        }
         if self.pending.has_signals()
             && let Some(id) = self.pending.any(true, &mut self.rng)
         {

@@ -14,6 +14,23 @@ pub(super) const MAX_SLOTS: usize = (1 << 12) - 1;
 pub(super) const MAX_THREADS: u32 = 1 << 10;
 pub(super) const GRANULE: u64 = 16;
 
+/// Entries of a row behind its threads': the asynchronous units of a CTA. First its mbarriers, whose clocks are their
+/// phases; a TMA load writes as the mbarrier it completes on.
+pub(super) const MBARRIERS: u32 = 64;
+/// Marks what a load brought from memory that nobody had written; bits 0..15 of the tag number the mbarrier.
+pub(super) const UNDEFINED: u32 = MBARRIERS;
+/// Marks what a bulk copy reads; the tag's clock numbers the [`Source`](super::source::Source).
+pub(super) const READING: u32 = MBARRIERS + 1;
+const UNITS: u32 = MBARRIERS + 2;
+/// The phase of a load that has not completed: nobody knows of it.
+pub(super) const IN_FLIGHT: u32 = CLOCK_MAX;
+
+/// Entries of a CTA's row. Above 991 threads there is no room in a tag for asynchronous units, and they cannot be used.
+pub(super) fn row_entries(threads: u32) -> usize {
+    let threads = 2 * threads;
+    (if threads + UNITS <= 1 << (SLOT_SHIFT - WHO_SHIFT) { threads + UNITS } else { threads }) as usize
+}
+
 /// The last writer of a granule.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Writer {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
+use super::super::cta::Cta;
 use super::super::fiber::{NO_SITE, Polled, Wait};
 use super::super::machine::Machine;
 use super::{op_name, place_of, site_name};
@@ -27,6 +28,20 @@ fn polled(m: &Machine, words: &[Polled]) -> String {
     text
 }
 
+/// What an mbarrier waits for.
+fn mbarrier(cta: &Cta, addr: u32) -> String {
+    let b = cta.units.mbarriers.iter().find(|b| b.addr == addr);
+    b.map_or_else(String::new, |b| {
+        format!(
+            "phase {} lacks {} of {} arrivals and {} bytes",
+            b.running(),
+            b.pending,
+            b.count,
+            b.tx
+        )
+    })
+}
+
 /// Who waits for what: fibers that wait alike are told together.
 pub(in crate::driver::sim) fn deadlock(m: &Machine, why: &str) -> String {
     let mut text = format!("{why} (simulated time {} ns):", m.now);
@@ -42,6 +57,7 @@ pub(in crate::driver::sim) fn deadlock(m: &Machine, why: &str) -> String {
             let f = unsafe { &*cta.fibers.add(i as usize) };
             let detail = match f.wait {
                 Wait::Parked { .. } | Wait::Nothing => polled(m, &f.polled),
+                Wait::Mbarrier { addr, .. } => mbarrier(cta, addr),
                 _ => String::new(),
             };
             groups.entry((f.wait, detail)).or_default().push(i);
@@ -53,6 +69,12 @@ pub(in crate::driver::sim) fn deadlock(m: &Machine, why: &str) -> String {
                 Wait::Nothing if detail.is_empty() => "ready".into(),
                 Wait::Nothing => format!("polling: {detail}"),
                 Wait::Barrier { site } => format!("at the CTA barrier {}", site_name(site)),
+                Wait::Named { id, site } => format!("at barrier {id}, {}", site_name(site)),
+                Wait::Cluster { site } => format!("at the cluster's barrier {}", site_name(site)),
+                Wait::Mbarrier { addr, parity, site } => format!(
+                    "waiting for the phase of parity {parity} of the mbarrier at {addr:#x}, {}: {detail}",
+                    site_name(site)
+                ),
                 Wait::Warp(op) => format!("at {}", op_name(op)),
                 Wait::Parked { until: u64::MAX } => format!("waiting for a word: {detail}"),
                 Wait::Parked { until } => format!("waiting until {until} ns for a word: {detail}"),

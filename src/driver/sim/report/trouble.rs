@@ -3,6 +3,7 @@
 use super::super::descriptor::Field;
 use super::super::fiber::WarpOp;
 use super::super::shadow;
+use super::super::tensor_map::BadMap;
 
 /// A violation. Values only: it is made on a fiber's stack.
 #[derive(Debug, Clone, Copy)]
@@ -105,6 +106,141 @@ pub(in crate::driver::sim) enum Trouble {
         thread: u32,
         addr: u64,
     },
+    /// Barriers 1 to 15.
+    BadBarrier {
+        id: u32,
+        threads: u32,
+    },
+    BarrierThreads {
+        id: u32,
+        first: u32,
+        second: u32,
+    },
+    BarrierPartWarp {
+        id: u32,
+        site: u32,
+        warp: u32,
+    },
+    ClusterLeft {
+        site: u32,
+    },
+    ClusterSites {
+        first: u32,
+        second: u32,
+    },
+    /// Of the cluster.
+    NoSuchCta {
+        rank: u32,
+        size: u32,
+    },
+    CtaGone {
+        rank: u32,
+    },
+    BadMask {
+        mask: u32,
+        size: u32,
+    },
+    NoMbarrier {
+        addr: u32,
+    },
+    MbarrierOverwritten {
+        addr: u32,
+        tag: u64,
+    },
+    MbarrierCount {
+        addr: u32,
+        count: u32,
+    },
+    MbarrierInUse {
+        addr: u32,
+        pending: u32,
+        count: u32,
+        tx: i64,
+    },
+    TooManyMbarriers {
+        threads: u32,
+        room: u32,
+    },
+    NoInitFence {
+        addr: u32,
+        tag: u64,
+    },
+    InitUnordered {
+        addr: u32,
+        tag: u64,
+    },
+    OverArrival {
+        addr: u32,
+        phase: u32,
+        count: u32,
+        tx: i64,
+    },
+    TxOverflow {
+        addr: u32,
+        tx: i64,
+        phase: u32,
+    },
+    BadParity {
+        addr: u32,
+        parity: u32,
+    },
+    BadMap {
+        at: u64,
+        why: BadMap,
+    },
+    /// A read of what a TMA load writes, or wrote and nobody has waited for.
+    NotLoaded {
+        addr: u32,
+        tag: u64,
+    },
+    StoredOver {
+        addr: u32,
+        tag: u64,
+    },
+    LoadedOver {
+        addr: u32,
+        tag: u64,
+    },
+    LoadOverMbarrier {
+        addr: u32,
+    },
+    /// A write over the source of a bulk copy.
+    StillRead {
+        addr: u32,
+        tag: u64,
+    },
+    NoSharedFence {
+        addr: u32,
+        tag: u64,
+    },
+    NoGlobalFence {
+        addr: u64,
+        tag: u64,
+    },
+    UndefinedRead {
+        addr: u32,
+    },
+    UndefinedSource {
+        addr: u32,
+    },
+    LoadSourceChanged {
+        addr: u64,
+    },
+    LoadUnfinished {
+        addr: u32,
+        bar: u32,
+    },
+    LoadUnwaited {
+        addr: u32,
+        phase: u32,
+    },
+    BadBulkSize {
+        bytes: u32,
+    },
+    BulkUnread {
+        addr: u32,
+    },
+    MixedGroups,
     StackOverflow,
     ClocksRanOut,
     /// The same, found for another thread of the warp than the one that ran into it.

@@ -3,30 +3,14 @@
 use super::super::fiber::Fiber;
 use super::super::machine::Machine;
 use super::super::shadow;
-use super::{Trouble, op_name, place_of, site_name};
+use super::asynchronous::describe_asynchronous;
+use super::{Trouble, op_name, place_of, site_name, writer};
 
 fn memory(m: &Machine, shared: bool, addr: u64) -> String {
     if shared {
         format!("shared memory at {addr:#x}")
     } else {
         format!("global memory at {}", place_of(m, addr))
-    }
-}
-
-/// Who wrote, as far as is still known.
-fn writer(m: &Machine, tag: u64) -> String {
-    let w = shadow::writer(tag);
-    let history = m.slots.get(usize::from(w.slot)).map_or(&[][..], |s| &s.history);
-    let thread = w.who / 2;
-    let how = if w.who & 1 == 1 { " by cp.async" } else { "" };
-    match history.iter().rev().find(|(start, ..)| *start <= w.clock) {
-        Some((_, kernel, device, block)) => {
-            format!(
-                "device {device}, {kernel}, CTA {block}, thread {thread}{how} (its clock {})",
-                w.clock
-            )
-        }
-        None => format!("thread {thread}{how} of a kernel long gone"),
     }
 }
 
@@ -197,6 +181,7 @@ fn describe(m: &Machine, trouble: Trouble) -> String {
             writer(m, tag)
         ),
         Trouble::BadFree { ptr } => format!("free of {ptr:#x}, which alloc did not give"),
+        other => describe_asynchronous(m, other),
     }
 }
 
