@@ -116,7 +116,11 @@ pub(crate) fn kernel(spec: &OpSpec, op: Op, m: u64, flat: bool, setting: &Settin
     }
     if heuristics::one_shot(spec, m, setting) {
         // One-shot kernels have the small tile only; packets lie by row, so a message does not depend on the tile.
-        let tile = if spec.dtype == DType::F32 { Tile::F32 } else { Tile::Small };
+        let tile = if spec.dtype == DType::F32 {
+            Tile::F32
+        } else {
+            Tile::Small
+        };
         return portable(tile, true);
     }
     let choice = heuristics::choose(spec, Some(op), m, setting);
@@ -355,7 +359,7 @@ pub(crate) mod tests {
         }
         // Eight rows, once: no more is staged.
         let need = |m| {
-            let (_, on, _) = kernel(&spec, Op::AllGather, m, false, &facts(8, 1 << 26, 16).setting());
+            let (_, on, _) = kernel(&spec, Op::AllGather, m, false, &facts.setting());
             let staging = on.staging(Op::AllGather, 8, 1, TileBytes { wire: 0, output: 0 }, 64128);
             staging.bytes * staging.units
         };

@@ -68,7 +68,11 @@ pub(crate) fn describe(descriptor: &TwDescriptor) -> String {
     } else {
         ""
     };
-    let pairs = if d.tile & abi::TW_TILE_PAIRS != 0 { " in pairs" } else { "" };
+    let pairs = if d.tile & abi::TW_TILE_PAIRS != 0 {
+        " in pairs"
+    } else {
+        ""
+    };
     let tile = match d.tile & !abi::TW_TILE_PAIRS {
         abi::TW_TILE_64 => "64 x 64 tiles",
         abi::TW_TILE_128 => "128 x 128 tiles",

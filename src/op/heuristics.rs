@@ -54,7 +54,8 @@ fn block_rows(op: Op, m: u64, world: u64, tile: Tile) -> u64 {
 
 /// Whether a fused all-reduce of `spec` at `m` takes one exchange: its message is small enough.
 pub(crate) fn one_shot(spec: &OpSpec, m: u64, setting: &Setting) -> bool {
-    let row = (spec.n as u64).next_multiple_of(abi::TW_PACKET_COLUMNS as u64) * spec.wire_dtype(setting.world).size() as u64;
+    let row =
+        (spec.n as u64).next_multiple_of(abi::TW_PACKET_COLUMNS as u64) * spec.wire_dtype(setting.world).size() as u64;
     spec.op == Op::GemmAllReduce
         && spec.mainloop != Some(Mainloop::Hopper)
         && m.saturating_mul(row) <= setting.one_shot_bytes
@@ -145,7 +146,10 @@ pub(crate) fn explain(spec: &OpSpec, m: u64, setting: &Setting) -> Option<String
 pub(crate) fn addressable_k(spec: &OpSpec) -> Result<(), String> {
     let bytes = spec.k * spec.dtype.size();
     if spec.k == 0 || !bytes.is_multiple_of(16) {
-        return Err(format!("K = {} is {bytes} bytes, no positive multiple of 16 (TMA)", spec.k));
+        return Err(format!(
+            "K = {} is {bytes} bytes, no positive multiple of 16 (TMA)",
+            spec.k
+        ));
     }
     Ok(())
 }
@@ -197,7 +201,10 @@ mod tests {
                     let changes = all.windows(2).filter(|w| w[0] != w[1]).count();
                     assert!(changes <= 4, "{op} {n} {world}: {changes}");
                     let hopper: Vec<_> = all.iter().filter(|c| c.0 == Mainloop::Hopper).collect();
-                    assert!(hopper.is_sorted_by_key(|c| (c.1 == Tile::Wide, c.2)) || hopper.is_sorted_by_key(|c| (c.2, c.1 == Tile::Wide)));
+                    assert!(
+                        hopper.is_sorted_by_key(|c| (c.1 == Tile::Wide, c.2))
+                            || hopper.is_sorted_by_key(|c| (c.2, c.1 == Tile::Wide))
+                    );
                 }
             }
         }
@@ -210,7 +217,18 @@ mod tests {
         assert!(asked(Mainloop::Hopper, 1, true).is_ok());
         assert!(asked(Mainloop::Hopper, 1, false).unwrap_err().contains("TMA"));
         assert!(asked(Mainloop::Portable, 4096, true).unwrap_err().contains("asked for"));
-        assert!(hopper(&OpSpec { dtype: DType::F32, ..spec.clone() }, 4096, &setting(4, true)).unwrap_err().contains("f32"));
+        assert!(
+            hopper(
+                &OpSpec {
+                    dtype: DType::F32,
+                    ..spec.clone()
+                },
+                4096,
+                &setting(4, true)
+            )
+            .unwrap_err()
+            .contains("f32")
+        );
         assert_eq!(explain(&spec, 4096, &setting(4, true)), None);
         let odd = OpSpec { k: 36, ..spec.clone() };
         assert_eq!(

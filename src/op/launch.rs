@@ -307,7 +307,14 @@ impl Maker<'_> {
         // Of all-gather + GEMM, N and with it the blocks across differ between ranks.
         // A gather's twin may have narrower blocks, of as many rows.
         let on = Tiling {
-            tile: (on.tile.0, if op == Op::AllGatherGemm { kernel.tile.shape().1 } else { on.tile.1 }),
+            tile: (
+                on.tile.0,
+                if op == Op::AllGatherGemm {
+                    kernel.tile.shape().1
+                } else {
+                    on.tile.1
+                },
+            ),
             ..on
         };
         params.cluster = on.cluster as u32;

@@ -215,7 +215,10 @@ mod tests {
             wire: u64::MAX / 2,
             output: u64::MAX / 2,
         };
-        assert_eq!(Staging::scatter(1, 1 << 40, 4, (64, 64), 1, bytes).rounds(&layout), None);
+        assert_eq!(
+            Staging::scatter(1, 1 << 40, 4, (64, 64), 1, bytes).rounds(&layout),
+            None
+        );
         assert_eq!(Staging::waves(1 << 40, 1000, 4, bytes).rounds(&layout), None);
         assert_eq!(Staging::gather(1, 4, 64, 1, u64::MAX).rounds(&layout), None);
     }

@@ -126,9 +126,13 @@ impl Tiling {
             Op::GemmReduceScatter | Op::ReduceScatter => {
                 Staging::scatter(self.chunk(world), self.cols, world_u64, self.tile, self.cluster, bytes)
             }
-            Op::AllGatherGemm | Op::AllGather => {
-                Staging::gather(self.chunk(world), world_u64, self.tile.0, self.tile.0.div_ceil(self.piece(op, row)), row)
-            }
+            Op::AllGatherGemm | Op::AllGather => Staging::gather(
+                self.chunk(world),
+                world_u64,
+                self.tile.0,
+                self.tile.0.div_ceil(self.piece(op, row)),
+                row,
+            ),
         }
     }
 }

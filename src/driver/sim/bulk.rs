@@ -79,7 +79,14 @@ impl Machine {
     }
 
     /// cp.async.bulk.tensor.2d.global.shared::cta
-    pub fn tma_store(&mut self, cta: &mut Cta, f: &mut Fiber, map: &Map, src: u32, at: [u32; 4]) -> Result<(), Trouble> {
+    pub fn tma_store(
+        &mut self,
+        cta: &mut Cta,
+        f: &mut Fiber,
+        map: &Map,
+        src: u32,
+        at: [u32; 4],
+    ) -> Result<(), Trouble> {
         check_box(f, src, map.bytes(), false)?;
         let (mut pieces, mut bytes) = (Vec::new(), 0);
         for r in 0..map.rows() {
@@ -88,7 +95,9 @@ impl Machine {
             while done < n {
                 // Within one granule on either side.
                 let chunk = chunk_at(src + r * ROW, (done / GRANULE) as usize);
-                let here = (GRANULE - (start + done) % GRANULE).min(GRANULE - done % GRANULE).min(n - done);
+                let here = (GRANULE - (start + done) % GRANULE)
+                    .min(GRANULE - done % GRANULE)
+                    .min(n - done);
                 pieces.push(Piece {
                     src: chunk + (done % GRANULE) as u32,
                     bytes: here as u8,
@@ -103,7 +112,10 @@ impl Machine {
 
     fn start_bulk(&mut self, cta: &mut Cta, f: &mut Fiber, pieces: Vec<Piece>, bytes: u32) -> Result<(), Trouble> {
         self.check_groups(cta, f)?;
-        let (device, payload) = (usize::from(cta.device), std::mem::replace(&mut f.me.payload, NO_PAYLOAD));
+        let (device, payload) = (
+            usize::from(cta.device),
+            std::mem::replace(&mut f.me.payload, NO_PAYLOAD),
+        );
         let Some(first) = pieces.first() else {
             return Ok(());
         };
@@ -263,7 +275,8 @@ impl Machine {
         for (piece, data) in copy.pieces.iter().zip(&copy.data) {
             let data = &data[..usize::from(piece.bytes)];
             if copy.owner != usize::from(cta.device) {
-                self.pending.add(piece.dst, data, Kind::Weak, copy.tag, copy.owner as u16);
+                self.pending
+                    .add(piece.dst, data, Kind::Weak, copy.tag, copy.owner as u16);
                 continue;
             }
             // SAFETY: in the arena, so its shadow is mapped, at least for reading. It may have been freed since the issue.

@@ -9,8 +9,8 @@ use super::machine::Machine;
 use super::registers::Account;
 use super::shadow::{CLOCK_ONE, UNWRITTEN};
 use super::stmatrix::Rows;
-use super::warpgroup::Warpgroup;
 use super::units::Units;
+use super::warpgroup::Warpgroup;
 
 /// Shared memory and its shadow, recycled from CTA to CTA.
 pub(super) struct Window {

@@ -59,9 +59,9 @@ mod pending;
 mod physical;
 #[cfg(target_os = "linux")]
 mod product;
+mod proxy;
 #[cfg(target_os = "linux")]
 mod registers;
-mod proxy;
 #[cfg(target_os = "linux")]
 mod renew;
 #[cfg(target_os = "linux")]

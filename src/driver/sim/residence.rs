@@ -16,9 +16,9 @@ use super::launch::registers;
 use super::machine::{CTA_RESERVED, CTA_SHARED, Machine};
 use super::product::THREADS;
 use super::registers::Account;
-use super::warpgroup::Warpgroup;
 use super::shadow::{self, ALL_BYTES, UNDEFINED, UNWRITTEN};
 use super::units::Units;
+use super::warpgroup::Warpgroup;
 use crate::abi::TwParams;
 
 impl Machine {
