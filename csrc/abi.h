@@ -177,8 +177,8 @@ typedef struct TwParams {
   uint32_t cluster;          // row-neighbouring blocks that the tile order keeps together: 1, or 2 for CTAs that share weights
   uint32_t out_boxes;        // `out` may be written through map_out
   uint32_t splits;           // of K: a block is the sum of so many partial products, at least 1
-  uint64_t split_space;      // splits > 1: TW_SPLIT_BLOCKS counters (u32, zero at rest), then f32 partial products of every
-                             // block; 0: each CTA computes all splits of its blocks
+  uint64_t split_space;      // splits > 1: TW_SPLIT_BLOCKS counters (u32 in 8 bytes, zero at rest), then f32 partial products
+                             // of every block; 0: each CTA computes all splits of its blocks
 } TwParams;
 
 #ifdef __cplusplus

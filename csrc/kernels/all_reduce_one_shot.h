@@ -29,7 +29,7 @@ class OneShot {
 
  public:
   TW_DEV explicit OneShot(const TwParams& params)
-      : s(params), p(params), order(one_shot_order<Source>(params)), packets(s) {}
+      : s(params), p(params), order(one_shot_order<Source>(params)), packets(params) {}
 
   TW_DEV void run() {
     for (uint32_t t = mx::block(); t < p.tiles; t += mx::grid()) exchange(t, order.block(t));
@@ -45,7 +45,7 @@ class OneShot {
     for (uint32_t v = 0; v < Source::kOctets; ++v) {
       if (!exists<Source>(p, block, v)) continue;
       own[v] = Source::partial(p, block, values, v);
-      if (s.alive) packets.send(block, v, own[v]);
+      if (s.alive) packets.send(s, block, v, own[v]);
       packets.round(own[v]);
     }
     s.agree();
@@ -58,7 +58,7 @@ class OneShot {
         for (uint32_t i = 0; i < Group<Source>::kSize; ++i) {
           if (!ok || !exists<Source>(p, block, v0 + i)) continue;
           Octet o = own[v0 + i];
-          if (r != p.group.rank) ok = packets.receive(t, block, v0 + i, r, o);
+          if (r != p.group.rank) ok = packets.receive(s, t, block, v0 + i, r, o);
           if (r == 0) {
             sum.o[i] = o;
           } else {
@@ -88,7 +88,7 @@ class OneShotItems {
 
  public:
   TW_DEV explicit OneShotItems(const TwParams& params)
-      : s(params), p(params), order(one_shot_order<Source>(params)), packets(s) {}
+      : s(params), p(params), order(one_shot_order<Source>(params)), packets(params) {}
 
   TW_DEV void run() {
     SplitK<Source> split(p);
@@ -112,9 +112,9 @@ class OneShotItems {
     for (uint32_t v = 0; v < Source::kOctets; ++v) {
       if (!exists<Source>(p, block, v)) continue;
       const Octet o = Source::partial(p, block, sum, v);
-      if (s.alive) packets.send(block, v, o);
+      if (s.alive) packets.send(s, block, v, o);
       // After an abort, too: no CTA of this rank is ever the one that another waits for in vain.
-      packets.keep(block, v, o);
+      packets.keep(s, block, v, o);
     }
   }
 
@@ -124,7 +124,7 @@ class OneShotItems {
     bool ok = s.alive;
     for (uint32_t r = 0; mine && ok && r < p.group.world; ++r) {
       Octet o = sum;
-      ok = packets.receive(t, block, v, r, o);
+      ok = packets.receive(s, t, block, v, r, o);
       if (!ok) continue;
       if (r == 0) {
         sum = o;

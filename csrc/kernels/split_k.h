@@ -11,7 +11,8 @@
 //
 // Counters rest at 0: every launch walks all of its items, whatever it has heard of an abort, since no item waits. So a
 // block's counter is counted up S times and set back once, by the last, and the next launch, later in the stream, finds
-// 0: after a failed operation and in a replay of a captured launch, too.
+// 0: after a failed operation and in a replay of a captured launch, too. Each has 8 bytes to itself, the unit in which the
+// simulated machine follows what was released: setting one back is a plain store, and says nothing of its neighbour.
 #pragma once
 #include "kernels/partials.h"
 
@@ -42,7 +43,7 @@ class SplitK {
       if (exists<Source>(p, block, v)) store(item, v, values.octet(v));
     }
     mx::cta_sync(Site::SplitBarrier);
-    const gaddr counter = p.split_space + uint64_t(block_of(item)) * 4;
+    const gaddr counter = p.split_space + uint64_t(block_of(item)) * 8;
     const bool last = mx::thread() == 0 && mx::atom_add_acq_rel_gpu(counter, 1, Site::SplitArrive) == p.splits - 1;
     if (!mx::cta_sync_or(last, Site::SplitArrived)) return false;
     if (mx::thread() == 0) mx::st_global_b32(counter, 0);  // all S have arrived: nobody counts here before the next launch
@@ -54,7 +55,7 @@ class SplitK {
   // Half `h` of octet v: vectors of neighbouring threads are neighbours.
   TW_DEV gaddr at(uint32_t item, uint32_t v, uint32_t h) const {
     const uint64_t vector = (uint64_t(item) * Source::kOctets + v) * 2 + h;
-    return p.split_space + TW_SPLIT_BLOCKS * 4 + (vector * Source::kThreads + mx::thread()) * 16;
+    return p.split_space + TW_SPLIT_BLOCKS * 8 + (vector * Source::kThreads + mx::thread()) * 16;
   }
   TW_DEV void store(uint32_t item, uint32_t v, const Octet& o) {
     mx::st_global_v4(at(item, v, 0), f32_half(o, 0));

@@ -19,7 +19,7 @@ pub(crate) const ALIGN: u64 = 256;
 pub(crate) const SMALLEST_TILE: u64 = 8192;
 const SIGNAL: u64 = 8;
 /// Of the counters of split blocks.
-const COUNTERS: u64 = abi::TW_SPLIT_BLOCKS as u64 * 4;
+const COUNTERS: u64 = abi::TW_SPLIT_BLOCKS as u64 * 8;
 
 /// Offsets and sizes in bytes, from the start of the heap.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -149,6 +149,7 @@ mod tests {
                 (4096, 8, 700),
                 (0, 0, 0),
                 (7, 0, 5000),
+                (1280, 8192, 300),
             ] {
                 for dtype in [DType::Bf16, DType::F32] {
                     for world in [1, 2, 3, 8, 16] {

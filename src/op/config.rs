@@ -366,6 +366,39 @@ pub(crate) mod tests {
         assert_eq!((need(8), need(72)), (8 * 64128, 72 * 64128));
     }
 
+    /// Where CTAs share blocks, their products need room; without it no other number of splits is taken.
+    #[test]
+    fn products_of_splits_need_scratch() {
+        let spec = spec(Op::GemmAllReduce, 1280, 8192);
+        let mut facts = facts(4, 3 << 20, 64);
+        type Choose = fn(&Facts, &OpSpec) -> Result<Config>;
+        let fused: Choose = |facts, spec| facts.fused(spec, 5);
+        let unfused: Choose = |facts, spec| facts.unfused(spec, 5, true);
+        for (choose, named) in [
+            (fused, "the products of 13 splits of gemm_ar1_bf16_64"),
+            (unfused, "the unfused path's scratch"),
+        ] {
+            facts.layout = Layout::new(3 << 20, 4, 65536).unwrap();
+            let Error::HeapTooSmall { what, need, .. } = choose(&facts, &spec).unwrap_err() else {
+                panic!()
+            };
+            assert!(what.starts_with(named), "{what}");
+            facts.layout = Layout::new(need - 4096, 4, 65536).unwrap();
+            assert!(choose(&facts, &spec).is_err());
+            facts.layout = Layout::new(need, 4, 65536).unwrap();
+            let config = choose(&facts, &spec).unwrap();
+            // 20 blocks of 13 products, 64 x 64 f32 each.
+            assert_eq!((config.splits, config.product_bytes(&spec, 5)), (13, 20 * 13 * 16384));
+        }
+        // A two-shot's CTAs compute all splits of their blocks: as many, but no products in memory.
+        let two_shot = facts.fused(&spec, 100).unwrap();
+        assert_eq!(
+            (two_shot.one_shot, two_shot.splits, two_shot.product_bytes(&spec, 100)),
+            (false, 6, 0)
+        );
+        assert_eq!(facts.fused(&spec, 129).unwrap().splits, 1);
+    }
+
     #[test]
     fn waves_shrink_to_a_small_heap() {
         let facts = facts(8, 3_000_000, 200);

@@ -54,7 +54,7 @@ pub(crate) fn product_bytes(on: Tiling, splits: u32) -> u64 {
 }
 
 /// Bytes of the counters before them.
-pub(crate) const COUNTER_BYTES: u64 = abi::TW_SPLIT_BLOCKS as u64 * 4;
+pub(crate) const COUNTER_BYTES: u64 = abi::TW_SPLIT_BLOCKS as u64 * 8;
 
 #[cfg(test)]
 mod tests {
