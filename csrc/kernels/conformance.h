@@ -1,7 +1,9 @@
-// One case for each function of `machine.h`, run on both machines by `tests/conformance.rs`, which computes what must come
-// out. `p.k` is the case, by its place in the list; a case reads `p.x` and `p.weight` and writes `p.out`. The words that
-// CTAs meet in are in `p.out` and start as 0. No case waits longer than kPatience for another CTA.
+// One case for each function of `machine.h`, run on both machines by `tests/conformance`, which computes what must come
+// out. `p.k` is the case, by its place in the list and then in Hopper's; a case reads `p.x` and `p.weight` and writes
+// `p.out`. The words that CTAs meet in are in `p.out` and start as 0. No case polls for longer than kPatience.
 #pragma once
+#include "kernels/conformance_hopper.h"
+#include "kernels/conformance_words.h"
 #include "machine.h"
 
 #define TW_CONFORMANCE_CASES(X)                                                                              \
@@ -11,14 +13,6 @@
 
 namespace tw {
 namespace conformance {
-constexpr mx::u64 kPatience = 1000000000;  // ns
-constexpr mx::Site kHere = mx::Site::None;
-constexpr uint32_t kThreads = 128;
-
-TW_DEV mx::u32 global_thread() { return mx::block() * kThreads + mx::thread(); }
-TW_DEV mx::u32 word(mx::gaddr base, mx::u32 index) { return mx::ld_global_b32(base + 4 * index); }
-TW_DEV void put(const TwParams& p, mx::u32 index, mx::u32 value) { mx::st_global_b32(p.out + 4 * index, value); }
-
 // out[6 t ..]: who thread t of the grid is.
 TW_DEV void identity(const TwParams& p) {
   const mx::u32 at = 6 * global_thread();
@@ -240,10 +234,14 @@ TW_DEV void hints(const TwParams& p) {
 }  // namespace conformance
 }  // namespace tw
 
+// Each case ends the kernel: what it left behind, registers among it, is no other's business.
 #define TW_RUN_CASE(name) \
-  if (p.k == id++) tw::conformance::name(p);
+  if (p.k == id++) return tw::conformance::name(p);
 TW_KERNEL(conformance, 128, 1) {
   uint32_t id = 0;
   TW_CONFORMANCE_CASES(TW_RUN_CASE)
+  if constexpr (mx::kHopper) {
+    TW_CONFORMANCE_HOPPER_CASES(TW_RUN_CASE)
+  }
 }
 #undef TW_RUN_CASE

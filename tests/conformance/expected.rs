@@ -5,9 +5,9 @@ use half::{bf16, f16};
 use crate::common::Rng;
 use crate::run::Case;
 
-const THREADS: usize = 128;
+pub const THREADS: usize = 128;
 
-fn random(seed: u64, words: usize) -> Vec<u32> {
+pub fn random(seed: u64, words: usize) -> Vec<u32> {
     let mut rng = Rng(seed);
     (0..words).map(|_| rng.next() as u32).collect()
 }
@@ -17,12 +17,12 @@ fn bytes(words: &[u32]) -> Vec<u8> {
 }
 
 /// One word for each thread.
-fn each(f: impl Fn(usize) -> u32) -> Vec<u32> {
+pub fn each(f: impl Fn(usize) -> u32) -> Vec<u32> {
     (0..THREADS).map(f).collect()
 }
 
 /// Several words for each thread.
-fn each_few<const N: usize>(f: impl Fn(usize) -> [u32; N]) -> Vec<u32> {
+pub fn each_few<const N: usize>(f: impl Fn(usize) -> [u32; N]) -> Vec<u32> {
     (0..THREADS).flat_map(f).collect()
 }
 

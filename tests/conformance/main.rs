@@ -1,18 +1,20 @@
 //! Every function of `csrc/machine` against values computed here, bit for bit: on the simulated node, and with
-//! `TILEWEAVE_GPU=1` on this machine's GPU. The cases' device side is `csrc/kernels/conformance.h`.
+//! `TILEWEAVE_GPU=1` on this machine's GPU (Hopper's cases on a Hopper). The cases' device side is
+//! `csrc/kernels/conformance.h` and `conformance_hopper.h`.
 
 #[path = "../common/mod.rs"]
 mod common;
 mod expected;
+mod hopper;
 mod run;
 
 macro_rules! cases {
-    ($($name:ident),* $(,)?) => {
-        const CASES: &[&str] = &[$(stringify!($name)),*];
+    ($list:ident of $module:ident: $($name:ident),* $(,)?) => {
+        const $list: &[&str] = &[$(stringify!($name)),*];
         $(
             #[test]
             fn $name() {
-                expected::$name(&run::Case::of(stringify!($name)));
+                $module::$name(&run::Case::of(stringify!($name)));
             }
         )*
     };
@@ -20,6 +22,7 @@ macro_rules! cases {
 
 // In the order of TW_CONFORMANCE_CASES.
 cases!(
+    CASES of expected:
     identity,
     shared_base,
     barrier,
@@ -41,18 +44,39 @@ cases!(
     hints,
 );
 
+// In the order of TW_CONFORMANCE_HOPPER_CASES.
+cases!(
+    HOPPER_CASES of hopper:
+    clusters,
+    cluster_barrier,
+    named_barriers,
+    registers,
+    mbarrier_phases,
+    mbarriers_of_others,
+    tma_2d,
+    tma_4d,
+    multicast,
+    tma_store,
+    bulk_copy,
+    generic_then_tma,
+    matrices_back,
+    shared_b64,
+    wgmma_bf16,
+    wgmma_f16,
+);
+
 const MACHINE: &str = include_str!("../../docs/machine.md");
 const KERNEL: &str = include_str!("../../csrc/kernels/conformance.h");
+const HOPPER_KERNEL: &str = include_str!("../../csrc/kernels/conformance_hopper.h");
 
-/// Functions that `docs/machine.md` declares.
+/// Functions that `docs/machine.md` declares, those of Hopper among them.
 fn declared() -> Vec<&'static str> {
-    let block = MACHINE
+    let blocks = MACHINE
         .split("```c++")
-        .nth(1)
-        .and_then(|rest| rest.split("```").next())
-        .expect("the signatures");
-    let code = block
-        .lines()
+        .skip(1)
+        .map(|rest| rest.split("```").next().unwrap());
+    let code = blocks
+        .flat_map(str::lines)
         .map(|line| line.split("//").next().unwrap())
         .filter(|line| !line.starts_with("struct"));
     let mut names: Vec<_> = code
@@ -68,15 +92,24 @@ fn declared() -> Vec<&'static str> {
 #[test]
 fn every_function_of_the_machine_has_a_case() {
     let declared = declared();
-    assert!(declared.len() > 40 && declared.contains(&"ld_packet"), "{declared:?}");
+    assert!(declared.len() > 75, "{declared:?}");
+    assert!(
+        declared.contains(&"ld_packet") && declared.contains(&"wgmma_wait"),
+        "{declared:?}"
+    );
+    let called = |name: &str, after: char| {
+        [KERNEL, HOPPER_KERNEL]
+            .iter()
+            .any(|k| k.contains(&format!("mx::{name}{after}")))
+    };
     let missing: Vec<_> = declared
         .iter()
-        .filter(|name| !KERNEL.contains(&format!("mx::{name}(")) && !KERNEL.contains(&format!("mx::{name}<")))
+        .filter(|name| !called(name, '(') && !called(name, '<'))
         .collect();
     assert!(missing.is_empty(), "no case calls {missing:?}");
 }
 
 #[test]
 fn every_case_is_run() {
-    assert_eq!(run::listed_cases(), CASES);
+    assert_eq!(run::listed_cases(), [CASES, HOPPER_CASES].concat());
 }

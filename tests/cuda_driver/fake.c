@@ -23,8 +23,8 @@ typedef struct Location { int type, id; } Location;
 static Context primary[2] = {{0, 0}, {1, 0}};
 static __thread Context* stack[16];
 static __thread int depth;
-static const char* const kKernels[] = {"conformance", "another"};
-static int loaded, shared_limit[2];
+static const char* const kKernels[] = {"conformance", "another", "hopper_sm90"};
+static int loaded, shared_limit[3];
 
 static int is(const char* mode) { const char* m = getenv("FAKE_CUDA"); return m && !strcmp(m, mode); }
 static int none_current(void) { return depth == 0; }
@@ -43,7 +43,7 @@ int cuDeviceGetAttribute(int* v, int which, int device) {
   (void)device;
   switch (which) {
     case 16: *v = 132; return kOk;            // SMs
-    case 75: *v = is("sm_75") ? 7 : 9; return kOk;
+    case 75: *v = is("sm_75") ? 7 : is("sm_80") ? 8 : 9; return kOk;
     case 76: *v = is("sm_75") ? 5 : 0; return kOk;
     case 97: *v = 232448; return kOk;         // shared memory a CTA may ask for
     default: return kInvalidValue;
@@ -166,23 +166,55 @@ int cuLibraryLoadData(void** library, const void* code, void* a, void* b, unsign
   return n || m || memcmp(code, "fake fatbin", 11) ? kInvalidValue : kOk;
 }
 int cuLibraryUnload(void* library) { (void)library; return kOk; }
-int cuLibraryGetKernelCount(unsigned* n, void* library) { (void)library; *n = 2; return kOk; }
+int cuLibraryGetKernelCount(unsigned* n, void* library) { (void)library; *n = 3; return kOk; }
 int cuLibraryEnumerateKernels(const void** kernels, unsigned n, void* library) { (void)library; for (unsigned i = 0; i < n; ++i) kernels[i] = &kKernels[i]; return kOk; }
 int cuKernelGetName(const char** name, const char* const* kernel) { *name = *kernel; return kOk; }
 int cuKernelGetAttribute(int* v, int which, const void* k, int device) { (void)k; (void)device; *v = 1024; return which == 1 ? kOk : kInvalidValue; }
-int cuKernelSetAttribute(int which, int v, const char* const* k, int device) { (void)device; if (which == 8) shared_limit[k - kKernels] = v; return kOk; }
-int cuKernelGetFunction(const void** f, const void* kernel) { NEEDS_CONTEXT; *f = kernel; return kOk; }
+static int absent(const char* const* kernel) { return is("sm_80") && kernel == &kKernels[2]; }
+int cuKernelSetAttribute(int which, int v, const char* const* k, int device) {
+  (void)device;
+  if (absent(k)) return kNotFound;
+  if (which == 8) shared_limit[k - kKernels] = v;
+  return kOk;
+}
+int cuKernelGetFunction(const void** f, const char* const* kernel) { NEEDS_CONTEXT; *f = kernel; return absent(kernel) ? kNotFound : kOk; }
 int cuFuncLoad(const void* f) { (void)f; NEEDS_CONTEXT; ++loaded; return kOk; }
 int cuOccupancyMaxActiveBlocksPerMultiprocessor(int* n, const char* const* k, int threads, size_t shared) {
   NEEDS_CONTEXT;
   *n = (int)shared > shared_limit[k - kKernels] ? 0 : 2048 / threads;
   return kOk;
 }
-int cuLaunchKernel(const char* const* k, unsigned x, unsigned y, unsigned z, unsigned tx, unsigned ty, unsigned tz, unsigned shared, Stream* s, void** params, void** extra) {
+
+// As in cuda.h: CUlaunchAttribute, whose value has 64 bytes, and CUlaunchConfig.
+typedef struct Attribute { int id, pad; union { unsigned cluster[3]; char room[64]; } value; } Attribute;
+typedef struct Config { unsigned x, y, z, tx, ty, tz, shared; Stream* s; Attribute* attributes; unsigned count; } Config;
+int cuLaunchKernelEx(const Config* c, const char* const* k, void** params, void** extra) {
   NEEDS_CONTEXT;
-  if (!loaded || y != 1 || z != 1 || ty != 1 || tz != 1 || extra || s->context != stack[depth - 1]) return kInvalidValue;
+  if (!loaded || c->y != 1 || c->z != 1 || c->ty != 1 || c->tz != 1 || extra || c->s->context != stack[depth - 1]) return kInvalidValue;
+  unsigned cluster = 1;
+  for (unsigned i = 0; i < c->count; ++i) {
+    const unsigned* size = c->attributes[i].value.cluster;
+    if (is("sm_80") || c->attributes[i].id != 4 || size[1] != 1 || size[2] != 1 || !size[0] || c->x % size[0]) return kInvalidValue;
+    cluster = size[0];
+  }
   const TwParams* p = params[0];
-  uint32_t seen[5] = {(uint32_t)(k - kKernels), x, tx, shared, p->k};
+  uint32_t seen[6] = {(uint32_t)(k - kKernels), c->x, c->tx, c->shared, p->k, cluster};
   memcpy((void*)p->out, seen, sizeof seen);
+  return kOk;
+}
+
+// The 128 bytes of a map are the arguments it was made from.
+int cuTensorMapEncodeTiled(uint64_t* map, int type, unsigned rank, Ptr at, const uint64_t* dims, const uint64_t* strides,
+                           const uint32_t* box, const uint32_t* steps, int interleave, int swizzle, int promotion, int fill) {
+  NEEDS_CONTEXT;
+  if ((uintptr_t)map % 64 || interleave || swizzle != 3 || promotion != 3 || fill) return kInvalidValue;
+  memset(map, 0, 128);
+  map[0] = type; map[1] = rank; map[2] = at;
+  for (unsigned i = 0; i < rank; ++i) {
+    if (steps[i] != 1) return kInvalidValue;
+    map[3 + i] = dims[i];
+    map[7 + i] = i + 1 < rank ? strides[i] : 0;
+    map[11 + i] = box[i];
+  }
   return kOk;
 }

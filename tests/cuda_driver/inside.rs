@@ -1,9 +1,9 @@
 //! What runs in a process that finds the stand-in. Ignored otherwise: `main.rs` starts each.
 
-use tileweave::Error;
 use tileweave::abi::TwParams;
 use tileweave::driver::cuda::{self, CudaDriver};
-use tileweave::driver::{Driver, Kind, Launch, Place};
+use tileweave::driver::{Driver, Kind, Launch, Place, TensorMap};
+use tileweave::{DType, Error};
 
 static FATBIN: [u8; 16] = *b"fake fatbin     ";
 const WHOLE: Place = Place {
@@ -117,7 +117,7 @@ inside! {
         let driver = open().unwrap();
         for place in [WHOLE, share(2, 3)] {
             let stream = driver.stream_create(place).unwrap();
-            let out = driver.alloc(place, 20).unwrap();
+            let out = driver.alloc(place, 24).unwrap();
             driver.load_kernels(place).unwrap();
             let launch = Launch { grid: 3, threads: 128, shared: 4096, cluster: 1 };
             assert_eq!(driver.ctas_per_sm("another", launch, place).unwrap(), 16);
@@ -125,15 +125,56 @@ inside! {
             assert_eq!(driver.ctas_per_sm("another", Launch { shared: most, ..launch }, place).unwrap(), 0);
             let params = TwParams { out, k: 77, ..TwParams::default() };
             driver.launch("another", launch, &params, stream).unwrap();
-            let mut seen = [0; 20];
-            driver.copy_out(&mut seen, out, stream).unwrap();
-            let words: Vec<u32> = seen.chunks(4).map(|w| u32::from_le_bytes(w.try_into().unwrap())).collect();
-            assert_eq!(words, [1, 3, 128, 4096, 77]);
+            let seen = || {
+                let mut seen = [0; 24];
+                driver.copy_out(&mut seen, out, stream).unwrap();
+                seen.chunks(4).map(|w| u32::from_le_bytes(w.try_into().unwrap())).collect::<Vec<_>>()
+            };
+            assert_eq!(seen(), [1, 3, 128, 4096, 77, 1]);
+            let pairs = Launch { grid: 6, cluster: 2, ..launch };
+            driver.launch("hopper_sm90", pairs, &params, stream).unwrap();
+            assert_eq!(seen(), [2, 6, 128, 4096, 77, 2]);
+            for cluster in [0, 4] {
+                let error = driver.launch("another", Launch { cluster, ..pairs }, &params, stream).unwrap_err();
+                let text = format!("cluster is {cluster}: expected a divisor of the grid's 6 CTAs");
+                assert!(error.to_string().contains(&text), "{error}");
+            }
             let error = driver.launch("absent", launch, &params, stream).unwrap_err();
             assert!(error.to_string().contains("absent"), "{error}");
             driver.free_async(out, stream).unwrap();
             driver.stream_destroy(stream).unwrap();
         }
+    }
+
+    fn kernels_of_hopper_are_left_alone_elsewhere() {
+        let driver = open().unwrap();
+        assert!(!driver.place_info(WHOLE).unwrap().hopper);
+        driver.load_kernels(WHOLE).unwrap();
+        let launch = Launch { grid: 1, threads: 128, shared: 4096, cluster: 1 };
+        assert_eq!(driver.ctas_per_sm("another", launch, WHOLE).unwrap(), 16);
+    }
+
+    fn tensor_maps() {
+        let driver = open().unwrap();
+        let map = TensorMap {
+            address: 0x7f00_0000_0040,
+            dtype: DType::Bf16,
+            rank: 4,
+            dims: [4096, 77, 3, 2],
+            strides: [8192, 1 << 20, 1 << 30],
+            box_dims: [64, 128, 1, 1],
+        };
+        let with = |map: TensorMap| driver.encode_tensor_map(share(1, 2), &map).unwrap().opaque;
+        let expected = [9, 4, map.address, 4096, 77, 3, 2, 8192, 1 << 20, 1 << 30, 0, 64, 128, 1, 1, 0];
+        assert_eq!(with(map), expected);
+        let flat = [9, 2, map.address, 4096, 77, 0, 0, 8192, 0, 0, 0, 64, 128, 0, 0, 0];
+        assert_eq!(with(TensorMap { rank: 2, ..map }), flat);
+        assert_eq!(with(TensorMap { dtype: DType::F16, ..map })[0], 6);
+        assert_eq!(with(TensorMap { dtype: DType::F32, box_dims: [32, 128, 1, 1], ..map })[0], 7);
+        let error = driver.encode_tensor_map(WHOLE, &TensorMap { address: 8, ..map }).unwrap_err();
+        assert!(matches!(error, Error::BadArgument { .. }), "{error}");
+        let nowhere = driver.encode_tensor_map(Place { device: 2, ..WHOLE }, &map).unwrap_err();
+        assert!(nowhere.to_string().contains("device is 2"), "{nowhere}");
     }
 
     fn virtual_memory() {

@@ -70,6 +70,8 @@ with_library!(
     memory_and_copies: "",
     streams_and_events: "",
     kernels: "",
+    kernels_of_hopper_are_left_alone_elsewhere: "sm_80",
+    tensor_maps: "",
     virtual_memory: "",
     shares_are_green_contexts: "",
     shares_without_green_contexts_cap_their_grids: "no-green",

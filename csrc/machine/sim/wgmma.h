@@ -21,7 +21,10 @@ TW_DEV void wgmma_record(TwSelf* t, const TwWgmmaOp& op) {
   ++t->wgmma_count;
 }
 
-TW_DEV void wgmma_fence() { self()->wgmma_fenced = 1; }
+template <class... Acc>
+TW_DEV void wgmma_fence(Acc&...) {
+  self()->wgmma_fenced = 1;
+}
 
 template <class T, u32 N>
 TW_DEV void wgmma(float (&d)[N / 2], u64 a, u64 b, bool add) {

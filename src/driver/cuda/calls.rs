@@ -3,9 +3,9 @@
 use cudarc::driver::sys;
 
 use super::device::{Current, Handle, create_stream};
-use super::{CudaDriver, copies, hardware_queues, virtual_memory};
-use crate::abi::TwParams;
-use crate::driver::{DevicePtr, Driver, Event, Kind, Launch, Physical, Place, PlaceInfo, Stream};
+use super::{CudaDriver, copies, hardware_queues, tensor_map, virtual_memory};
+use crate::abi::{TwParams, TwTensorMap};
+use crate::driver::{DevicePtr, Driver, Event, Kind, Launch, Physical, Place, PlaceInfo, Stream, TensorMap};
 use crate::error::Result;
 
 fn handle(event: Event) -> sys::CUevent {
@@ -194,6 +194,13 @@ impl Driver for CudaDriver {
         let (device, context) = self.place(place)?;
         let _current = Current::push(context)?;
         self.kernels.load_in_current(&device.facts)
+    }
+
+    fn encode_tensor_map(&self, place: Place, map: &TensorMap) -> Result<TwTensorMap> {
+        map.check()?;
+        let (_, context) = self.place(place)?;
+        let _current = Current::push(context)?;
+        tensor_map::encode(map)
     }
 
     fn ctas_per_sm(&self, kernel: &str, launch: Launch, place: Place) -> Result<u32> {

@@ -10,6 +10,9 @@ use crate::abi::TwParams;
 use crate::driver::Launch;
 use crate::error::{Error, Result};
 
+/// What the names of kernels end with that only Hopper has.
+const HOPPER_SUFFIX: &str = "_sm90";
+
 /// The loaded fatbin.
 #[derive(Debug)]
 pub(super) struct Kernels {
@@ -32,6 +35,12 @@ pub(super) fn covers(arch: &str, (major, minor): (u32, u32)) -> bool {
         } else {
             built_minor <= minor
         }
+}
+
+/// Whether a kernel is in the machine code for GPUs of a compute capability: entry points of `TW_HOPPER_KERNEL` (their
+/// names end so: `csrc/kernels/entries.h`) are in sm_90a's alone.
+fn exists(name: &str, capability: (u32, u32)) -> bool {
+    !name.ends_with(HOPPER_SUFFIX) || capability == (9, 0)
 }
 
 impl Kernels {
@@ -88,7 +97,9 @@ impl Kernels {
     /// idle, and an earlier kernel that waits for that launch never lets it be.
     pub(super) fn load_in_current(&self, facts: &Facts) -> Result<()> {
         use sys::CUfunction_attribute_enum as Attribute;
-        for kernel in self.by_name.values() {
+        // The library enumerates every kernel of the fatbin, also those that this device has no code for.
+        let here = self.by_name.iter().filter(|(name, _)| exists(name, facts.capability));
+        for (_, kernel) in here {
             let mut fixed = 0;
             let mut function = std::ptr::null_mut();
             // SAFETY: every pointer outlives its call; the kernel belongs to the library, the device is the context's.
@@ -126,30 +137,50 @@ impl Kernels {
         Ok(ctas as u32)
     }
 
-    /// Enqueues a kernel; the stream's context is current.
+    /// Enqueues a kernel; the stream's context is current. Clusters are an attribute of the launch: no kernel fixes a size
+    /// (`__cluster_dims__`), so that one entry point serves both with and without.
     pub(super) fn launch(&self, name: &str, launch: Launch, params: &TwParams, stream: sys::CUstream) -> Result<()> {
         let kernel = self.get(name)?;
-        let mut arguments = [(&raw const *params).cast_mut().cast::<c_void>()];
         let Launch {
-            grid, threads, shared, ..
+            grid,
+            threads,
+            shared,
+            cluster,
         } = launch;
-        let none = std::ptr::null_mut();
-        // SAFETY: every kernel of the fatbin takes exactly one `TwParams` by value (TW_KERNEL), read before the call
-        // returns and not written; a CUkernel may stand where a CUfunction is asked for, and then means the stream's
-        // context. What the kernel does with the addresses in `params` is the business of who made them.
+        if cluster == 0 || !grid.is_multiple_of(cluster) {
+            let expected = format!("a divisor of the grid's {grid} CTAs");
+            return Err(Error::bad_argument("the size of a cluster", cluster, expected));
+        }
+        let mut arguments = [(&raw const *params).cast_mut().cast::<c_void>()];
+        let mut clusters = sys::CUlaunchAttribute {
+            id: sys::CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION,
+            pad: [0; 4],
+            value: sys::CUlaunchAttributeValue { pad: [0; 64] },
+        };
+        clusters.value.clusterDim = sys::CUlaunchAttributeValue_union__bindgen_ty_1 { x: cluster, y: 1, z: 1 };
+        let config = sys::CUlaunchConfig {
+            gridDimX: grid,
+            gridDimY: 1,
+            gridDimZ: 1,
+            blockDimX: threads,
+            blockDimY: 1,
+            blockDimZ: 1,
+            sharedMemBytes: shared,
+            hStream: stream,
+            attrs: &mut clusters,
+            // A GPU without clusters refuses the attribute, whatever the size.
+            numAttrs: u32::from(cluster > 1),
+        };
+        // SAFETY: `config` and the attribute that it points to outlive the call. Every kernel of the fatbin takes exactly
+        // one `TwParams` by value (TW_KERNEL), read before the call returns and not written; a CUkernel may stand where a
+        // CUfunction is asked for, and then means the stream's context. What the kernel does with the addresses in
+        // `params` is the business of who made them.
         unsafe {
-            cu!(cuLaunchKernel(
+            cu!(cuLaunchKernelEx(
+                &config,
                 kernel.0.cast(),
-                grid,
-                1,
-                1,
-                threads,
-                1,
-                1,
-                shared,
-                stream,
                 arguments.as_mut_ptr(),
-                none
+                std::ptr::null_mut()
             ))
         }
     }
@@ -164,7 +195,19 @@ impl Drop for Kernels {
 
 #[cfg(test)]
 mod tests {
-    use super::covers;
+    use super::{covers, exists};
+
+    #[test]
+    fn hopper_kernels_exist_on_hopper() {
+        for (name, capability, there) in [
+            ("gemm_bf16_64", (8, 0), true),
+            ("gemm_bf16_sm90", (9, 0), true),
+            ("gemm_bf16_sm90", (8, 9), false),
+            ("gemm_bf16_sm90", (10, 0), false),
+        ] {
+            assert_eq!(exists(name, capability), there, "{name} on {capability:?}");
+        }
+    }
 
     #[test]
     fn machine_code_runs_on_its_own_kind() {

@@ -17,7 +17,7 @@ const NAMES: [&str; 1] = ["nvcuda.dll"];
 const OLDEST: i32 = 12050;
 
 /// Every symbol that this driver calls. A test compares the list with the sources.
-pub(super) const SYMBOLS: [&str; 61] = [
+pub(super) const SYMBOLS: [&str; 62] = [
     "cuCtxFromGreenCtx",
     "cuCtxPopCurrent_v2",
     "cuCtxPushCurrent_v2",
@@ -45,7 +45,7 @@ pub(super) const SYMBOLS: [&str; 61] = [
     "cuKernelGetFunction",
     "cuKernelGetName",
     "cuKernelSetAttribute",
-    "cuLaunchKernel",
+    "cuLaunchKernelEx",
     "cuLibraryEnumerateKernels",
     "cuLibraryGetKernelCount",
     "cuLibraryLoadData",
@@ -79,6 +79,7 @@ pub(super) const SYMBOLS: [&str; 61] = [
     "cuStreamGetCtx",
     "cuStreamSynchronize",
     "cuStreamWaitEvent",
+    "cuTensorMapEncodeTiled",
 ];
 
 type ElapsedTime = unsafe extern "C" fn(*mut f32, sys::CUevent, sys::CUevent) -> sys::CUresult;
@@ -183,6 +184,7 @@ mod tests {
             include_str!("library.rs"),
             include_str!("mod.rs"),
             include_str!("shares.rs"),
+            include_str!("tensor_map.rs"),
             include_str!("virtual_memory.rs"),
         ];
         let mut called = vec!["cuEventElapsedTime".to_string()];

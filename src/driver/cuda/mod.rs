@@ -18,6 +18,7 @@ mod device;
 mod kernels;
 mod library;
 mod shares;
+mod tensor_map;
 mod virtual_memory;
 
 use std::collections::HashMap;

@@ -4,11 +4,10 @@
 //! bytes, swizzled by 128 bytes. As on hardware the swizzle works on addresses: bits 4..6 are XORed with bits 7..9. So an
 //! operand may begin 32, 64 or 96 bytes into its first row: the next steps in K.
 
-use super::shadow::GRANULE;
-
 /// Bytes of a pattern of eight rows.
 const PATTERN: u32 = 1024;
 const ROW: u32 = 128;
+const CHUNK: u32 = 16;
 
 /// The part of a descriptor that is wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,31 +81,26 @@ pub(super) fn decode(bits: u64, rows: u32, window: u32) -> Result<Operand, (Fiel
 }
 
 impl Operand {
-    /// The shared address of 16-byte chunk 0 or 1 (k 0..7 or 8..15) of a row.
+    /// The shared address of a row's 16-byte chunk of k 0..7. That of k 8..15 is the other chunk of the same 32 bytes: a step
+    /// in K begins at an even chunk, and the swizzle leaves pairs together.
     #[inline(always)]
-    pub fn chunk(self, row: u32, chunk: u32) -> u32 {
-        let plain = self.start + row / 8 * self.stride + row % 8 * ROW + chunk * GRANULE as u32;
+    pub fn chunk(self, row: u32) -> u32 {
+        let plain = self.start + row / 8 * self.stride + row % 8 * ROW;
         plain ^ (plain >> 7 & 7) << 4
     }
 
     /// Whether this operand reads any of `bytes` at `addr`.
     pub fn reads(self, addr: u32, bytes: u32) -> bool {
-        if bytes == 0 {
-            return false;
-        }
+        let (begin, end) = (addr / CHUNK * CHUNK, addr.saturating_add(bytes));
         let base = self.start / PATTERN * PATTERN;
-        let (first, last) = (addr.max(base), addr.saturating_add(bytes - 1));
-        let end = base + (self.rows / 8 - 1) * self.stride + PATTERN;
-        if first > last || first >= end {
-            return false;
-        }
-        // A whole row, wherever it begins, holds each chunk column at least once.
-        let granules = (first / 16..=last.min(end - 1) / 16).take(2 * (PATTERN / 16) as usize);
-        granules.into_iter().any(|granule| {
-            let at = granule * 16;
-            let plain = at ^ (at >> 7 & 7) << 4;
-            let column = plain % ROW;
-            (at - base) % self.stride < PATTERN && (column & !31) == self.start % ROW
+        (0..self.rows / 8).any(|eight| {
+            let pattern = base + eight * self.stride;
+            let common = begin.max(pattern)..end.min(pattern + PATTERN);
+            // So many chunks hold a whole row, which holds two that are read.
+            common.step_by(CHUNK as usize).take(15).any(|at| {
+                let plain = at ^ (at >> 7 & 7) << 4;
+                plain % ROW / 32 == self.start % ROW / 32
+            })
         })
     }
 }
@@ -125,7 +119,7 @@ mod tests {
                 for chunk in 0..2 {
                     // docs/machine.md: chunk c of row r stands at chunk c ^ (r % 8).
                     let c = 2 * step + chunk;
-                    assert_eq!(operand.chunk(row, chunk), 2048 + row * 128 + (c ^ row % 8) * 16);
+                    assert_eq!(operand.chunk(row) ^ 16 * chunk, 2048 + row * 128 + (c ^ row % 8) * 16);
                 }
             }
         }
@@ -139,7 +133,7 @@ mod tests {
             let mut read = vec![false; (64 << 10) / 16];
             for row in 0..64 {
                 for chunk in 0..2 {
-                    read[operand.chunk(row, chunk) as usize / 16] = true;
+                    read[(operand.chunk(row) ^ 16 * chunk) as usize / 16] = true;
                 }
             }
             for (granule, read) in read.iter().enumerate() {

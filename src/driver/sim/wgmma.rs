@@ -12,7 +12,7 @@ use super::descriptor::{Operand, decode};
 use super::fiber::{Fiber, WarpOp, WgmmaOp};
 use super::machine::Machine;
 use super::math::{Block, Element, Math};
-use super::product::{Product, THREADS, columns};
+use super::product::{COLUMNS, PAIRED, Product, Slice, THREADS, first_column, first_row};
 use super::report::Trouble;
 use super::shadow::{self, GRANULE, HOST};
 
@@ -49,7 +49,7 @@ pub(super) struct Known {
 /// A batch's operands, kept for their memory.
 pub(super) struct Tensor {
     math: Math,
-    a: Vec<Block>,
+    a: Vec<Slice>,
     b: Vec<Block>,
 }
 
@@ -94,6 +94,8 @@ struct Source<'a> {
     changes: u64,
     /// The last writer that was found known to all.
     fine: u64,
+    /// The first granule that may not be read.
+    trouble: Option<Trouble>,
 }
 
 impl<'a> Source<'a> {
@@ -122,34 +124,42 @@ impl<'a> Source<'a> {
         }
     }
 
-    /// The 16 bytes at `addr`, which lies in the window, after the check of their writer.
+    /// Eight rows of an operand, the two halves of their k apart, as [`Math::widen`] takes them, after the check of their
+    /// writers: `trouble` says whether they may be used.
     #[inline(always)]
-    fn chunk(&mut self, addr: u32, operand: char) -> Result<[u32; 4], Trouble> {
-        let tag = self.cta.window.shadow[addr as usize / GRANULE as usize];
-        if (tag ^ self.fine) >> shadow::CLOCK_SHIFT != 0 || tag <= HOST {
-            self.check(addr, operand, tag)?;
-            self.fine = tag;
+    fn rows(&mut self, of: Operand, first: usize, order: &[usize; 8], operand: char, raw: &mut [[u32; 32]; 2]) {
+        for (i, row) in order.iter().enumerate() {
+            let chunk = of.chunk((first + row) as u32);
+            for (half, raw) in raw.iter_mut().enumerate() {
+                let addr = chunk ^ (16 * half) as u32;
+                let tag = self.cta.window.shadow[addr as usize / GRANULE as usize];
+                if (tag ^ self.fine) >> shadow::CLOCK_SHIFT != 0 || tag <= HOST {
+                    self.check(addr, operand, tag);
+                }
+                // SAFETY: `decode` has found the operand's rows inside the window; 16-byte aligned.
+                let values = unsafe { *(self.bytes.add(addr as usize).cast::<[u32; 4]>()) };
+                raw[4 * i..4 * i + 4].copy_from_slice(&values);
+            }
         }
-        // SAFETY: `decode` has found the operand's rows inside the window; 16-byte aligned.
-        Ok(unsafe { *(self.bytes.add(addr as usize).cast::<[u32; 4]>()) })
     }
 
     #[cold]
-    fn check(&self, addr: u32, operand: char, tag: u64) -> Result<(), Trouble> {
+    fn check(&mut self, addr: u32, operand: char, tag: u64) {
         let w = shadow::writer(tag);
         let own = w.slot == self.cta.slot && w.clock >= self.cta.start;
         let stranger = self.knowers.iter().find(|(_, view)| match own {
             true => view.own.get(usize::from(w.who)).is_none_or(|c| *c < w.clock),
             false => !view.others.knows(w.slot, w.who, w.clock),
         });
-        match stranger {
-            None if tag > HOST => Ok(()),
-            _ => Err(Trouble::WgmmaReads {
+        if tag > HOST && stranger.is_none() {
+            self.fine = tag;
+        } else if self.trouble.is_none() {
+            self.trouble = Some(Trouble::WgmmaReads {
                 operand,
                 addr,
                 tag,
                 thread: stranger.map_or(0, |s| s.0),
-            }),
+            });
         }
     }
 }
@@ -236,6 +246,7 @@ impl Machine {
                 knowers: Vec::new(),
                 changes: 0,
                 fine: 0,
+                trouble: None,
             };
             let mut rest = &ops[..];
             while let Some(first) = rest.first() {
@@ -348,30 +359,32 @@ impl Tensor {
         let k_blocks = 2 * batch.len();
         let vectors = first.n as usize / 8;
         let quads = vectors / 4;
-        self.a.resize(8 * k_blocks, [[0.0; 8]; 8]);
+        self.a.resize(k_blocks, [[0.0; 64]; 8]);
         self.b.resize(vectors * k_blocks, [[0.0; 8]; 8]);
-        let mut raw = [0; 32];
+        let (mut raw, mut block) = ([[0; 32]; 2], [[0.0; 8]; 8]);
         for (step, op) in batch.iter().enumerate() {
             source.turn_to(threads, op.index);
-            for half in 0..2 {
-                let k = 2 * step + half;
-                for eight in 0..8 {
-                    for r in 0..8 {
-                        let addr = op.a.chunk((8 * eight + r) as u32, half as u32);
-                        raw[4 * r..4 * r + 4].copy_from_slice(&source.chunk(addr, 'A')?);
+            for eight in 0..8 {
+                source.rows(op.a, first_row(eight), &PAIRED, 'A', &mut raw);
+                for (half, raw) in raw.iter().enumerate() {
+                    self.math.widen(raw, op.element, true, &mut block);
+                    for (to, row) in self.a[2 * step + half].iter_mut().zip(&block) {
+                        to[8 * eight..8 * eight + 8].copy_from_slice(row);
                     }
-                    self.math
-                        .widen(&raw, op.element, false, &mut self.a[eight * k_blocks + k]);
-                }
-                for vector in 0..vectors {
-                    for (i, column) in columns(vector / quads, vector % quads).into_iter().enumerate() {
-                        let addr = op.b.chunk(column as u32, half as u32);
-                        raw[4 * i..4 * i + 4].copy_from_slice(&source.chunk(addr, 'B')?);
-                    }
-                    self.math
-                        .widen(&raw, op.element, true, &mut self.b[vector * k_blocks + k]);
                 }
             }
+            for vector in 0..vectors {
+                let first = first_column(vector / quads, vector % quads);
+                source.rows(op.b, first, &COLUMNS, 'B', &mut raw);
+                for (half, raw) in raw.iter().enumerate() {
+                    let k = 2 * step + half;
+                    self.math
+                        .widen(raw, op.element, true, &mut self.b[vector * k_blocks + k]);
+                }
+            }
+        }
+        if let Some(trouble) = source.trouble {
+            return Err(trouble);
         }
         let d: [*mut f32; THREADS] =
             std::array::from_fn(|i| (threads[i].me.stack_base - u64::from(first.d)) as *mut f32);

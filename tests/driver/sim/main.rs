@@ -6,3 +6,4 @@ mod gemm;
 mod order;
 mod schedule;
 mod support;
+mod wgmma;

@@ -12,4 +12,10 @@
   X(selftest_read, 64, 4)         \
   X(selftest_shared, 64, 4)       \
   X(selftest_barrier, 64, 4)      \
-  X(selftest_stream, 32, 8)
+  X(selftest_stream, 32, 8)       \
+  X(selftest_wgmma_bf16, 128, 1)  \
+  X(selftest_wgmma_f16, 128, 1)   \
+  X(selftest_wgmma_rate, 256, 1)  \
+  X(selftest_wgmma_case, 256, 1)  \
+  X(selftest_stmatrix, 64, 4)     \
+  X(selftest_registers, 512, 1)

@@ -1,0 +1,387 @@
+//! Warpgroups: products against a reference on many schedules, and every mistake that is promised to be found.
+
+use half::{bf16, f16};
+use tileweave::Error;
+use tileweave::driver::Driver;
+use tileweave::driver::sim::{Fault, SimConfig, Site};
+
+use crate::support::{Bench, grid, no_params, report};
+
+/// The layout that is right: 128-byte swizzle, 1024 bytes from eight rows to the next.
+const LAYOUT: u64 = 1 << 62 | 64 << 32 | 1 << 16;
+
+/// Operands whose sums are exact in f32.
+fn value(i: usize) -> f32 {
+    ((i * 7919) % 17) as f32 - 8.0
+}
+
+struct Shape {
+    m: usize,
+    n: usize,
+    k: usize,
+    f16: bool,
+    stages: u32,
+    /// The sum begins with what stands in `out`.
+    onto: bool,
+}
+
+fn product(config: SimConfig, s: &Shape, of: impl Fn(usize) -> f32) -> Result<Vec<u32>, Error> {
+    let bench = Bench::new(config);
+    let stream = bench.streams[0];
+    let bits = |x: f32| match s.f16 {
+        true => f16::from_f32(x).to_bits(),
+        false => bf16::from_f32(x).to_bits(),
+    };
+    let bytes =
+        |count: usize, salt: usize| -> Vec<u8> { (0..count).flat_map(|i| bits(of(i + salt)).to_le_bytes()).collect() };
+    let [x, w, out] = [s.m * s.k * 2, s.n * s.k * 2, s.m * s.n * 4].map(|bytes| bench.alloc(0, bytes));
+    let before: Vec<u8> = (0..s.m * s.n).flat_map(|i| value(i).to_le_bytes()).collect();
+    bench.node.copy_in(x, &bytes(s.m * s.k, 0), stream)?;
+    bench.node.copy_in(w, &bytes(s.n * s.k, 5), stream)?;
+    bench.node.copy_in(out, &before, stream)?;
+    let mut p = no_params();
+    (p.x, p.weight, p.out) = (x, w, out);
+    (p.x_ld, p.weight_ld, p.out_ld) = (s.k as u64, s.k as u64, s.n as u64);
+    (p.m, p.n, p.k, p.slots, p.window) = (s.m as u32, s.n as u32, s.k as u32, s.stages, u32::from(s.onto));
+    let kernel = ["selftest_wgmma_bf16", "selftest_wgmma_f16"][usize::from(s.f16)];
+    let shared = s.stages * (64 + s.n as u32) * 128;
+    bench
+        .node
+        .launch(kernel, grid((s.m / 64) as u32, 128, shared), &p, stream)?;
+    bench.read_u32(0, out, s.m * s.n)
+}
+
+fn expected(s: &Shape) -> Vec<u32> {
+    let sum = |i: usize, j: usize| {
+        (0..s.k)
+            .map(|q| value(i * s.k + q) * value(j * s.k + q + 5))
+            .sum::<f32>()
+    };
+    let of = |at: usize| sum(at / s.n, at % s.n) + if s.onto { value(at) } else { 0.0 };
+    (0..s.m * s.n).map(|at| of(at).to_bits()).collect()
+}
+
+fn shape(n: usize, f16: bool, onto: bool) -> Shape {
+    Shape {
+        m: 128,
+        n,
+        k: 192,
+        f16,
+        stages: 2,
+        onto,
+    }
+}
+
+#[test]
+fn right_on_every_schedule() {
+    for n in [64, 128, 256] {
+        for (f16, onto) in [(false, false), (true, false), (false, true), (true, true)] {
+            let s = shape(n, f16, onto);
+            let expected = expected(&s);
+            for seed in 0..5 {
+                let config = SimConfig::new(1, 16 * seed + n as u64 / 64);
+                assert!(product(config, &s, value).unwrap() == expected, "N {n}, seed {seed}");
+            }
+        }
+    }
+}
+
+/// The same numbers by mma and by wgmma have the same bits, where sums are rounded and where they are NaN.
+#[test]
+fn the_same_bits_as_mma() {
+    for f16 in [false, true] {
+        let (s, mut nan) = (
+            Shape {
+                m: 64,
+                ..shape(64, f16, false)
+            },
+            0,
+        );
+        for (seed, rare) in [(1, 40), (2, 1 << 30)] {
+            let of = |i: usize| match i * 2654435761 % rare {
+                7 => [f32::NAN, f32::INFINITY, f32::NEG_INFINITY][i % 3],
+                x => (i * 40503 % 65536) as f32 / 3000.0 - 11.0 + (x % 3) as f32 * 1e-7,
+            };
+            let ours = product(SimConfig::new(1, seed), &s, of).unwrap();
+            let theirs = mma_product(&s, of);
+            nan += ours.iter().filter(|x| **x == 0x7fff_ffff).count();
+            assert!(ours.iter().all(|x| !f32::from_bits(*x).is_nan() || *x == 0x7fff_ffff));
+            assert!(ours == theirs, "f16 {f16}, seed {seed}");
+        }
+        assert!(nan > 64 && nan < 64 * 64 * 2, "{nan} NaN");
+    }
+}
+
+fn mma_product(s: &Shape, of: impl Fn(usize) -> f32) -> Vec<u32> {
+    let bench = Bench::new(SimConfig::new(1, 0));
+    let bits = |x: f32| match s.f16 {
+        true => f16::from_f32(x).to_bits(),
+        false => bf16::from_f32(x).to_bits(),
+    };
+    let bytes =
+        |count: usize, salt: usize| -> Vec<u8> { (0..count).flat_map(|i| bits(of(i + salt)).to_le_bytes()).collect() };
+    let [x, w, out] = [s.m * s.k * 2, s.n * s.k * 2, s.m * s.n * 4].map(|bytes| bench.alloc(0, bytes));
+    bench.node.copy_in(x, &bytes(s.m * s.k, 0), bench.streams[0]).unwrap();
+    bench.node.copy_in(w, &bytes(s.n * s.k, 5), bench.streams[0]).unwrap();
+    let mut p = no_params();
+    (p.x, p.weight, p.out) = (x, w, out);
+    (p.x_ld, p.weight_ld, p.out_ld) = (s.k as u64, s.k as u64, s.n as u64);
+    (p.m, p.n, p.k) = (s.m as u32, s.n as u32, s.k as u32);
+    let kernel = ["selftest_gemm_bf16", "selftest_gemm_f16"][usize::from(s.f16)];
+    bench
+        .node
+        .launch(kernel, grid(1, 128, 32768), &p, bench.streams[0])
+        .unwrap();
+    bench.read_u32(0, out, s.m * s.n).unwrap()
+}
+
+#[test]
+fn overwritten_operands_are_reported() {
+    for seed in 0..12 {
+        let text = report(product(
+            SimConfig::new(1, seed),
+            &Shape {
+                stages: 1,
+                ..shape(64, false, false)
+            },
+            value,
+        ));
+        assert!(text.contains("was overwritten before its wait"), "seed {seed}: {text}");
+        let text = report(case(5, 0, 0, seed));
+        assert!(
+            text.contains("wgmma reads of A what was not ordered"),
+            "seed {seed}: {text}"
+        );
+    }
+}
+
+#[test]
+fn a_missing_barrier_is_reported() {
+    for seed in 0..12 {
+        let config = SimConfig {
+            faults: vec![Fault::Ignore(Site::StageBarrier)],
+            ..SimConfig::new(1, seed)
+        };
+        let text = report(product(config, &shape(128, true, false), value));
+        assert!(text.contains("wgmma reads of"), "seed {seed}: {text}");
+        // A barrier behind the issue is too late, whatever the schedule made of it.
+        let text = report(case(7, 0, 0, seed));
+        assert!(text.contains("did not know of when it issued"), "seed {seed}: {text}");
+        let text = report(case(6, 0, 0, seed));
+        assert!(
+            text.contains("wgmma reads of B what nobody has written"),
+            "seed {seed}: {text}"
+        );
+    }
+}
+
+/// Without the wait the accumulators are not there yet; and the end finds what was never waited for.
+#[test]
+fn an_ignored_wait_is_reported() {
+    for seed in 0..8 {
+        let config = SimConfig {
+            faults: vec![Fault::Ignore(Site::WgmmaWait)],
+            ..SimConfig::new(1, seed)
+        };
+        let text = report(product(config, &shape(64, false, false), value));
+        assert!(
+            text.contains("have not been committed and waited for"),
+            "seed {seed}: {text}"
+        );
+    }
+}
+
+/// `selftest_wgmma_case`: what each thread added up, as bits.
+fn case(case: u32, a: u64, b: u64, seed: u64) -> Result<Vec<u32>, Error> {
+    let bench = Bench::new(SimConfig::new(1, seed));
+    let out = bench.alloc(0, 1024);
+    let mut p = no_params();
+    (p.x, p.weight, p.out, p.k) = (a, b, out, case);
+    bench
+        .node
+        .launch("selftest_wgmma_case", grid(1, 256, 16384), &p, bench.streams[0])?;
+    bench.read_u32(0, out, 256)
+}
+
+#[test]
+fn every_thread_must_do_the_same() {
+    for seed in 0..6 {
+        case(0, 0, 0, seed).unwrap();
+        for (fault, with) in [
+            (1, "threads 0 and 77 of one warpgroup issued different wgmmas"),
+            (2, "wgmma before any wgmma_fence"),
+            (3, "have not been committed and waited for"),
+            (4, "have not been committed and waited for"),
+            (
+                8,
+                "have left the kernel while others are at wgmma_wait<0> (Site::WgmmaWait)",
+            ),
+            (9, "have come apart: some are at wgmma_wait<"),
+            (11, "have not been committed and waited for"),
+        ] {
+            let text = report(case(fault, 0, 0, seed));
+            assert!(text.contains(with), "case {fault}, seed {seed}: {text}");
+        }
+    }
+}
+
+#[test]
+fn half_a_warpgroup_is_none() {
+    let bench = Bench::new(SimConfig::new(1, 0));
+    let mut p = no_params();
+    p.out = bench.alloc(0, 1024);
+    bench
+        .node
+        .launch("selftest_wgmma_case", grid(1, 192, 16384), &p, bench.streams[0])
+        .unwrap();
+    let text = report(bench.node.stream_synchronize(bench.streams[0]));
+    assert!(
+        text.contains("the CTA has 192, and this one is behind the last whole 128"),
+        "{text}"
+    );
+}
+
+#[test]
+fn descriptors_are_checked_field_by_field() {
+    let at = |start: u64| LAYOUT | start >> 4;
+    // Steps in K, and the other operand's tile.
+    for good in [at(32), at(64), at(96), at(8192)] {
+        case(0, good, 0, 0).unwrap();
+        case(0, 0, good, 0).unwrap();
+    }
+    for (bits, field) in [
+        (at(0) & !(3 << 62), "the swizzle mode (bits 62..63) is 0: expected 1"),
+        (at(0) ^ 3 << 62, "the swizzle mode (bits 62..63) is 2: expected 1"),
+        (at(0) | 3 << 49, "the base offset (bits 49..51) is 3: expected 0"),
+        (at(0) | 1 << 46, "the unused bits"),
+        (at(0) | 1 << 14, "the unused bits"),
+        (
+            at(0) ^ 3 << 16,
+            "the leading byte offset (bits 16..29, in 16 bytes) is 2: expected 1",
+        ),
+        (
+            at(0) ^ 96 << 32,
+            "the stride byte offset (bits 32..45, in 16 bytes) is 32: expected 64",
+        ),
+        (
+            at(0) ^ 64 << 32,
+            "the stride byte offset (bits 32..45, in 16 bytes) is 0: expected 64",
+        ),
+        (
+            at(16),
+            "the start address (bits 0..13, in 16 bytes) is 1: expected a tile at a multiple of 1024",
+        ),
+        (at(128), "the start address (bits 0..13, in 16 bytes) is 8: expected"),
+        (at(512), "the start address (bits 0..13, in 16 bytes) is 32: expected"),
+        (at(9216), "the end of the last row, in bytes is 17408: expected inside"),
+        (at(0) ^ 192 << 32, "the end of the last row, in bytes is 15360"),
+    ] {
+        if field.ends_with("15360") {
+            // Eight rows every 2048 bytes: 15360 is inside, so that this one is right.
+            case(0, bits, 0, 0).unwrap();
+            continue;
+        }
+        for (a, b, operand) in [(bits, 0, 'A'), (0, bits, 'B')] {
+            let text = report(case(0, a, b, 3));
+            let with = format!("wgmma's descriptor of {operand}, {bits:#x}: {field}");
+            assert!(text.contains(&with), "{with}: {text}");
+        }
+    }
+}
+
+fn stmatrix(stride: u32, shared: u32, no_sync: u32, seed: u64) -> Result<Vec<u32>, Error> {
+    let bench = Bench::new(SimConfig::new(1, seed));
+    let out = bench.alloc(0, 2048);
+    let mut p = no_params();
+    (p.out, p.k, p.n) = (out, stride, no_sync);
+    bench
+        .node
+        .launch("selftest_stmatrix", grid(1, 64, shared), &p, bench.streams[0])?;
+    bench.read_u32(0, out, 512)
+}
+
+#[test]
+fn stmatrix_is_the_inverse_of_ldmatrix() {
+    for seed in 0..8 {
+        let words = stmatrix(16, 4096, 0, seed).unwrap();
+        for thread in 0..64u32 {
+            let (seen, back) = words[8 * thread as usize..][..8].split_at(4);
+            let (warp, other) = (thread / 32 * 32, thread % 32 ^ 1);
+            // Row j of matrix i: register i of lanes 4 j to 4 j + 3.
+            let row: Vec<u32> = (0..4).map(|q| (warp + other % 8 * 4 + q) * 4 + other / 8).collect();
+            assert_eq!(seen, row);
+            assert_eq!(back, (0..4).map(|i| thread * 4 + i).collect::<Vec<_>>());
+        }
+        for (stride, shared, no_sync, with) in [
+            (24, 4096, 0, "that is not 16 aligned bytes of the CTA's shared memory"),
+            (16, 512 + 496, 0, "stmatrix writes a row, given by thread"),
+            (16, 4096, 1, "reads 16 bytes that another thread wrote"),
+        ] {
+            let text = report(stmatrix(stride, shared, no_sync, seed));
+            assert!(
+                text.contains(with),
+                "stride {stride}, {shared} bytes, seed {seed}: {text}"
+            );
+        }
+    }
+}
+
+fn registers(case: u32, seed: u64) -> Result<Vec<u32>, Error> {
+    let bench = Bench::new(SimConfig::new(1, seed));
+    let out = bench.alloc(0, 2048);
+    let mut p = no_params();
+    (p.out, p.k) = (out, case);
+    bench
+        .node
+        .launch("selftest_registers", grid(1, 512, 0), &p, bench.streams[0])?;
+    bench.read_u32(0, out, 512)
+}
+
+#[test]
+fn register_budgets_are_kept() {
+    for seed in 0..8 {
+        assert_eq!(registers(0, seed).unwrap(), [1; 512]);
+        for (fault, parts) in [
+            (
+                1,
+                &["at reg_alloc<160>", "at reg_alloc<200>", "nothing can run any more"][..],
+            ),
+            (2, &["at reg_alloc<", "nothing can run any more"]),
+            (
+                3,
+                &["reg_alloc<120> of a warpgroup that has 128 registers a thread: expected 128 to 256"],
+            ),
+            (
+                4,
+                &["reg_dealloc<136> of a warpgroup that has 128 registers a thread: expected 24 to 128"],
+            ),
+            (5, &["nothing can run any more", "128 to 256"]),
+        ] {
+            let text = report(registers(fault, seed));
+            for part in parts {
+                if (fault, *part) != (5, "128 to 256") {
+                    assert!(text.contains(part), "case {fault}, seed {seed}: {part:?} in {text}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+#[ignore = "a measurement"]
+fn rate() {
+    let bench = Bench::new(SimConfig::new(1, 1));
+    let (x, out) = (bench.alloc(0, 320 * 128), bench.alloc(0, 1024));
+    bench.node.fill(x, 0, 320 * 128, bench.streams[0]).unwrap();
+    let mut p = no_params();
+    (p.x, p.out, p.k) = (x, out, 1000);
+    bench.node.stream_synchronize(bench.streams[0]).unwrap();
+    let t = std::time::Instant::now();
+    bench
+        .node
+        .launch("selftest_wgmma_rate", grid(1, 256, 320 * 128), &p, bench.streams[0])
+        .unwrap();
+    bench.node.stream_synchronize(bench.streams[0]).unwrap();
+    let flop = 2000.0 * 2.0 * 64.0 * 256.0 * 64.0;
+    println!("{} GFLOP/s", flop / t.elapsed().as_secs_f64() / 1e9);
+}
