@@ -22,7 +22,8 @@ enum {
 };
 
 // Tile configurations, `TwDescriptor::tile`; the constants below are checked where the tiles are defined.
-enum { TW_TILE_64 = 0, TW_TILE_128 = 1, TW_TILE_F32 = 2, TW_TILE_MEMORY = 3 };
+enum { TW_TILE_64 = 0, TW_TILE_128 = 1, TW_TILE_F32 = 2, TW_TILE_MEMORY = 3, TW_TILE_256 = 4 };
+#define TW_TILE_PAIRS 256     // added where blocks are taken in pairs (`TwParams::cluster` 2)
 #define TW_TILE_64_M 64       // mma.sync, bf16 and f16
 #define TW_TILE_64_N 64
 #define TW_TILE_64_THREADS 128
@@ -31,6 +32,13 @@ enum { TW_TILE_64 = 0, TW_TILE_128 = 1, TW_TILE_F32 = 2, TW_TILE_MEMORY = 3 };
 #define TW_TILE_128_N 128
 #define TW_TILE_128_THREADS 256
 #define TW_TILE_128_SHARED 98304
+#define TW_TILE_256_M 128     // bf16 and f16; mma.sync only where a rank's operands are beyond TMA
+#define TW_TILE_256_N 256
+#define TW_TILE_256_THREADS 256
+#define TW_TILE_256_SHARED 147456
+#define TW_SM90_THREADS 384   // Hopper kernels, and their shared memory by tile
+#define TW_SM90_128_SHARED 229632
+#define TW_SM90_256_SHARED 229632
 #define TW_TILE_F32_M 64      // FFMA
 #define TW_TILE_F32_N 64
 #define TW_TILE_F32_THREADS 128
@@ -40,8 +48,9 @@ enum { TW_TILE_64 = 0, TW_TILE_128 = 1, TW_TILE_F32 = 2, TW_TILE_MEMORY = 3 };
 #define TW_TILE_MEMORY_THREADS 256
 #define TW_TILE_MEMORY_SHARED 0
 #define TW_PACKET_COLUMNS 64  // one-shot: a row of packets is padded to so many values
+#define TW_SPLIT_BLOCKS 256   // the most blocks whose splits are computed by several CTAs
 #define TW_GATHER_ROWS 64     // the most rows of a block of a plain all-gather
-#define TW_GATHER_PIECE 8     // of an all-gather + GEMM: rows that are pushed, and signalled, together
+#define TW_GATHER_PIECE 8     // of an all-gather + GEMM: the fewest rows that are pushed, and signalled, together
 
 // How an operation is carried out, `TwDescriptor::algorithm`. Part of the hello's hash: all ranks must agree.
 enum { TW_TWO_SHOT = 0, TW_ONE_SHOT = 1 };
@@ -74,8 +83,8 @@ enum { TW_ABORT_NONE = 0, TW_ABORT_WAIT = 1, TW_ABORT_DISAGREED = 2, TW_ABORT_HO
 // What one operation is: equal on every rank, or the hello's hashes differ.
 typedef struct TwDescriptor {
   uint32_t op, algorithm, dtype, wire;
-  uint32_t tile;      // tile configuration (TwTile)
-  uint32_t grid;      // CTAs, equal on every rank
+  uint32_t tile;      // tile configuration, TW_TILE_PAIRS
+  uint32_t grid;      // CTAs, equal on every rank; of a one-shot those of one item a block, whatever a rank's splits of K
   uint32_t has_bias;  // added once, after the sum
   uint32_t world;
   uint64_t m;         // global rows; element count of a flat all-reduce
@@ -144,7 +153,7 @@ typedef struct TwParams {
   TwTensorMap map_x;         // [rows of x][k], boxes of a tile's rows x 64 of K
   TwTensorMap map_weight;    // [n][k], boxes of half a tile's columns x 64 of K
   TwTensorMap map_gathered;  // AG+GEMM: this rank's staging as [half][source][row][k], boxes as of x
-  TwTensorMap map_out;       // [rows of out][n], boxes of 64 rows x 128 bytes; absent: out takes ordinary stores
+  TwTensorMap map_out;       // [rows of out][n], boxes of 64 rows x 128 bytes; where out_boxes
   TwGroup group;
   TwDescriptor desc;
   uint64_t hash;             // of `desc`
@@ -166,8 +175,10 @@ typedef struct TwParams {
   uint32_t gather_rows;      // AG: rows of a row block; equal on every rank, at most TW_GATHER_ROWS
   uint32_t piece;            // AG+GEMM, AG: of a row block, the rows that one signal stands for
   uint32_t cluster;          // row-neighbouring blocks that the tile order keeps together: 1, or 2 for CTAs that share weights
+  uint32_t out_boxes;        // `out` may be written through map_out
   uint32_t splits;           // of K: a block is the sum of so many partial products, at least 1
-  uint64_t split_space;      // splits > 1: f32 partial products of every block, then a counter of each block (u32, zero)
+  uint64_t split_space;      // splits > 1: TW_SPLIT_BLOCKS counters (u32 in 8 bytes, zero at rest), then f32 partial products
+                             // of every block; 0: each CTA computes all splits of its blocks
 } TwParams;
 
 #ifdef __cplusplus

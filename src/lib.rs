@@ -52,7 +52,7 @@ pub use dtype::{DType, Wire};
 pub use error::{Error, Result, WaitCause, WaitKind, WaitRecord};
 pub use group::{GroupConfig, Node, Rank, RankPlace, Stats};
 pub use memory::{Buffer, Element, Mat, MatMut};
-pub use op::{Op, OpSpec, Operands, Out, Plan, chunk};
+pub use op::{Mainloop, Op, OpSpec, Operands, Out, Plan, chunk};
 pub use route::{Path, Route, Want};
 
 /// The README's examples, as tests.

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use common::*;
 use tileweave::driver::sim::{Fault, SimConfig, SimNode, Site};
-use tileweave::{DType, GroupConfig, Node, Op, Plan, Rank};
+use tileweave::{DType, GroupConfig, Node, Op, Path, Plan, Rank};
 
 /// Operations in a row, with new inputs each: with the same ones a stale half would hold the right answer.
 const LAUNCHES: u64 = 3;
@@ -22,6 +22,8 @@ enum Work {
     Tiles,
     /// One-shot GEMM+AR.
     Packets,
+    /// GEMM+AR of few rows, K split over CTAs: one-shot and unfused.
+    Splits,
     /// RS and GEMM+RS in a heap that holds their smallest round.
     Rounds,
     /// AG and AG+GEMM.
@@ -68,18 +70,20 @@ fn caught(plant: Plant, work: Work, seed: u64) -> Option<String> {
     let (world, op) = match work {
         Work::Tiles => (3, pick(Op::GemmReduceScatter, Op::GemmAllReduce)),
         Work::Packets | Work::Clearing => (3, Op::GemmAllReduce),
+        Work::Splits => (2, Op::GemmAllReduce),
         Work::Rounds => (2, pick(Op::ReduceScatter, Op::GemmReduceScatter)),
         Work::Rows => (3, pick(Op::AllGather, Op::AllGatherGemm)),
     };
     let (m, n, k) = match work {
         Work::Tiles => (200, 100, 192),
         Work::Packets | Work::Clearing => (20, 200, 192),
+        Work::Splits => (20, 100, 2 * 1100),
         Work::Rounds => (900, 64, 64),
         Work::Rows => (300, 200, 64),
     };
     let case = Case::new(op, world, m, n, k, DType::Bf16);
     let node = Node::new(Arc::new(SimNode::new(config(plant, world, seed)).unwrap()));
-    let one_shot = if matches!(work, Work::Packets | Work::Clearing) {
+    let one_shot = if matches!(work, Work::Packets | Work::Clearing | Work::Splits) {
         64 << 10
     } else {
         0
@@ -104,15 +108,16 @@ fn caught(plant: Plant, work: Work, seed: u64) -> Option<String> {
     if matches!(work, Work::Clearing) {
         (0..world).for_each(|rank| poke(rank, 8, 1 << 30));
     }
-    launches(&ranks, &case, seed).err()
+    let unfused = matches!(work, Work::Splits) && !seed.is_multiple_of(2);
+    launches(&ranks, &case, case.routes()[usize::from(unfused)], seed).err()
 }
 
 /// `LAUNCHES` operations one behind the other in the streams; an error says what was caught.
-fn launches(ranks: &[Rank], case: &Case, seed: u64) -> Result<(), String> {
+fn launches(ranks: &[Rank], case: &Case, path: Path, seed: u64) -> Result<(), String> {
     let text = |error: tileweave::Error| error.to_string();
     let plans: Vec<Plan> = ranks
         .iter()
-        .map(|r| r.plan(&case.spec(r.rank(), case.routes()[0])).unwrap())
+        .map(|r| r.plan(&case.spec(r.rank(), path)).unwrap())
         .collect();
     let mut all = Vec::new();
     for launch in 0..LAUNCHES {
@@ -183,6 +188,25 @@ fn rows() -> Vec<Row> {
         row("acquire of the hello dropped", machine(Site::HelloAcquire), Tiles, 20),
         row("no wait for the hello", machine(Site::HelloPoll), Tiles, 4),
         row("no wait for a packet", machine(Site::PacketPoll), Packets, 4),
+        row("no wait for a packet of an item", machine(Site::PacketPoll), Splits, 4),
+        row(
+            "count of a block's splits relaxed",
+            machine(Site::SplitArrive),
+            Splits,
+            4,
+        ),
+        row(
+            "no barrier before a split is counted",
+            machine(Site::SplitBarrier),
+            Splits,
+            4,
+        ),
+        row(
+            "no barrier after a split is counted",
+            machine(Site::SplitArrived),
+            Splits,
+            4,
+        ),
         row("no wait for cp.async", machine(Site::CopyWait), Tiles, 2),
         row("no barrier between stages", machine(Site::StageBarrier), Tiles, 4),
         row("no wait for the tensor cores", machine(Site::MmaWait), Tiles, 4),
@@ -275,7 +299,14 @@ fn each_planted_fault_is_caught() {
 
 #[test]
 fn nothing_is_caught_without_a_fault() {
-    for work in [Work::Tiles, Work::Packets, Work::Rounds, Work::Rows, Work::Clearing] {
+    for work in [
+        Work::Tiles,
+        Work::Packets,
+        Work::Splits,
+        Work::Rounds,
+        Work::Rows,
+        Work::Clearing,
+    ] {
         for seed in 0..20 * deep() as u64 {
             assert_eq!(caught(Plant::Nothing, work, seed), None, "seed {seed}");
         }

@@ -48,6 +48,7 @@ struct Position {
 
 unsafe extern "C" {
     fn tw_schedule_chunk(rows: u32, chunk: u32, rank: u32, begin: *mut u32, end: *mut u32);
+    fn tw_schedule_split(k: u32, splits: u32, s: u32, begin: *mut u32, end: *mut u32);
     fn tw_schedule_scatter_at(order: *const ScatterOrder, q: u32, f: u32) -> Position;
     fn tw_schedule_waves_at(order: *const WaveOrder, wave: u32, cta: u32) -> Position;
     fn tw_schedule_gather_at(order: *const ScatterOrder, q: u32, f: u32) -> Position;
@@ -58,6 +59,14 @@ fn chunk(rows: u32, chunk: u32, rank: u32) -> (u32, u32) {
     let (mut begin, mut end) = (0, 0);
     // SAFETY: both pointers are to live locals; the function writes them and nothing else.
     unsafe { tw_schedule_chunk(rows, chunk, rank, &mut begin, &mut end) };
+    (begin, end)
+}
+
+/// Range `s` of `splits`, by the kernels' rule.
+fn split(k: u32, splits: u32, s: u32) -> (u32, u32) {
+    let (mut begin, mut end) = (0, 0);
+    // SAFETY: both pointers are to live locals; the function writes them and nothing else.
+    unsafe { tw_schedule_split(k, splits, s, &mut begin, &mut end) };
     (begin, end)
 }
 
@@ -93,6 +102,36 @@ fn chunks_are_torch_chunks() {
     // Sums that do not fit 32 bits.
     assert_eq!(chunk(u32::MAX, u32::MAX, 15), (u32::MAX, u32::MAX));
     assert_eq!(chunk(u32::MAX - 1, 1 << 31, 1), (1 << 31, u32::MAX - 1));
+}
+
+/// The ranges of K follow each other, cover it, begin at whole steps, differ by a step at most, and none is empty.
+#[test]
+fn splits_cut_k_evenly() {
+    for k in (1..2000u32).chain([4096, 28671, 28672, (1 << 31) - 1]) {
+        let steps = k.div_ceil(64);
+        for splits in (1..=16).filter(|splits| *splits <= steps) {
+            let mut next = 0;
+            for s in 0..splits {
+                let (begin, end) = split(k, splits, s);
+                // Counted again: step i is of range floor(((i + 1) splits - 1) / steps), the first that ends behind it.
+                let of = |step: u32| ((u64::from(step) + 1) * u64::from(splits) - 1) / u64::from(steps);
+                assert_eq!((begin, begin % 64), (next, 0), "{k} {splits}");
+                assert!(
+                    of(begin / 64) == u64::from(s) && of((end - 1) / 64) == u64::from(s),
+                    "{k} {splits} {s}"
+                );
+                let length = (end - begin).div_ceil(64);
+                assert!(
+                    length == steps / splits || length == steps.div_ceil(splits),
+                    "{k} {splits} {s}"
+                );
+                next = end;
+            }
+            assert_eq!(next, k);
+        }
+    }
+    assert_eq!(split(0, 1, 0), (0, 0));
+    assert_eq!((split(1100, 4, 0), split(1100, 4, 3)), ((0, 256), (832, 1100)));
 }
 
 proptest! {

@@ -5,7 +5,7 @@
 //     reduce(i - window)    if it owns that block: wait for the peers' partials, add, write, send the result
 //     collect(i - 2 window) if another owns that block: wait for the result, write
 //
-// (`reduce_and_collect`: without the first, where other roles of the CTA compute and push, own partials too),
+// (public `reduce`: without the first, where other roles of the CTA compute and push, own partials too),
 //
 // so that a wait finds what it waits for sent `window` steps ago. reduce(w) depends on the peers' push(w), collect(w) on
 // the owner's reduce(w): earlier actions in the one order, done by the same CTA index elsewhere. No wait precedes the push
@@ -61,7 +61,7 @@ class AllReduce {
       const uint32_t first = q * p.panel, waves = waves_of(p, q);
       for (uint32_t i = 0; waves && i < waves + 2 * p.window; ++i) {
         if (i < waves) push(order.at(first + i, mx::block()));
-        if (i >= p.window && i - p.window < waves) reduce(order.at(first + i - p.window, mx::block()), false);
+        if (i >= p.window && i - p.window < waves) reduce_block(order.at(first + i - p.window, mx::block()), false);
         if (i >= 2 * p.window) collect(order.at(first + i - 2 * p.window, mx::block()));
       }
       s.close_round(q, slots.bytes());
@@ -69,12 +69,12 @@ class AllReduce {
     finish();
   }
 
-  TW_DEV void reduce_and_collect() {
+  TW_DEV void reduce() {
     for (uint32_t q = 0; q < p.panels; ++q) {
       s.open_round(q);
       const uint32_t first = q * p.panel, waves = waves_of(p, q);
       for (uint32_t i = 0; waves && i < waves + p.window; ++i) {
-        if (i < waves) reduce(order.at(first + i, mx::block()), true);
+        if (i < waves) reduce_block(order.at(first + i, mx::block()), true);
         if (i >= p.window) collect(order.at(first + i - p.window, mx::block()));
       }
       s.close_round(q, slots.bytes());
@@ -94,7 +94,7 @@ class AllReduce {
   }
 
   // Own partials that this thread has written need no signal, those of other roles do.
-  TW_DEV void reduce(const WaveTile& t, bool own_too) {
+  TW_DEV void reduce_block(const WaveTile& t, bool own_too) {
     if (!t.block.rows || t.owner != p.group.rank) return;
     s.await_ranks(TW_WAIT_PARTIAL, t.index, own_too, [&](uint32_t rank) { return slots.partial_index(rank, t); });
     TW_NO_UNROLL

@@ -1,12 +1,22 @@
 // GEMM+AR and AR, one-shot: every rank sends its partial to every rank as packets and adds what it receives, in rank
 // order. One exchange instead of two, P - 1 times the bytes: for small M. A CTA sends its block before it waits for the
 // peers' packets of it, and all ranks walk one order, so no wait depends on a later send.
+//
+// Where K is split over CTAs, that order does not hold any more: which CTA completes a block is known when it happens.
+// There (`OneShotItems`) a CTA first does all its items, and all its sends with them, and only then waits for anything; this
+// rank's own partials go by packets, too, since the CTA that needs one may not be the one that has it. So sends depend
+// on nothing, and waits on sends alone. Ranks may have different splits, and some of them none.
 #pragma once
-#include "kernels/partials.h"
-#include "protocol/packet.h"
+#include "kernels/packets.h"
+#include "kernels/split_k.h"
 #include "schedule/waves.h"
 
 namespace tw {
+
+template <class Source>
+TW_DEV WaveOrder one_shot_order(const TwParams& p) {
+  return {p.m, p.n, 1, p.group.world, mx::grid(), Source::tile_m(p), Source::tile_n(p), p.tiles_n, p.tiles, 1};
+}
 
 template <class Source>
 class OneShot {
@@ -15,12 +25,11 @@ class OneShot {
   Session<Team> s;
   const TwParams& p;
   const WaveOrder order;
-  const WireFormat<T> wire;
+  Packets<Source> packets;
 
  public:
   TW_DEV explicit OneShot(const TwParams& params)
-      : s(params), p(params), order{p.m, p.n, 1, p.group.world, mx::grid(), Source::tile_m(p), Source::tile_n(p), p.tiles_n, p.tiles, 1},
-        wire(p.desc.wire) {}
+      : s(params), p(params), order(one_shot_order<Source>(params)), packets(params) {}
 
   TW_DEV void run() {
     for (uint32_t t = mx::block(); t < p.tiles; t += mx::grid()) exchange(t, order.block(t));
@@ -28,46 +37,6 @@ class OneShot {
   }
 
  private:
-  // Octet v of a block from `source`, as `on` sees it: by its place in the matrix, so that few rows take little room.
-  // Packets are twice their data.
-  TW_DEV gaddr packets(uint32_t on, uint32_t source, const Block& b, uint32_t v) const {
-    const uint32_t per_row = ceil_div(p.n, TW_PACKET_COLUMNS) * (TW_PACKET_COLUMNS / 8);
-    const uint64_t row = uint64_t(source) * p.m + Source::row(p, b, v);
-    const uint64_t at = row * per_row + Source::ordinal(Source::columns(p, b, v).col);
-    return heap_of(p, on) + packets_at(p, s.round) + 2 * at * wire.octet_bytes();
-  }
-
-  TW_DEV void send(const Block& b, uint32_t v, const Octet& o) {
-    const uint32_t tag = packet_tag(s.round), payload = Source::columns(p, b, v).count() * wire.element_bytes();
-    const vec4 first = wire.vector(o, 0), second = wire.vector(o, 1);
-    for (uint32_t d = 1; d < p.group.world; ++d) {
-      const gaddr to = packets((p.group.rank + d) % p.group.world, p.group.rank, b, v);
-      send_packets(to, first, tag, min_u32(payload, 16));
-      if (wire.wide) send_packets(to + 32, second, tag, payload > 16 ? payload - 16 : 0);
-      s.bytes += payload;
-    }
-  }
-
-  // 16 bytes of data: two packets, both looked at before the first is judged.
-  TW_DEV bool receive_vector(uint32_t t, gaddr from, uint32_t source, vec4& data) {
-    const uint32_t tag = packet_tag(s.round);
-    vec4 first = mx::poll_packet(from, tag, Site::PacketPoll), second = mx::poll_packet(from + 16, tag, Site::PacketPoll);
-    if (!await_packet(s, from, source, t, first) || !await_packet(s, from + 16, source, t, second)) return false;
-    data = {{first.v[0], first.v[2], second.v[0], second.v[2]}};
-    return true;
-  }
-
-  TW_DEV bool receive(uint32_t t, const Block& b, uint32_t v, uint32_t source, Octet& o) {
-    const gaddr from = packets(p.group.rank, source, b, v);
-    vec4 data;
-    if (!receive_vector(t, from, source, data)) return false;
-    wire.set(o, data, 0);
-    if (!wire.wide) return true;
-    if (!receive_vector(t, from + 32, source, data)) return false;
-    wire.set(o, data, 1);
-    return true;
-  }
-
   TW_DEV void exchange(uint32_t t, const Block& block) {
     typename Source::Values values;
     Source::compute(p, block, values);
@@ -76,8 +45,8 @@ class OneShot {
     for (uint32_t v = 0; v < Source::kOctets; ++v) {
       if (!exists<Source>(p, block, v)) continue;
       own[v] = Source::partial(p, block, values, v);
-      if (s.alive) send(block, v, own[v]);
-      wire.round(own[v]);
+      if (s.alive) packets.send(s, block, v, own[v]);
+      packets.round(own[v]);
     }
     s.agree();
     TW_UNROLL
@@ -89,7 +58,7 @@ class OneShot {
         for (uint32_t i = 0; i < Group<Source>::kSize; ++i) {
           if (!ok || !exists<Source>(p, block, v0 + i)) continue;
           Octet o = own[v0 + i];
-          if (r != p.group.rank) ok = receive(t, block, v0 + i, r, o);
+          if (r != p.group.rank) ok = packets.receive(s, t, block, v0 + i, r, o);
           if (r == 0) {
             sum.o[i] = o;
           } else {
@@ -108,4 +77,74 @@ class OneShot {
     }
   }
 };
+
+template <class Source>
+class OneShotItems {
+  using T = typename Source::Type;
+  Session<typename Source::Team> s;
+  const TwParams& p;
+  const WaveOrder order;
+  Packets<Source> packets;
+
+ public:
+  TW_DEV explicit OneShotItems(const TwParams& params)
+      : s(params), p(params), order(one_shot_order<Source>(params)), packets(params) {}
+
+  TW_DEV void run() {
+    SplitK<Source> split(p);
+    for (uint32_t i = mx::block(); i < split.items(); i += mx::grid()) {
+      const Block block = order.block(split.block_of(i));
+      typename SplitK<Source>::Sum sum;
+      if (split.complete(i, block, sum)) send(block, sum);
+    }
+    s.agree();
+    // There are fewer blocks than CTAs, so the sums are dealt out by single octets of a block's threads.
+    for (uint32_t u = mx::block(); u < p.tiles * Source::kOctets; u += mx::grid()) {
+      const uint32_t t = u / Source::kOctets;
+      reduce(t, order.block(t), u % Source::kOctets);
+    }
+    s.finish(0);
+  }
+
+ private:
+  TW_DEV void send(const Block& block, const typename SplitK<Source>::Sum& sum) {
+    TW_UNROLL
+    for (uint32_t v = 0; v < Source::kOctets; ++v) {
+      if (!exists<Source>(p, block, v)) continue;
+      const Octet o = Source::partial(p, block, sum, v);
+      if (s.alive) packets.send(s, block, v, o);
+      // After an abort, too: no CTA of this rank is ever the one that another waits for in vain.
+      packets.keep(s, block, v, o);
+    }
+  }
+
+  TW_DEV void reduce(uint32_t t, const Block& block, uint32_t v) {
+    const bool mine = exists<Source>(p, block, v);
+    Octet sum = nan_octet();
+    bool ok = s.alive;
+    for (uint32_t r = 0; mine && ok && r < p.group.world; ++r) {
+      Octet o = sum;
+      ok = packets.receive(s, t, block, v, r, o);
+      if (!ok) continue;
+      if (r == 0) {
+        sum = o;
+      } else {
+        add_to(sum, o);
+      }
+    }
+    s.alive = mx::cta_sync_and(ok, Site::None);  // as above
+    if (!mine) return;
+    const Columns columns = Source::columns(p, block, v);
+    add_bias<T>(p, columns, sum);
+    store_octet<T>({p.out, p.out_ld}, Source::row(p, block, v), columns, s.alive ? sum : nan_octet());
+  }
+};
+
+template <class Source>
+TW_DEV void one_shot(const TwParams& p) {
+  if constexpr (Source::kSplits) {
+    if (p.split_space) return OneShotItems<Source>(p).run();
+  }
+  OneShot<Source>(p).run();
+}
 }  // namespace tw

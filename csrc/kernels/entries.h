@@ -7,8 +7,18 @@
   X(gemm_rs_##T##_64, TW_TILE_64_THREADS, 2) X(gemm_rs_##T##_128, TW_TILE_128_THREADS, 1) \
   X(gemm_ar_##T##_64, TW_TILE_64_THREADS, 2) X(gemm_ar_##T##_128, TW_TILE_128_THREADS, 1) \
   X(ag_gemm_##T##_64, TW_TILE_64_THREADS, 2) X(ag_gemm_##T##_128, TW_TILE_128_THREADS, 1) \
+  TW_ENTRIES_256(X, T)                                                                    \
   X(gemm_ar1_##T##_64, TW_TILE_64_THREADS, 2)                                             \
   TW_ENTRIES_PLAIN(X, T)
+
+#define TW_ENTRIES_256(X, T)                                                                                       \
+  X(gemm_rs_##T##_256, TW_TILE_256_THREADS, 1) X(gemm_ar_##T##_256, TW_TILE_256_THREADS, 1)                         \
+  TW_ENTRIES_SM90(X, T##_128_sm90) TW_ENTRIES_SM90(X, T##_256_sm90)
+
+// Only in sm_90a's machine code and on the simulated node.
+#define TW_ENTRIES_SM90(X, suffix)                                                              \
+  X(gemm_##suffix, TW_SM90_THREADS, 1) X(gemm_rs_##suffix, TW_SM90_THREADS, 1)             \
+  X(gemm_ar_##suffix, TW_SM90_THREADS, 1) X(ag_gemm_##suffix, TW_SM90_THREADS, 1)
 
 #define TW_ENTRIES_F32(X)                                                         \
   X(gemm_f32, TW_TILE_F32_THREADS, 2) X(gemm_rs_f32, TW_TILE_F32_THREADS, 2)      \

@@ -1,32 +1,64 @@
 // A rank's own GEMM: the first half of an unfused operation. out = round(x w^T + addend + bias), in the wire type.
 #pragma once
+#include "kernels/split_k.h"
 #include "protocol/address.h"
 #include "schedule/waves.h"
 #include "tile/source.h"
 
 namespace tw {
 
-template <class Source>
-TW_DEV void gemm(const TwParams& p) {
+template <class Source, class Products>
+TW_DEV void store_product(const TwParams& p, const Block& block, const Products& values) {
   using T = typename Source::Type;
-  const WaveOrder order = {p.m, p.n, 1, 1, mx::grid(), Source::tile_m(p), Source::tile_n(p), p.tiles_n, p.tiles, 1};
+  TW_UNROLL
+  for (uint32_t v = 0; v < Source::kOctets; ++v) {
+    const uint32_t row = Source::row(p, block, v);
+    const Columns cols = Source::columns(p, block, v);
+    if (row >= block.row + block.rows || !cols.any()) continue;
+    Octet o = Source::partial(p, block, values, v);
+    add_bias<T>(p, cols, o);
+    if (p.desc.wire == TW_F32) {
+      store_octet<float>({p.out, p.out_ld}, row, cols, o);
+    } else {
+      store_octet<T>({p.out, p.out_ld}, row, cols, o);
+    }
+  }
+}
+
+template <class Source>
+TW_DEV WaveOrder gemm_order(const TwParams& p) {
+  return {p.m, p.n, 1, 1, mx::grid(), Source::tile_m(p), Source::tile_n(p), p.tiles_n, p.tiles, 1};
+}
+
+// A CTA a block.
+template <class Source>
+TW_DEV void gemm_blocks(const TwParams& p) {
+  const WaveOrder order = gemm_order<Source>(p);
   for (uint32_t t = mx::block(); t < p.tiles; t += mx::grid()) {
     const Block block = order.block(t);
     typename Source::Values values;
     Source::compute(p, block, values);
-    TW_UNROLL
-    for (uint32_t v = 0; v < Source::kOctets; ++v) {
-      const uint32_t row = Source::row(p, block, v);
-      const Columns cols = Source::columns(p, block, v);
-      if (row >= block.row + block.rows || !cols.any()) continue;
-      Octet o = Source::partial(p, block, values, v);
-      add_bias<T>(p, cols, o);
-      if (p.desc.wire == TW_F32) {
-        store_octet<float>({p.out, p.out_ld}, row, cols, o);
-      } else {
-        store_octet<T>({p.out, p.out_ld}, row, cols, o);
-      }
-    }
+    store_product<Source>(p, block, values);
   }
+}
+
+// Several CTAs a block: its last one stores it.
+template <class Source>
+TW_DEV void gemm_items(const TwParams& p) {
+  const WaveOrder order = gemm_order<Source>(p);
+  SplitK<Source> split(p);
+  for (uint32_t i = mx::block(); i < split.items(); i += mx::grid()) {
+    const Block block = order.block(split.block_of(i));
+    typename SplitK<Source>::Sum sum;
+    if (split.complete(i, block, sum)) store_product<Source>(p, block, sum);
+  }
+}
+
+template <class Source>
+TW_DEV void gemm(const TwParams& p) {
+  if constexpr (Source::kSplits) {
+    if (p.split_space) return gemm_items<Source>(p);
+  }
+  gemm_blocks<Source>(p);
 }
 }  // namespace tw

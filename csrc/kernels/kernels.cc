@@ -5,6 +5,9 @@
 #include "kernels/conformance.h"
 #include "kernels/gemm.h"
 #include "kernels/reduce_scatter.h"
+#include "kernels/sm90_gather.h"
+#include "kernels/sm90_gemm.h"
+#include "kernels/sm90_reduce.h"
 
 namespace tw {
 //                                     M    N   warps  stages
@@ -12,6 +15,12 @@ template <class T>
 using Tile64 = MmaTile<T, TW_TILE_64_M, TW_TILE_64_N, 2, 2, 3>;
 template <class T>
 using Tile128 = MmaTile<T, TW_TILE_128_M, TW_TILE_128_N, 2, 4, 3>;
+template <class T>
+using Tile256 = MmaTile<T, TW_TILE_256_M, TW_TILE_256_N, 2, 4, 3>;
+template <class T>
+using Sm90Tile128 = Sm90Tile<T, TW_TILE_128_M, TW_TILE_128_N, 6>;
+template <class T>
+using Sm90Tile256 = Sm90Tile<T, TW_TILE_256_M, TW_TILE_256_N, 4>;
 
 template <class Tile>
 constexpr bool is(uint32_t m, uint32_t n, uint32_t threads, uint32_t shared) {
@@ -19,6 +28,9 @@ constexpr bool is(uint32_t m, uint32_t n, uint32_t threads, uint32_t shared) {
 }
 static_assert(is<Tile64<mx::bf16>>(TW_TILE_64_M, TW_TILE_64_N, TW_TILE_64_THREADS, TW_TILE_64_SHARED), "abi.h");
 static_assert(is<Tile128<mx::bf16>>(TW_TILE_128_M, TW_TILE_128_N, TW_TILE_128_THREADS, TW_TILE_128_SHARED), "abi.h");
+static_assert(is<Tile256<mx::bf16>>(TW_TILE_256_M, TW_TILE_256_N, TW_TILE_256_THREADS, TW_TILE_256_SHARED), "abi.h");
+static_assert(kSm90Threads == TW_SM90_THREADS, "abi.h");
+static_assert(Sm90Tile128<mx::bf16>::kShared == TW_SM90_128_SHARED && Sm90Tile256<mx::bf16>::kShared == TW_SM90_256_SHARED, "abi.h");
 static_assert(is<FfmaTile>(TW_TILE_F32_M, TW_TILE_F32_N, TW_TILE_F32_THREADS, TW_TILE_F32_SHARED), "abi.h");
 static_assert(is<MemoryTile<float>>(TW_TILE_MEMORY_M, TW_TILE_MEMORY_N, TW_TILE_MEMORY_THREADS, TW_TILE_MEMORY_SHARED), "abi.h");
 
@@ -29,10 +41,6 @@ TW_DEV void reduce_scatter(const TwParams& p) {
 template <class Source>
 TW_DEV void all_reduce(const TwParams& p) {
   AllReduce<Source>(p).run();
-}
-template <class Source>
-TW_DEV void one_shot(const TwParams& p) {
-  OneShot<Source>(p).run();
 }
 template <class Consumer>
 TW_DEV void all_gather(const TwParams& p) {
@@ -64,3 +72,20 @@ TW_ONE_SHOT_KERNEL(f32, tw::FfmaTile)
 TW_PLAIN_KERNELS(bf16, mx::bf16)
 TW_PLAIN_KERNELS(f16, mx::f16)
 TW_PLAIN_KERNELS(f32, float)
+
+// A tile of 256 columns where TMA cannot address an operand, and other ranks' can: it fits what they push.
+#define TW_REDUCE_KERNELS(suffix, Tile)                                                                          \
+  TW_KERNEL(gemm_rs_##suffix, Tile::kThreads, 1) { tw::reduce_scatter<tw::GemmSource<Tile>>(p); }                \
+  TW_KERNEL(gemm_ar_##suffix, Tile::kThreads, 1) { tw::all_reduce<tw::GemmSource<Tile>>(p); }
+TW_REDUCE_KERNELS(bf16_256, tw::Tile256<mx::bf16>)
+TW_REDUCE_KERNELS(f16_256, tw::Tile256<mx::f16>)
+
+#define TW_SM90_KERNELS(suffix, Tile)                                                                            \
+  TW_HOPPER_KERNEL(gemm_##suffix, tw::kSm90Threads) { tw::sm90_gemm<Tile>(p); }                                  \
+  TW_HOPPER_KERNEL(gemm_rs_##suffix, tw::kSm90Threads) { tw::sm90_reduce<Tile, tw::ScatterWalk<Tile>>(p); } \
+  TW_HOPPER_KERNEL(gemm_ar_##suffix, tw::kSm90Threads) { tw::sm90_reduce<Tile, tw::WaveWalk<Tile>>(p); }    \
+  TW_HOPPER_KERNEL(ag_gemm_##suffix, tw::kSm90Threads) { tw::sm90_gather<Tile>(p); }
+TW_SM90_KERNELS(bf16_128_sm90, tw::Sm90Tile128<mx::bf16>)
+TW_SM90_KERNELS(bf16_256_sm90, tw::Sm90Tile256<mx::bf16>)
+TW_SM90_KERNELS(f16_128_sm90, tw::Sm90Tile128<mx::f16>)
+TW_SM90_KERNELS(f16_256_sm90, tw::Sm90Tile256<mx::f16>)

@@ -45,24 +45,57 @@ struct Group {
   Octet o[kSize];
 };
 
+// A group's octets as they travelled: one vector each of 16-bit values, two of f32 (kWide). What does not exist is zero.
+template <class Source, bool kWide>
+struct Raw {
+  static constexpr uint32_t kVectors = kWide ? 2 : 1;
+  vec4 v[Group<Source>::kSize][kVectors];
+
+  TW_DEV void load(const TwParams& p, const Block& b, uint32_t v0, const Slot<Source>& from) {
+    TW_UNROLL
+    for (uint32_t i = 0; i < Group<Source>::kSize; ++i) {
+      const bool there = exists<Source>(p, b, v0 + i);
+      TW_UNROLL
+      for (uint32_t j = 0; j < kVectors; ++j) {
+        v[i][j] = there ? mx::ld_global_v4(from.octet(v0 + i) + 16 * j) : vec4{{0, 0, 0, 0}};
+      }
+    }
+  }
+  TW_DEV Octet octet(uint32_t i) const {
+    const WireFormat<typename Source::Type> wire(kWide ? TW_F32 : TW_BF16);
+    Octet o;
+    TW_UNROLL
+    for (uint32_t j = 0; j < kVectors; ++j) wire.set(o, v[i][j], j);
+    return o;
+  }
+};
+
+template <class Source, bool kWide, class SlotOf>
+TW_DEV void sum_ranks(const TwParams& p, const Block& b, uint32_t v0, SlotOf slot_of, Group<Source>& sum) {
+  Raw<Source, kWide> next;
+  next.load(p, b, v0, slot_of(0));
+  TW_UNROLL
+  for (uint32_t i = 0; i < Group<Source>::kSize; ++i) sum.o[i] = next.octet(i);
+  if (p.group.world > 1) next.load(p, b, v0, slot_of(1));
+  TW_NO_UNROLL
+  for (uint32_t r = 1; r < p.group.world; ++r) {  // the next rank's octets are on their way while this one's are added
+    const Raw<Source, kWide> here = next;
+    if (r + 1 < p.group.world) next.load(p, b, v0, slot_of(r + 1));
+    TW_UNROLL
+    for (uint32_t i = 0; i < Group<Source>::kSize; ++i) add_to(sum.o[i], here.octet(i));
+  }
+}
+
 // Adds the partials of a block's octets from `v0` on, slot_of(r) being rank r's in this rank's staging, from rank 0's
 // upwards; then the bias. A rank's own partial went through its own staging too: each thread reads back what it wrote, or
 // what another role wrote and signalled.
 template <class Source, class SlotOf>
 TW_DEV void sum_partials(const Session<typename Source::Team>& s, const Block& b, uint32_t v0, SlotOf slot_of, Group<Source>& sum) {
   if (!s.alive) return;
-  for (uint32_t r = 0; r < s.p.group.world; ++r) {
-    const Slot<Source> from = slot_of(r);
-    TW_UNROLL
-    for (uint32_t i = 0; i < Group<Source>::kSize; ++i) {
-      if (!exists<Source>(s.p, b, v0 + i)) continue;
-      const Octet o = from.wire.load(from.octet(v0 + i));
-      if (r == 0) {
-        sum.o[i] = o;
-      } else {
-        add_to(sum.o[i], o);
-      }
-    }
+  if (slot_of(0).wire.wide) {
+    sum_ranks<Source, true>(s.p, b, v0, slot_of, sum);
+  } else {
+    sum_ranks<Source, false>(s.p, b, v0, slot_of, sum);
   }
   TW_UNROLL
   for (uint32_t i = 0; i < Group<Source>::kSize; ++i) {

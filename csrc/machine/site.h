@@ -30,7 +30,9 @@ enum class Site : uint32_t {
   CopyWait,        // cp.async group wait
   StageBarrier,    // CTA barrier: a stage is filled for all threads, and the one before it read by all
   MmaWait,         // the warp's ldmatrix and mma have read their operands
+  SplitBarrier,    // CTA barrier: after every thread's writes of a split, before one thread's SplitArrive
   SplitArrive,     // acq_rel counter of the CTAs that have written their split of a block
+  SplitArrived,    // CTA barrier: after one thread's SplitArrive, before every thread's reads of all splits
   // Hopper's mainloop: roles of one CTA, or of a cluster's, and the asynchronous units between them
   SetupBarrier,    // CTA barrier: mbarriers are initialised
   ClusterStart,    // cluster barrier: mbarriers of all its CTAs are initialised

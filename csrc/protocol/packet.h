@@ -13,6 +13,12 @@ TW_DEV void send_packets(gaddr to, const vec4& data, uint32_t tag, uint32_t payl
   mx::st_packet(to + 16, {{data.v[2], tag, data.v[3], tag}});
 }
 
+// The same at `to` on this rank: nothing travels.
+TW_DEV void keep_packets(gaddr to, const vec4& data, uint32_t tag) {
+  mx::st_packet(to, {{data.v[0], tag, data.v[1], tag}});
+  mx::st_packet(to + 16, {{data.v[2], tag, data.v[3], tag}});
+}
+
 TW_DEV bool is_here(const vec4& packet, uint32_t tag) { return packet.v[1] == tag && packet.v[3] == tag; }
 
 // One thread's wait for one packet in its own rank's heap, of which `v` is the last look; false once it gives up. Bounded

@@ -1,6 +1,7 @@
 // The schedules, callable from Rust: tests hold them to their promises on the host.
 #include "schedule/gather.h"
 #include "schedule/scatter.h"
+#include "schedule/split.h"
 #include "schedule/waves.h"
 
 namespace {
@@ -18,6 +19,12 @@ void tw_schedule_chunk(uint32_t rows, uint32_t chunk, uint32_t rank, uint32_t* b
   const tw::Span s = tw::chunk_of(rows, chunk, rank);
   *begin = s.begin;
   *end = s.end;
+}
+
+void tw_schedule_split(uint32_t k, uint32_t splits, uint32_t s, uint32_t* begin, uint32_t* end) {
+  const tw::Span part = tw::split_of(k, splits, s);
+  *begin = part.begin;
+  *end = part.end;
 }
 
 Position tw_schedule_scatter_at(const tw::ScatterOrder* order, uint32_t q, uint32_t f) {

@@ -23,6 +23,13 @@ struct FfmaTile {
       for (int e = 0; e < 8; ++e) o.f[e] = d[v][e];
       return o;
     }
+    TW_DEV void add(const Values& x) {
+      TW_UNROLL
+      for (uint32_t v = 0; v < kOctets; ++v) {
+        TW_UNROLL
+        for (int e = 0; e < 8; ++e) d[v][e] = mx::add(d[v][e], x.d[v][e]);
+      }
+    }
   };
 
   static TW_DEV uint32_t row_of(uint32_t v) { return mx::thread() / 8 * 4 + v; }

@@ -34,6 +34,16 @@ struct MmaTile {
       }
       return o;
     }
+    TW_DEV void add(const Values& x) {
+      TW_UNROLL
+      for (uint32_t i = 0; i < kRows16; ++i) {
+        TW_UNROLL
+        for (uint32_t j = 0; j < kCols8; ++j) {
+          TW_UNROLL
+          for (int e = 0; e < 4; ++e) d[i][j][e] = mx::add(d[i][j][e], x.d[i][j][e]);
+        }
+      }
+    }
   };
 
   static TW_DEV uint32_t row_of(uint32_t v) {

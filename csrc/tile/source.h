@@ -7,12 +7,14 @@
 //   compute(p, block, values)          the work; all threads of the CTA
 //   row(p, block, v), columns(p, block, v)  where octet v stands, in rows and columns of the whole matrix
 //   ordinal(col)                       of the octet that begins at a column, along its row: below ceil(n / 64) * 8
+//   kSplits; compute_split(p, block, s, values)  whether K may be split over CTAs; range s of it (kernels/split_k.h)
 //   partial(p, block, values, v)       octet v in f32, the rank's addend added; not yet rounded to the wire
 #pragma once
 #include "abi.h"
 #include "tile/ffma_tile.h"
 #include "tile/memory_tile.h"
 #include "tile/mma_tile.h"
+#include "tile/split_product.h"
 
 namespace tw {
 
@@ -29,6 +31,7 @@ template <class Tile>
 struct GemmSource : TileShape<Tile> {
   using typename TileShape<Tile>::Type;
   using Values = typename Tile::Values;
+  static constexpr bool kSplits = kMaySplit<Tile>;
   static TW_DEV uint32_t tile_m(const TwParams&) { return Tile::kM; }
   static TW_DEV uint32_t tile_n(const TwParams&) { return Tile::kN; }
   static TW_DEV uint32_t row(const TwParams&, const Block& b, uint32_t v) { return b.row + Tile::row_of(v); }
@@ -43,14 +46,25 @@ struct GemmSource : TileShape<Tile> {
   }
   // Rows of x may come from elsewhere (a gathered panel): `x_row` is the block's first row there.
   static TW_DEV void multiply(const TwParams& p, const Operand<Type>& x, uint32_t x_row, const Block& b, Values& values) {
-    Tile::multiply(x, x_row, {{p.weight, p.weight_ld}, b.col + b.cols, p.k}, b.col, values);
+    multiply_splits<Tile>(x, x_row, weight(p, b), b.col, p.splits, values);
   }
-  static TW_DEV Octet partial(const TwParams& p, const Block& b, const Values& values, uint32_t v) {
+  // Range `s` of K alone: what one item of split-K computes.
+  static TW_DEV void compute_split(const TwParams& p, const Block& b, uint32_t s, Values& values) {
+    multiply_split<Tile>(Operand<Type>{{p.x, p.x_ld}, b.row + b.rows, p.k}, b.row, weight(p, b), b.col, p.splits, s, values);
+  }
+  // `values`: those of `compute`, or anything else with octets of products.
+  template <class Products>
+  static TW_DEV Octet partial(const TwParams& p, const Block& b, const Products& values, uint32_t v) {
     Octet o = values.octet(v);
     if (p.addend) {
       add_to(o, load_octet<Type>({p.addend, p.addend_ld}, row(p, b, v), columns(p, b, v)));
     }
     return o;
+  }
+
+ private:
+  static TW_DEV Operand<Type> weight(const TwParams& p, const Block& b) {
+    return {{p.weight, p.weight_ld}, b.col + b.cols, p.k};
   }
 };
 
@@ -59,6 +73,7 @@ template <class T, bool kFlat>
 struct MemorySource : TileShape<MemoryTile<T>> {
   using Tile = MemoryTile<T>;
   struct Values {};
+  static constexpr bool kSplits = false;
   static TW_DEV bool flat(const TwParams& p) { return kFlat && p.m == 1; }
   static TW_DEV uint32_t tile_m(const TwParams& p) { return flat(p) ? 1 : Tile::kM; }
   static TW_DEV uint32_t tile_n(const TwParams& p) { return flat(p) ? Tile::kM * Tile::kN : Tile::kN; }

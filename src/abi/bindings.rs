@@ -3,6 +3,7 @@
 pub const TW_ABI_VERSION: u32 = 1;
 pub const TW_MAX_RANKS: u32 = 16;
 pub const TW_CACHE_LINE: u32 = 128;
+pub const TW_TILE_PAIRS: u32 = 256;
 pub const TW_TILE_64_M: u32 = 64;
 pub const TW_TILE_64_N: u32 = 64;
 pub const TW_TILE_64_THREADS: u32 = 128;
@@ -11,6 +12,13 @@ pub const TW_TILE_128_M: u32 = 128;
 pub const TW_TILE_128_N: u32 = 128;
 pub const TW_TILE_128_THREADS: u32 = 256;
 pub const TW_TILE_128_SHARED: u32 = 98304;
+pub const TW_TILE_256_M: u32 = 128;
+pub const TW_TILE_256_N: u32 = 256;
+pub const TW_TILE_256_THREADS: u32 = 256;
+pub const TW_TILE_256_SHARED: u32 = 147456;
+pub const TW_SM90_THREADS: u32 = 384;
+pub const TW_SM90_128_SHARED: u32 = 229632;
+pub const TW_SM90_256_SHARED: u32 = 229632;
 pub const TW_TILE_F32_M: u32 = 64;
 pub const TW_TILE_F32_N: u32 = 64;
 pub const TW_TILE_F32_THREADS: u32 = 128;
@@ -20,7 +28,9 @@ pub const TW_TILE_MEMORY_N: u32 = 256;
 pub const TW_TILE_MEMORY_THREADS: u32 = 256;
 pub const TW_TILE_MEMORY_SHARED: u32 = 0;
 pub const TW_PACKET_COLUMNS: u32 = 64;
+pub const TW_SPLIT_BLOCKS: u32 = 256;
 pub const TW_GATHER_ROWS: u32 = 64;
+pub const TW_GATHER_PIECE: u32 = 8;
 pub const TW_BF16: u32 = 0;
 pub const TW_F16: u32 = 1;
 pub const TW_F32: u32 = 2;
@@ -35,6 +45,7 @@ pub const TW_TILE_64: u32 = 0;
 pub const TW_TILE_128: u32 = 1;
 pub const TW_TILE_F32: u32 = 2;
 pub const TW_TILE_MEMORY: u32 = 3;
+pub const TW_TILE_256: u32 = 4;
 pub const TW_TWO_SHOT: u32 = 0;
 pub const TW_ONE_SHOT: u32 = 1;
 pub const TW_WAIT_NONE: u32 = 0;
@@ -374,7 +385,9 @@ pub struct TwParams {
     pub wave_slots: u32,
     pub result_slots: u32,
     pub gather_rows: u32,
+    pub piece: u32,
     pub cluster: u32,
+    pub out_boxes: u32,
     pub splits: u32,
     pub split_space: u64,
 }
@@ -468,14 +481,20 @@ const _: () = {
         "Offset of field: TwParams::gather_rows",
     ][::core::mem::offset_of!(TwParams, gather_rows) - 904usize];
     [
+        "Offset of field: TwParams::piece",
+    ][::core::mem::offset_of!(TwParams, piece) - 908usize];
+    [
         "Offset of field: TwParams::cluster",
-    ][::core::mem::offset_of!(TwParams, cluster) - 908usize];
+    ][::core::mem::offset_of!(TwParams, cluster) - 912usize];
+    [
+        "Offset of field: TwParams::out_boxes",
+    ][::core::mem::offset_of!(TwParams, out_boxes) - 916usize];
     [
         "Offset of field: TwParams::splits",
-    ][::core::mem::offset_of!(TwParams, splits) - 912usize];
+    ][::core::mem::offset_of!(TwParams, splits) - 920usize];
     [
         "Offset of field: TwParams::split_space",
-    ][::core::mem::offset_of!(TwParams, split_space) - 920usize];
+    ][::core::mem::offset_of!(TwParams, split_space) - 928usize];
 };
 impl Default for TwParams {
     fn default() -> Self {

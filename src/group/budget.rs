@@ -37,7 +37,7 @@ impl Drop for Budget {
 fn sms_of(driver: &dyn Driver, place: Place, max_ctas: u32, all: u32) -> Result<u32> {
     let mut most = 0;
     for kernel in Kernel::all() {
-        let per_sm = driver.ctas_per_sm(kernel.name(), kernel.tile.launch(1), place)?;
+        let per_sm = driver.ctas_per_sm(kernel.name(), kernel.launch(1, 1), place)?;
         if let Some(sms) = max_ctas.checked_div(per_sm) {
             most = most.max(sms + u32::from(!max_ctas.is_multiple_of(per_sm)));
         }

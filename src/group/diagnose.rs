@@ -7,7 +7,8 @@
 //! - a peer that never launched the operation, or only after the failure was noticed,
 //! - a peer that launched it and whose hello is not there: a hello depends on nothing else, so what the peer sends to the
 //!   rank is lost, or it was sent too late,
-//! - a peer without a wait of its own: it was still computing, or it had sent what was waited for, and that was lost,
+//! - a peer without a wait for another rank: it was still computing, or it had sent what was waited for, and that was lost,
+//! - the rank itself, which had not computed its own partial,
 //! - a peer that is in the chain already. Waits depend on sends that come earlier in the one order of an operation
 //!   (`docs/protocol.md`), so ranks that wait for each other have lost something: the root is the wait for what is sent first.
 //!
@@ -105,6 +106,9 @@ fn follow(start: &WaitRecord, records: &[Option<WaitRecord>], before: &[TwContro
         let wait = path[path.len() - 1];
         let peer = &after[wait.peer];
         let name = format!("rank {}", wait.peer);
+        if wait.peer == wait.rank {
+            break format!("{name} was still computing what its own sum needs");
+        }
         if peer.epoch_started < wait.epoch {
             break match peer.epoch_started {
                 0 => format!("{name} never launched an operation"),
@@ -118,7 +122,9 @@ fn follow(start: &WaitRecord, records: &[Option<WaitRecord>], before: &[TwContro
         if hello != wait.epoch {
             break format!("{name} launched it, but its hello did not arrive: lost, or sent too late");
         }
-        match records[wait.peer].as_ref().filter(|record| record.epoch <= wait.epoch) {
+        // A wait for the rank's own partial is computing, not waiting for anybody.
+        let waited = |record: &&WaitRecord| record.epoch <= wait.epoch && record.peer != record.rank;
+        match records[wait.peer].as_ref().filter(waited) {
             Some(next) if path.iter().any(|link| link.rank == next.rank) => {
                 let verdict = cycle(&path, next.rank);
                 // The chain ends with the root.

@@ -133,7 +133,12 @@ impl Group {
         for (address, member) in abi.heap.iter_mut().zip(&members) {
             *address = member.heap.ptr();
         }
-        let facts = Facts { world, layout, ctas };
+        let facts = Facts {
+            world,
+            layout,
+            hopper: residence::all_hopper(&**driver, &places)?,
+            ctas,
+        };
         let failure = OnceLock::new();
         let group = Arc::new(Group {
             driver: driver.clone(),

@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use super::RankPlace;
 use crate::driver::{Driver, Place};
 use crate::error::{Error, Result};
+use crate::op::Mainloop;
 use crate::op::kernel::Kernel;
 
 /// Checks that no two ranks are in each other's way.
@@ -64,6 +65,16 @@ fn apart(a: usize, one: &RankPlace, b: usize, two: &RankPlace) -> Result<()> {
     Err(Error::bad_argument(format!("rank {b}'s place"), value, expected))
 }
 
+/// Whether every rank's device runs Hopper kernels.
+pub(super) fn all_hopper(driver: &dyn Driver, places: &[Place]) -> Result<bool> {
+    for place in places {
+        if !driver.place_info(*place)?.hopper {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
 /// How many CTAs of each kernel are resident on every rank at once, at most `budget` unless that is 0.
 pub(super) fn resident_ctas(driver: &dyn Driver, places: &[Place], budget: u32) -> Result<HashMap<Kernel, u32>> {
     let mut ctas = HashMap::new();
@@ -75,8 +86,9 @@ pub(super) fn resident_ctas(driver: &dyn Driver, places: &[Place], budget: u32) 
         }
         let info = driver.place_info(*place)?;
         for kernel in Kernel::all() {
-            let launch = kernel.tile.launch(1);
-            let fits = if launch.shared > info.shared_per_cta {
+            let launch = kernel.launch(1, 1);
+            let absent = kernel.mainloop == Mainloop::Hopper && !info.hopper;
+            let fits = if absent || launch.shared > info.shared_per_cta {
                 0
             } else {
                 driver

@@ -2,14 +2,15 @@
 //! one-shot message, hence equal on every rank without asking.
 //!
 //! ```text
-//! control | packets, 2 halves | signals, 2 halves | scratch | staging, 2 halves
+//! control | packets, 2 halves | signals, 2 halves | split counters | scratch | staging, 2 halves
 //! ```
 //!
 //! Packets hold, per half, one message of `one_shot_bytes` from every rank, twice its size (each 8-byte half of a packet
 //! carries 4 bytes and its tag). The rest is shared out: scratch, which peers never touch, takes one part, each staging
-//! half two, and each half has two signals per smallest tile (8 KiB) that it can hold.
+//! half two, and each half has two signals per smallest tile (8 KiB) that it can hold. The counters of split blocks lie
+//! just before the scratch, at whose start the products are that they count (`TwParams::split_space`).
 
-use crate::abi::{CONTROL_BYTES, TwGroup};
+use crate::abi::{self, CONTROL_BYTES, TwGroup};
 use crate::error::{Error, Result};
 
 /// Every region begins at a multiple of this, in bytes.
@@ -17,6 +18,8 @@ pub(crate) const ALIGN: u64 = 256;
 /// The smallest tile that is staged: 64 x 64 or 16 x 256 elements of two bytes.
 pub(crate) const SMALLEST_TILE: u64 = 8192;
 const SIGNAL: u64 = 8;
+/// Of the counters of split blocks.
+const COUNTERS: u64 = abi::TW_SPLIT_BLOCKS as u64 * 8;
 
 /// Offsets and sizes in bytes, from the start of the heap.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,14 +59,14 @@ impl Layout {
         let signals_least = up(2 * world * SIGNAL);
         let rest = heap_bytes
             .checked_sub(signals)?
-            .checked_sub(2 * (signals_least + ALIGN))?;
+            .checked_sub(2 * (signals_least + ALIGN) + COUNTERS)?;
         // A half of h bytes takes h / 2 of scratch with its twin, and 2 * 8 / 8192 of h for signals: 2 h + h / 2 + 2 h / 512.
         let staging_half = (rest as u128 * 256 / 641) as u64 / SMALLEST_TILE * SMALLEST_TILE;
         if staging_half == 0 {
             return None;
         }
         let signals_half = up(2 * SIGNAL * (staging_half / SMALLEST_TILE)).max(signals_least);
-        let scratch = signals + 2 * signals_half;
+        let scratch = signals + 2 * signals_half + COUNTERS;
         let scratch_bytes = staging_half / 2;
         let staging = scratch + scratch_bytes;
         Some(Layout {
@@ -86,7 +89,7 @@ impl Layout {
         self.signals_half / SIGNAL
     }
 
-    /// What must be zero before the first operation: control, packets and signals lie together at the start.
+    /// What must be zero before the first operation: control, packets, signals and counters lie together at the start.
     pub fn zeroed_bytes(&self) -> usize {
         self.scratch as usize
     }
@@ -155,7 +158,7 @@ mod tests {
             }
             assert!(l.packets >= CONTROL_BYTES as u64);
             assert!(l.signals >= l.packets + 2 * l.packets_half);
-            assert!(l.scratch >= l.signals + 2 * l.signals_half);
+            assert!(l.scratch >= l.signals + 2 * l.signals_half + COUNTERS);
             assert!(l.staging >= l.scratch + l.scratch_bytes);
             assert!(l.staging + 2 * l.staging_half <= l.heap_bytes, "{l:?}");
             assert!(l.packets_half >= 2 * l.world * l.one_shot_bytes);

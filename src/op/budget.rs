@@ -1,8 +1,10 @@
 //! How large a heap must be, before there is a group or a machine.
 
-use super::config::kernel;
+use super::config::{gemm_kernel, kernel, splits_of};
+use super::heuristics::Setting;
+use super::splits::product_bytes;
 use super::staging::{MAX_GRID, Staging};
-use super::tiling::Sizes;
+use super::tiling::{Sizes, Tiling};
 use super::{Op, OpSpec};
 use crate::error::{Error, Result};
 use crate::memory::layout::{Layout, smallest};
@@ -53,17 +55,30 @@ fn add(need: &mut Need, spec: &OpSpec, world: usize, one_shot_bytes: u64) {
     let unfused = !spec.op.has_gemm() || spec.route == Want::Exactly(Path::Unfused);
     let op = if unfused { spec.op.collective() } else { spec.op };
     let sizes = Sizes::of(spec, world);
-    // A plain all-reduce of contiguous operands ignores the rows; of others it does not.
-    for flat in [false, true] {
-        // Within the M of one kernel the need grows with M, so each range's last M says it all.
-        for m in last_of_each(spec.max_m as u64, |m| {
-            kernel(spec, op, m, flat, world, one_shot_bytes).0
-        }) {
-            if unfused {
-                need.scratch = need.scratch.max(sizes.scratch(spec, m));
+    // A plain all-reduce of contiguous operands ignores the rows; of others it does not. The machine is not known yet.
+    for (flat, hopper) in [(false, false), (true, false), (false, true)] {
+        let setting = Setting {
+            world,
+            one_shot_bytes,
+            hopper,
+        };
+        // Within the M of one choice the need grows with M, so each range's last M says it all.
+        let choice = |m| {
+            let (kernel, on, one_shot) = kernel(spec, op, m, flat, &setting);
+            (kernel, on.cluster, one_shot, splits_of(spec, m, &setting))
+        };
+        for m in last_of_each(spec.max_m as u64, choice) {
+            let (_, on, one_shot) = kernel(spec, op, m, flat, &setting);
+            let splits = splits_of(spec, m, &setting);
+            if unfused && spec.op.has_gemm() {
+                let gemm = Tiling::of_gemm(gemm_kernel(spec, m, &setting).0, 1, m, spec.n as u64);
+                let products = product_bytes(gemm, splits);
+                need.scratch = need.scratch.max(products.saturating_add(sizes.scratch(spec, m)));
             }
-            let (_, on, one_shot) = kernel(spec, op, m, flat, world, one_shot_bytes);
             if one_shot {
+                if op.has_gemm() {
+                    need.scratch = need.scratch.max(product_bytes(on, splits));
+                }
                 continue;
             }
             let bytes = sizes.tile(on.tile, spec.dtype);
@@ -134,6 +149,7 @@ mod tests {
                 (4096, 8, 700),
                 (0, 0, 0),
                 (7, 0, 5000),
+                (1280, 8192, 300),
             ] {
                 for dtype in [DType::Bf16, DType::F32] {
                     for world in [1, 2, 3, 8, 16] {
@@ -147,9 +163,14 @@ mod tests {
                                 .route(Want::Exactly(path));
                             let bytes = heap_bytes(std::slice::from_ref(&spec), world, 65536).unwrap();
                             let layout = Layout::new(bytes, world, 65536).unwrap();
-                            for ctas in [world as u32, world as u32 + 1, 2 * world as u32 + 1, 132, 264] {
-                                let ctas = Kernel::all().map(|kernel| (kernel, ctas)).collect();
-                                let facts = Facts { world, layout, ctas };
+                            for ctas_of_sm in [world as u32, world as u32 + 1, 2 * world as u32 + 1, 132, 264] {
+                                let ctas = Kernel::all().map(|kernel| (kernel, ctas_of_sm)).collect();
+                                let facts = Facts {
+                                    world,
+                                    layout,
+                                    hopper: ctas_of_sm % 2 == 0,
+                                    ctas,
+                                };
                                 for m in [0, 1, 2, 64, 255, 256, 300, 333, 700, 2048, 2100, 5000] {
                                     if m <= max_m as u64 {
                                         one_round(&facts, &spec, path, m);
@@ -175,7 +196,7 @@ mod tests {
                 continue;
             }
             let flat = flat && !spec.op.has_gemm();
-            let (_, on, _) = kernel(spec, op, m, flat, facts.world, facts.layout.one_shot_bytes);
+            let (_, on, _) = kernel(spec, op, m, flat, &facts.setting());
             let sizes = Sizes::of(spec, facts.world);
             let grid = on.work(op, facts.world).min(config.grid_limit as u64) as u32;
             let staging = on.staging(op, facts.world, grid, sizes.tile(on.tile, spec.dtype), sizes.row);

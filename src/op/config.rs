@@ -1,16 +1,20 @@
 //! Which kernels carry out an operation at a given M, and in how many rounds.
 //!
 //! A [`Config`] is a pure function of the spec, M and facts that are equal on every rank (the layout of the heap, how many
-//! CTAs are resident on every rank), so that ranks agree without asking. As M grows, each of its parts changes at most
-//! once and never back: one-shot gives way to two-shot, the small tile to the large one. Hence few ranges of M, which a
-//! plan finds by bisection and keeps in a table.
+//! CTAs are resident on every rank), so that ranks agree without asking. As M grows, each of its parts changes once or
+//! twice at most and never back: one-shot gives way to two-shot, the small tile to the large one. Hence few ranges of M, which a
+//! plan finds by bisection and keeps in a table. What alone may differ between ranks, with their K, is the number of
+//! splits: it falls as M grows, and no other part of a choice looks at it.
 
 use std::collections::HashMap;
 
+use super::heuristics::{self, Setting};
 use super::kernel::{Family, Kernel, Tile};
+use super::splits::{product_bytes, splits};
 use super::staging::{MAX_GRID, largest_wave};
 use super::tiling::{Sizes, Tiling};
-use super::{Op, OpSpec};
+use super::{Mainloop, Op, OpSpec};
+use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::memory::layout::{Layout, smallest};
 use crate::route::Path;
@@ -20,6 +24,8 @@ use crate::route::Path;
 pub(crate) struct Facts {
     pub world: usize,
     pub layout: Layout,
+    /// Whether every rank's device has what Hopper kernels need.
+    pub hopper: bool,
     /// CTAs of each kernel that are resident at once on every rank, within the group's budget.
     pub ctas: HashMap<Kernel, u32>,
 }
@@ -37,11 +43,43 @@ pub(crate) struct Config {
     pub one_shot: bool,
     /// The largest grid of `main`.
     pub grid_limit: u32,
+    /// CTAs that take blocks together, in `main` and in `gemm`.
+    pub clusters: (u32, u32),
+    /// Parts that the GEMM's K is cut into. Ranks may differ in it: nothing that they must agree on depends on it.
+    pub splits: u32,
 }
 
-/// The tile of the GEMM in `spec` at `m`.
-fn gemm_tile(spec: &OpSpec, m: u64) -> Tile {
-    Tile::of_gemm(m, (spec.op != Op::AllGatherGemm).then_some(spec.n as u64), spec.dtype)
+impl Config {
+    /// Bytes of the products that CTAs which share a block keep at the start of the scratch, at `m`; 0 where none share.
+    pub fn product_bytes(&self, spec: &OpSpec, m: u64) -> u64 {
+        let shares = self
+            .gemm
+            .or(self.main.filter(|main| main.family == Family::GemmAllReduceOneShot));
+        shares.map_or(0, |kernel| {
+            product_bytes(Tiling::of_gemm(kernel, 1, m, spec.n as u64), self.splits)
+        })
+    }
+}
+
+/// The GEMM of the unfused path, and its cluster.
+pub(crate) fn gemm_kernel(spec: &OpSpec, m: u64, setting: &Setting) -> (Kernel, u32) {
+    let choice = heuristics::choose(spec, None, m, setting);
+    let kernel = Kernel {
+        family: Family::Gemm,
+        dtype: spec.dtype,
+        tile: choice.tile,
+        mainloop: choice.mainloop,
+    };
+    (kernel, choice.cluster)
+}
+
+/// Parts that K of `spec`'s GEMM is cut into at `m`; 1 without one.
+pub(crate) fn splits_of(spec: &OpSpec, m: u64, setting: &Setting) -> u32 {
+    if spec.op.has_gemm() && heuristics::hopper(spec, m, setting).is_err() {
+        splits(m, spec.n as u64, spec.k as u64, spec.dtype)
+    } else {
+        1
+    }
 }
 
 /// The columns of the matrix that `op` moves.
@@ -53,44 +91,67 @@ fn columns(spec: &OpSpec, op: Op) -> u64 {
     }) as u64
 }
 
-/// The kernel that does `op`, for `spec` itself or for its collective, and the matrix it works on.
-pub(crate) fn kernel(
-    spec: &OpSpec,
-    op: Op,
-    m: u64,
-    flat: bool,
-    world: usize,
-    one_shot_bytes: u64,
-) -> (Kernel, Tiling, bool) {
-    let of = |tile: Tile, one_shot: bool| {
+/// The kernel that does `op`, for `spec` itself or for its collective, the matrix it works on, and whether in one exchange.
+pub(crate) fn kernel(spec: &OpSpec, op: Op, m: u64, flat: bool, setting: &Setting) -> (Kernel, Tiling, bool) {
+    let world = setting.world;
+    let of = |tile: Tile, mainloop: Mainloop, cluster: u32, one_shot: bool| {
         let kernel = Kernel {
             family: Family::of(op, one_shot),
             dtype: spec.dtype,
             tile,
+            mainloop,
         };
-        (
-            kernel,
-            Tiling::of(op, kernel, m, columns(spec, op), flat, world),
-            one_shot,
-        )
+        let on = Tiling::of(op, kernel, cluster, m, columns(spec, op), flat, world);
+        (kernel, on, one_shot)
     };
-    let tile = if op.has_gemm() {
-        gemm_tile(spec, m)
-    } else {
-        Tile::Memory
-    };
-    if matches!(op, Op::GemmAllReduce | Op::AllReduce) {
-        // One-shot kernels have the small tile only; packets lie by row, so a message does not depend on the tile.
-        let small = if tile == Tile::Large { Tile::Small } else { tile };
-        let one_shot = of(small, true);
-        if one_shot.1.message(Sizes::of(spec, world).wire) <= one_shot_bytes {
-            return one_shot;
-        }
+    let portable = |tile, one_shot| of(tile, Mainloop::Portable, 1, one_shot);
+    if !op.has_gemm() {
+        let one_shot = portable(Tile::Memory, true);
+        let small = one_shot.1.message(Sizes::of(spec, world).wire) <= setting.one_shot_bytes;
+        return if op == Op::AllReduce && small {
+            one_shot
+        } else {
+            portable(Tile::Memory, false)
+        };
     }
-    of(tile, false)
+    if heuristics::one_shot(spec, m, setting) {
+        // One-shot kernels have the small tile only; packets lie by row, so a message does not depend on the tile.
+        let tile = if spec.dtype == DType::F32 {
+            Tile::F32
+        } else {
+            Tile::Small
+        };
+        return portable(tile, true);
+    }
+    let choice = heuristics::choose(spec, Some(op), m, setting);
+    of(choice.tile, choice.mainloop, choice.cluster, false)
 }
 
 impl Facts {
+    /// What choices depend on.
+    pub fn setting(&self) -> Setting {
+        let two = |kernel: Kernel| self.ctas.get(&kernel).is_some_and(|ctas| *ctas >= 2);
+        Setting {
+            world: self.world,
+            one_shot_bytes: self.layout.one_shot_bytes,
+            hopper: self.hopper && Kernel::all().filter(|k| k.mainloop == Mainloop::Hopper).all(two),
+        }
+    }
+
+    /// An explicit mainloop is had or refused, never replaced.
+    fn check_mainloop(&self, spec: &OpSpec, m: u64, path: Path) -> Result<()> {
+        let (Some(Mainloop::Hopper), true) = (spec.mainloop, spec.op.has_gemm()) else {
+            return Ok(());
+        };
+        let refused = heuristics::hopper(spec, m, &self.setting())
+            .map_err(str::to_string)
+            .and_then(|()| heuristics::addressable_k(spec));
+        refused.map_err(|reason| Error::RouteUnavailable {
+            path,
+            reason: format!("no Hopper mainloop, which was asked for: {reason}"),
+        })
+    }
+
     fn too_small(&self, spec: &OpSpec, what: &str, enough: impl Fn(&Layout) -> bool) -> Error {
         let layout = &self.layout;
         Error::HeapTooSmall {
@@ -101,8 +162,10 @@ impl Facts {
     }
 
     fn resident(&self, kernel: Kernel, path: Path) -> Result<u32> {
-        match self.ctas.get(&kernel) {
-            Some(&ctas) if ctas > 0 => Ok(ctas.min(MAX_GRID)),
+        // Ranks whose operands TMA cannot address run the portable twin, in the same grid.
+        let ctas = |kernel| self.ctas.get(&kernel).copied().unwrap_or(0);
+        match ctas(kernel).min(ctas(kernel.portable())) {
+            ctas if ctas > 0 => Ok(ctas.min(MAX_GRID)),
             _ => Err(Error::RouteUnavailable {
                 path,
                 reason: format!("not one CTA of {} is resident on every rank", kernel.name()),
@@ -112,18 +175,32 @@ impl Facts {
 
     /// The communicating kernel of `op` for `spec`, if the heap has room for its smallest round.
     fn main(&self, spec: &OpSpec, op: Op, m: u64, flat: bool, path: Path) -> Result<Config> {
-        let (kernel, on, one_shot) = kernel(spec, op, m, flat, self.world, self.layout.one_shot_bytes);
+        let setting = self.setting();
+        let (kernel, on, one_shot) = kernel(spec, op, m, flat, &setting);
         let mut grid_limit = self.resident(kernel, path)?;
+        let splits = splits_of(spec, m, &setting);
+        let cluster = on.cluster as u32;
         if !one_shot {
             let sizes = Sizes::of(spec, self.world);
             let bytes = sizes.tile(on.tile, spec.dtype);
-            let fits = |layout: &Layout| on.staging(op, self.world, 1, bytes, sizes.row).units_in(layout) > 0;
+            let fits = |layout: &Layout| on.staging(op, self.world, cluster, bytes, sizes.row).units_in(layout) > 0;
             if !fits(&self.layout) {
                 return Err(self.too_small(spec, &format!("the smallest round of {}", kernel.name()), fits));
             }
             if matches!(op, Op::GemmAllReduce | Op::AllReduce) {
                 grid_limit = largest_wave(grid_limit, self.world as u64, bytes, &self.layout);
             }
+        } else if op.has_gemm() {
+            let need = product_bytes(on, splits);
+            let fits = |layout: &Layout| need <= layout.scratch_bytes;
+            if !fits(&self.layout) {
+                let what = format!("the products of {splits} splits of {}", kernel.name());
+                return Err(self.too_small(spec, &what, fits));
+            }
+        }
+        // Hopper's clusters are whole, on every rank in a gather, too, where one may pair its blocks and another not.
+        if kernel.mainloop == Mainloop::Hopper {
+            grid_limit -= grid_limit % 2;
         }
         Ok(Config {
             path,
@@ -131,6 +208,8 @@ impl Facts {
             main: Some(kernel),
             one_shot,
             grid_limit,
+            clusters: (cluster, 1),
+            splits,
         })
     }
 
@@ -143,6 +222,7 @@ impl Facts {
                 reason,
             });
         }
+        self.check_mainloop(spec, m, Path::Fused)?;
         self.main(spec, spec.op, m, false, Path::Fused)
     }
 
@@ -156,18 +236,17 @@ impl Facts {
             Path::Unfused,
         )?;
         if spec.op.has_gemm() {
-            let gemm = Kernel {
-                family: Family::Gemm,
-                dtype: spec.dtype,
-                tile: gemm_tile(spec, m),
-            };
+            self.check_mainloop(spec, m, Path::Unfused)?;
+            let (gemm, cluster) = gemm_kernel(spec, m, &self.setting());
             self.resident(gemm, Path::Unfused)?;
-            let need = Sizes::of(spec, self.world).scratch(spec, m);
+            config.gemm = Some(gemm);
+            config.clusters.1 = cluster;
+            let between = Sizes::of(spec, self.world).scratch(spec, m);
+            let need = config.product_bytes(spec, m).saturating_add(between);
             let fits = |layout: &Layout| need <= layout.scratch_bytes;
             if !fits(&self.layout) {
                 return Err(self.too_small(spec, "the unfused path's scratch", fits));
             }
-            config.gemm = Some(gemm);
         }
         Ok(config)
     }
@@ -182,6 +261,7 @@ pub(crate) mod tests {
     pub(crate) fn facts(world: usize, heap: usize, ctas: u32) -> Facts {
         Facts {
             world,
+            hopper: false,
             layout: Layout::new(heap, world, 65536).unwrap(),
             ctas: Kernel::all().map(|k| (k, ctas)).collect(),
         }
@@ -279,11 +359,44 @@ pub(crate) mod tests {
         }
         // Eight rows, once: no more is staged.
         let need = |m| {
-            let (_, on, _) = kernel(&spec, Op::AllGather, m, false, 8, 65536);
+            let (_, on, _) = kernel(&spec, Op::AllGather, m, false, &facts.setting());
             let staging = on.staging(Op::AllGather, 8, 1, TileBytes { wire: 0, output: 0 }, 64128);
             staging.bytes * staging.units
         };
         assert_eq!((need(8), need(72)), (8 * 64128, 72 * 64128));
+    }
+
+    /// Where CTAs share blocks, their products need room; without it no other number of splits is taken.
+    #[test]
+    fn products_of_splits_need_scratch() {
+        let spec = spec(Op::GemmAllReduce, 1280, 8192);
+        let mut facts = facts(4, 3 << 20, 64);
+        type Choose = fn(&Facts, &OpSpec) -> Result<Config>;
+        let fused: Choose = |facts, spec| facts.fused(spec, 5);
+        let unfused: Choose = |facts, spec| facts.unfused(spec, 5, true);
+        for (choose, named) in [
+            (fused, "the products of 13 splits of gemm_ar1_bf16_64"),
+            (unfused, "the unfused path's scratch"),
+        ] {
+            facts.layout = Layout::new(3 << 20, 4, 65536).unwrap();
+            let Error::HeapTooSmall { what, need, .. } = choose(&facts, &spec).unwrap_err() else {
+                panic!()
+            };
+            assert!(what.starts_with(named), "{what}");
+            facts.layout = Layout::new(need - 4096, 4, 65536).unwrap();
+            assert!(choose(&facts, &spec).is_err());
+            facts.layout = Layout::new(need, 4, 65536).unwrap();
+            let config = choose(&facts, &spec).unwrap();
+            // 20 blocks of 13 products, 64 x 64 f32 each.
+            assert_eq!((config.splits, config.product_bytes(&spec, 5)), (13, 20 * 13 * 16384));
+        }
+        // A two-shot's CTAs compute all splits of their blocks: as many, but no products in memory.
+        let two_shot = facts.fused(&spec, 100).unwrap();
+        assert_eq!(
+            (two_shot.one_shot, two_shot.splits, two_shot.product_bytes(&spec, 100)),
+            (false, 6, 0)
+        );
+        assert_eq!(facts.fused(&spec, 129).unwrap().splits, 1);
     }
 
     #[test]

@@ -68,15 +68,21 @@ pub(crate) fn describe(descriptor: &TwDescriptor) -> String {
     } else {
         ""
     };
-    let tile = match d.tile {
+    let pairs = if d.tile & abi::TW_TILE_PAIRS != 0 {
+        " in pairs"
+    } else {
+        ""
+    };
+    let tile = match d.tile & !abi::TW_TILE_PAIRS {
         abi::TW_TILE_64 => "64 x 64 tiles",
         abi::TW_TILE_128 => "128 x 128 tiles",
+        abi::TW_TILE_256 => "128 x 256 tiles",
         abi::TW_TILE_F32 => "f32 tiles",
         abi::TW_TILE_MEMORY => "memory tiles",
         _ => "unknown tiles",
     };
     format!(
-        "{} of {} ({}, wire {}{}{algorithm}, {tile}, {} CTAs, panel {}, {} ranks)",
+        "{} of {} ({}, wire {}{}{algorithm}, {tile}{pairs}, {} CTAs, panel {}, {} ranks)",
         op_name(d.op),
         sizes.join(", "),
         dtype(d.dtype),

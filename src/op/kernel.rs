@@ -3,13 +3,14 @@
 use crate::abi;
 use crate::driver::Launch;
 use crate::dtype::DType;
-use crate::op::Op;
+use crate::op::{Mainloop, Op};
 
 /// The block of the output that one CTA computes at a time, and what a CTA of it needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Tile {
     Small,
     Large,
+    Wide,
     F32,
     Memory,
 }
@@ -20,6 +21,7 @@ impl Tile {
         let (rows, cols) = match self {
             Tile::Small => (abi::TW_TILE_64_M, abi::TW_TILE_64_N),
             Tile::Large => (abi::TW_TILE_128_M, abi::TW_TILE_128_N),
+            Tile::Wide => (abi::TW_TILE_256_M, abi::TW_TILE_256_N),
             Tile::F32 => (abi::TW_TILE_F32_M, abi::TW_TILE_F32_N),
             Tile::Memory => (abi::TW_TILE_MEMORY_M, abi::TW_TILE_MEMORY_N),
         };
@@ -31,42 +33,22 @@ impl Tile {
         match self {
             Tile::Small => abi::TW_TILE_64,
             Tile::Large => abi::TW_TILE_128,
+            Tile::Wide => abi::TW_TILE_256,
             Tile::F32 => abi::TW_TILE_F32,
             Tile::Memory => abi::TW_TILE_MEMORY,
         }
     }
 
-    /// The tile of a GEMM: of M, N and the type alone. `n` is `None` where ranks may have different N (all-gather): they
-    /// must agree without it.
-    ///
-    /// The large tile moves half the operand bytes per flop, the small one fills more SMs: it takes over once there are
-    /// 64 large tiles, about half an H100's SMs.
-    pub const fn of_gemm(m: u64, n: Option<u64>, dtype: DType) -> Tile {
-        let (rows, cols) = Tile::Large.shape();
-        let large = match n {
-            Some(n) => m >= 256 && m.div_ceil(rows) * n.div_ceil(cols) >= 64,
-            None => m >= 512,
-        };
-        match dtype {
-            DType::F32 => Tile::F32,
-            _ if large => Tile::Large,
-            _ => Tile::Small,
-        }
-    }
-
-    /// The size of a CTA; the grid is the caller's.
-    pub const fn launch(self, grid: u32) -> Launch {
-        let (threads, shared) = match self {
-            Tile::Small => (abi::TW_TILE_64_THREADS, abi::TW_TILE_64_SHARED),
-            Tile::Large => (abi::TW_TILE_128_THREADS, abi::TW_TILE_128_SHARED),
-            Tile::F32 => (abi::TW_TILE_F32_THREADS, abi::TW_TILE_F32_SHARED),
-            Tile::Memory => (abi::TW_TILE_MEMORY_THREADS, abi::TW_TILE_MEMORY_SHARED),
-        };
-        Launch {
-            grid,
-            threads,
-            shared,
-            cluster: 1,
+    /// Threads of a CTA and its shared memory, in bytes.
+    const fn needs(self, mainloop: Mainloop) -> (u32, u32) {
+        match (self, mainloop) {
+            (Tile::Large, Mainloop::Hopper) => (abi::TW_SM90_THREADS, abi::TW_SM90_128_SHARED),
+            (_, Mainloop::Hopper) => (abi::TW_SM90_THREADS, abi::TW_SM90_256_SHARED),
+            (Tile::Small, _) => (abi::TW_TILE_64_THREADS, abi::TW_TILE_64_SHARED),
+            (Tile::Large, _) => (abi::TW_TILE_128_THREADS, abi::TW_TILE_128_SHARED),
+            (Tile::Wide, _) => (abi::TW_TILE_256_THREADS, abi::TW_TILE_256_SHARED),
+            (Tile::F32, _) => (abi::TW_TILE_F32_THREADS, abi::TW_TILE_F32_SHARED),
+            (Tile::Memory, _) => (abi::TW_TILE_MEMORY_THREADS, abi::TW_TILE_MEMORY_SHARED),
         }
     }
 }
@@ -86,18 +68,6 @@ pub(crate) enum Family {
 }
 
 impl Family {
-    const ALL: [Family; 9] = [
-        Family::Gemm,
-        Family::GemmReduceScatter,
-        Family::GemmAllReduce,
-        Family::GemmAllReduceOneShot,
-        Family::AllGatherGemm,
-        Family::ReduceScatter,
-        Family::AllReduce,
-        Family::AllReduceOneShot,
-        Family::AllGather,
-    ];
-
     /// The kernels of an operation in one launch.
     pub const fn of(op: Op, one_shot: bool) -> Family {
         match op {
@@ -120,74 +90,97 @@ pub(crate) struct Kernel {
     /// Type of the output.
     pub dtype: DType,
     pub tile: Tile,
+    /// Of a kernel without a GEMM: portable.
+    pub mainloop: Mainloop,
 }
 
-/// Names by family: bf16, f16, f32; of GEMMs bf16 and f16 on the small and on the large tile, then f32.
-const fn names(family: Family) -> &'static [&'static str] {
-    match family {
-        Family::Gemm => &[
-            "gemm_bf16_64",
-            "gemm_f16_64",
-            "gemm_f32",
-            "gemm_bf16_128",
-            "gemm_f16_128",
-        ],
-        Family::GemmReduceScatter => &[
-            "gemm_rs_bf16_64",
-            "gemm_rs_f16_64",
-            "gemm_rs_f32",
-            "gemm_rs_bf16_128",
-            "gemm_rs_f16_128",
-        ],
-        Family::GemmAllReduce => &[
-            "gemm_ar_bf16_64",
-            "gemm_ar_f16_64",
-            "gemm_ar_f32",
-            "gemm_ar_bf16_128",
-            "gemm_ar_f16_128",
-        ],
-        Family::GemmAllReduceOneShot => &["gemm_ar1_bf16_64", "gemm_ar1_f16_64", "gemm_ar1_f32"],
-        Family::AllGatherGemm => &[
-            "ag_gemm_bf16_64",
-            "ag_gemm_f16_64",
-            "ag_gemm_f32",
-            "ag_gemm_bf16_128",
-            "ag_gemm_f16_128",
-        ],
-        Family::ReduceScatter => &["reduce_scatter_bf16", "reduce_scatter_f16", "reduce_scatter_f32"],
-        Family::AllReduce => &["all_reduce_bf16", "all_reduce_f16", "all_reduce_f32"],
-        Family::AllReduceOneShot => &["all_reduce1_bf16", "all_reduce1_f16", "all_reduce1_f32"],
-        Family::AllGather => &["all_gather_bf16", "all_gather_f16", "all_gather_f32"],
-    }
+/// Every entry point but `conformance`: what it is, and its name.
+macro_rules! table {
+    ($($family:ident $name:literal: $($tile:ident $mainloop:ident $suffix:literal),*;)*) => {
+        &[$($(
+            (Family::$family, Tile::$tile, Mainloop::$mainloop, DType::Bf16, concat!($name, "_bf16", $suffix)),
+            (Family::$family, Tile::$tile, Mainloop::$mainloop, DType::F16, concat!($name, "_f16", $suffix)),
+        )*)*]
+    };
 }
+type Row = (Family, Tile, Mainloop, DType, &'static str);
+const HALVES: &[Row] = table! {
+    Gemm "gemm": Small Portable "_64", Large Portable "_128", Large Hopper "_128_sm90", Wide Hopper "_256_sm90";
+    GemmReduceScatter "gemm_rs": Small Portable "_64", Large Portable "_128", Wide Portable "_256",
+        Large Hopper "_128_sm90", Wide Hopper "_256_sm90";
+    GemmAllReduce "gemm_ar": Small Portable "_64", Large Portable "_128", Wide Portable "_256",
+        Large Hopper "_128_sm90", Wide Hopper "_256_sm90";
+    AllGatherGemm "ag_gemm": Small Portable "_64", Large Portable "_128", Large Hopper "_128_sm90",
+        Wide Hopper "_256_sm90";
+    GemmAllReduceOneShot "gemm_ar1": Small Portable "_64";
+    ReduceScatter "reduce_scatter": Memory Portable "";
+    AllReduce "all_reduce": Memory Portable "";
+    AllReduceOneShot "all_reduce1": Memory Portable "";
+    AllGather "all_gather": Memory Portable "";
+};
+const fn f32(family: Family, tile: Tile, name: &'static str) -> Row {
+    (family, tile, Mainloop::Portable, DType::F32, name)
+}
+const SINGLES: &[Row] = &[
+    f32(Family::Gemm, Tile::F32, "gemm_f32"),
+    f32(Family::GemmReduceScatter, Tile::F32, "gemm_rs_f32"),
+    f32(Family::GemmAllReduce, Tile::F32, "gemm_ar_f32"),
+    f32(Family::AllGatherGemm, Tile::F32, "ag_gemm_f32"),
+    f32(Family::GemmAllReduceOneShot, Tile::F32, "gemm_ar1_f32"),
+    f32(Family::ReduceScatter, Tile::Memory, "reduce_scatter_f32"),
+    f32(Family::AllReduce, Tile::Memory, "all_reduce_f32"),
+    f32(Family::AllReduceOneShot, Tile::Memory, "all_reduce1_f32"),
+    f32(Family::AllGather, Tile::Memory, "all_gather_f32"),
+];
 
-const DTYPES: [DType; 3] = [DType::Bf16, DType::F16, DType::F32];
+fn rows() -> impl Iterator<Item = &'static Row> {
+    HALVES.iter().chain(SINGLES)
+}
 
 impl Kernel {
     /// The name in `csrc/kernels/entries.h`.
     pub fn name(self) -> &'static str {
-        let dtype = DTYPES.iter().position(|d| *d == self.dtype).unwrap_or(0);
-        let large = if self.tile == Tile::Large { DTYPES.len() } else { 0 };
-        let names = names(self.family);
-        // One-shot kernels and collectives have no large tile; the choice of tiles never asks for one.
-        names.get(dtype + large).copied().unwrap_or(names[dtype])
+        let is = |row: &&Row| (row.0, row.1, row.2, row.3) == (self.family, self.tile, self.mainloop, self.dtype);
+        // Choices are made among the rows; a test makes all of them.
+        rows().find(is).map_or("none", |row| row.4)
     }
 
     /// Every kernel there is.
     pub fn all() -> impl Iterator<Item = Kernel> {
-        Family::ALL.into_iter().flat_map(|family| {
-            let collective = names(family)[0].ends_with("bf16");
-            (0..names(family).len()).map(move |i| {
-                let dtype = DTYPES[i % DTYPES.len()];
-                let tile = match dtype {
-                    _ if collective => Tile::Memory,
-                    DType::F32 => Tile::F32,
-                    _ if i >= DTYPES.len() => Tile::Large,
-                    _ => Tile::Small,
-                };
-                Kernel { family, dtype, tile }
-            })
+        rows().map(|&(family, tile, mainloop, dtype, _)| Kernel {
+            family,
+            dtype,
+            tile,
+            mainloop,
         })
+    }
+
+    /// The kernel that does the same on operands that TMA cannot address, for blocks as peers expect them: gathers agree on a
+    /// block's rows alone, and a GEMM alone on nothing.
+    pub fn portable(self) -> Kernel {
+        let narrow = matches!(self.family, Family::Gemm | Family::AllGatherGemm);
+        Kernel {
+            tile: match self.tile {
+                Tile::Wide if narrow => Tile::Large,
+                tile => tile,
+            },
+            mainloop: Mainloop::Portable,
+            ..self
+        }
+    }
+
+    /// The size of a launch. `cluster`: CTAs that share what they load, of a Hopper kernel.
+    pub const fn launch(self, grid: u32, cluster: u32) -> Launch {
+        let (threads, shared) = self.tile.needs(self.mainloop);
+        Launch {
+            grid,
+            threads,
+            shared,
+            cluster: match self.mainloop {
+                Mainloop::Hopper => cluster,
+                Mainloop::Portable => 1,
+            },
+        }
     }
 }
 
@@ -198,34 +191,24 @@ mod tests {
     #[test]
     fn every_kernel_finds_its_own_name() {
         let all: Vec<_> = Kernel::all().collect();
-        assert_eq!(all.len(), 4 * 5 + 3 + 4 * 3);
+        assert_eq!(all.len(), 2 * (4 + 5 + 5 + 4 + 1 + 4) + 9);
         let distinct: std::collections::HashSet<_> = all.iter().map(|k| k.name()).collect();
         assert_eq!(distinct.len(), all.len());
         for kernel in all {
             let name = kernel.name();
             assert!(name.contains(&kernel.dtype.to_string()), "{name}");
-            assert_eq!(name.ends_with("_128"), kernel.tile == Tile::Large, "{name}");
-            assert_eq!(name.ends_with("_64"), kernel.tile == Tile::Small, "{name}");
+            let by = name.trim_end_matches("_sm90");
+            assert_eq!(name != by, kernel.mainloop == Mainloop::Hopper, "{name}");
+            assert_eq!(by.ends_with("_256"), kernel.tile == Tile::Wide, "{name}");
+            assert_eq!(by.ends_with("_128"), kernel.tile == Tile::Large, "{name}");
+            assert_eq!(by.ends_with("_64"), kernel.tile == Tile::Small, "{name}");
             assert_eq!(
                 name.starts_with("gemm") || name.starts_with("ag_gemm"),
                 kernel.tile != Tile::Memory,
                 "{name}"
             );
-        }
-    }
-
-    #[test]
-    fn tile_choice() {
-        use DType::*;
-        assert_eq!(Tile::of_gemm(1 << 20, Some(1 << 20), F32), Tile::F32);
-        for dtype in [Bf16, F16] {
-            assert_eq!(Tile::of_gemm(255, Some(1 << 20), dtype), Tile::Small);
-            assert_eq!(Tile::of_gemm(256, Some(32 * 128), dtype), Tile::Large);
-            assert_eq!(Tile::of_gemm(256, Some(31 * 128), dtype), Tile::Small);
-            assert_eq!(Tile::of_gemm(257, Some(21 * 128 + 1), dtype), Tile::Large);
-            assert_eq!(Tile::of_gemm(0, Some(0), dtype), Tile::Small);
-            assert_eq!(Tile::of_gemm(511, None, dtype), Tile::Small);
-            assert_eq!(Tile::of_gemm(512, None, dtype), Tile::Large);
+            assert_ne!(kernel.portable().name(), "none", "{name}");
+            assert_eq!(kernel.portable().tile.shape().0, kernel.tile.shape().0, "{name}");
         }
     }
 }

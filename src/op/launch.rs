@@ -3,12 +3,14 @@
 use super::config::{Config, Facts, kernel};
 use super::descriptor::hash;
 use super::kernel::{Kernel, Tile};
+use super::maps;
 use super::operands::Operands;
+use super::splits::COUNTER_BYTES;
 use super::staging::{Rounds, padded};
 use super::tiling::{Sizes, Tiling};
-use super::{Op, OpSpec};
+use super::{Mainloop, Op, OpSpec};
 use crate::abi::{self, TwDescriptor, TwGroup, TwParams};
-use crate::driver::Launch;
+use crate::driver::{Launch, TensorMap};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 
@@ -23,16 +25,24 @@ pub(crate) struct Step {
     pub kernel: Kernel,
     pub launch: Launch,
     pub params: TwParams,
+    /// What a Hopper kernel's tensor maps show, in the order of `TwParams`: x, weight, gathered rows, out.
+    pub maps: [Option<TensorMap>; 4],
 }
 
 impl Step {
-    fn new(kernel: Kernel, grid: u32, mut params: TwParams) -> Step {
-        params.desc.grid = grid;
+    /// `grid` CTAs, of which `agreed` is what all ranks know alike.
+    fn new(kernel: Kernel, grid: u32, agreed: u32, mut params: TwParams) -> Step {
+        params.desc.grid = agreed;
         params.hash = hash(&params.desc);
+        let maps = match kernel.mainloop {
+            Mainloop::Hopper => maps::of(kernel, &mut params),
+            Mainloop::Portable => [None; 4],
+        };
         Step {
             kernel,
-            launch: kernel.tile.launch(grid),
+            launch: kernel.launch(grid, params.cluster),
             params,
+            maps,
         }
     }
 }
@@ -55,6 +65,15 @@ fn blocks(on: Tiling) -> Result<(u32, u32)> {
         Error::bad_argument("the output", value, "fewer than 2^31 blocks")
     })?;
     Ok((tiles, on.cols.div_ceil(on.tile.1) as u32))
+}
+
+/// What a hello says of a kernel's blocks: all that peers deal with. Of a gather that is their rows.
+fn agreed_tile(op: Op, kernel: Kernel, on: &Tiling) -> u32 {
+    let pairs = if on.cluster > 1 { abi::TW_TILE_PAIRS } else { 0 };
+    match (op, kernel.tile) {
+        (Op::AllGatherGemm, Tile::Wide | Tile::Large) => Tile::Large.code(),
+        (_, tile) => tile.code() | pairs,
+    }
 }
 
 /// The kernels of one launch, in order.
@@ -89,6 +108,7 @@ impl Maker<'_> {
             out: of(a.out.raw()),
         };
         let m = a.m as u64;
+        let products = config.product_bytes(self.spec, m);
         let Some(gemm) = config.gemm else {
             let op = if config.path == crate::route::Path::Fused {
                 self.spec.op
@@ -101,9 +121,10 @@ impl Maker<'_> {
                 after: None,
             });
         };
-        // The scratch of this rank: what lies between the two kernels.
-        let heap = self.group.heap[self.group.rank as usize];
-        let scratch = heap + self.facts.layout.scratch;
+        // The operands that the caller gave decide on the mainloop, as on the fused path: one product, one set of bits.
+        let gemm = self.settle(gemm, given)?;
+        // The scratch of this rank: what lies between the two kernels, behind the products of splits.
+        let scratch = self.scratch() + products;
         if self.spec.op == Op::AllGatherGemm {
             let between = (scratch, padded(self.spec.k as u64, self.spec.dtype.size() as u64));
             let gather = Addresses {
@@ -112,7 +133,7 @@ impl Maker<'_> {
                 ..Addresses::default()
             };
             let main = self.main(config, Op::AllGather, m, false, gather)?;
-            let after = self.gemm(gemm, m, self.spec.dtype, Addresses { x: between, ..given })?;
+            let after = self.gemm(config, m, self.spec.dtype, Addresses { x: between, ..given }, gemm)?;
             return Ok(Steps {
                 before: None,
                 main,
@@ -122,7 +143,7 @@ impl Maker<'_> {
         let wire = self.spec.wire_dtype(self.facts.world);
         let between = (scratch, padded(self.spec.n as u64, wire.size() as u64));
         let before = self.gemm(
-            gemm,
+            config,
             m,
             wire,
             Addresses {
@@ -130,6 +151,7 @@ impl Maker<'_> {
                 out: between,
                 ..given
             },
+            gemm,
         )?;
         let collective = Addresses {
             x: between,
@@ -159,18 +181,48 @@ impl Maker<'_> {
             out: a.out.0,
             out_ld: a.out.1,
             panels: 1,
+            cluster: 1,
+            splits: 1,
             ..TwParams::default()
         }
     }
 
+    fn scratch(&self) -> u64 {
+        self.group.heap[self.group.rank as usize] + self.facts.layout.scratch
+    }
+
+    /// Where CTAs that share blocks meet: the counters just before the scratch, then products; 0 where none do.
+    fn split_space(&self, config: &Config, m: u64) -> u64 {
+        match config.product_bytes(self.spec, m) {
+            0 => 0,
+            _ => self.scratch() - COUNTER_BYTES,
+        }
+    }
+
+    /// `kernel`, or its portable twin where TMA cannot address an operand. A property of this rank's operands alone: what
+    /// it sends to peers is the same.
+    fn settle(&self, kernel: Kernel, a: Addresses) -> Result<Kernel> {
+        if kernel.mainloop == Mainloop::Portable {
+            return Ok(kernel);
+        }
+        let element = self.spec.dtype.size() as u64;
+        for (name, (ptr, ld)) in [("x", a.x), ("weight", a.weight)] {
+            let why = maps::addressable(ptr, ld * element, self.spec.k as u64);
+            if let (Err(expected), Some(Mainloop::Hopper)) = (&why, self.spec.mainloop) {
+                let value = format!("at {ptr:#x}, rows {} bytes apart", ld * element);
+                return Err(Error::bad_argument(name, value, expected.clone()));
+            }
+            if why.is_err() {
+                return Ok(kernel.portable());
+            }
+        }
+        Ok(kernel)
+    }
+
     /// This rank's own GEMM into a matrix of type `output`.
-    fn gemm(&self, gemm: Kernel, m: u64, output: DType, a: Addresses) -> Result<Step> {
+    fn gemm(&self, config: &Config, m: u64, output: DType, a: Addresses, gemm: Kernel) -> Result<Step> {
         let (n, k) = (self.spec.n as u64, self.spec.k as u64);
-        let tiling = Tiling {
-            rows: m,
-            cols: n,
-            tile: gemm.tile.shape(),
-        };
+        let cluster = config.clusters.1;
         let resident = self.facts.ctas.get(&gemm).copied().unwrap_or(1) as u64;
         let desc = TwDescriptor {
             op: abi::TW_GEMM,
@@ -186,16 +238,29 @@ impl Maker<'_> {
         };
         let mut params = self.params(desc, a);
         (params.m, params.n, params.k) = (m as u32, n as u32, k as u32);
+        // The portable twin goes by its own tile: nobody else deals with this rank's product.
+        let cluster = if gemm.mainloop == Mainloop::Hopper && resident >= 2 {
+            cluster
+        } else {
+            1
+        };
+        let tiling = Tiling::of_gemm(gemm, cluster, m, n);
+        params.cluster = cluster;
         (params.tiles, params.tiles_n) = blocks(tiling)?;
-        Ok(Step::new(gemm, tiling.tiles().clamp(1, resident) as u32, params))
+        (params.splits, params.split_space) = (config.splits, self.split_space(config, m));
+        let grid = (tiling.tiles() * config.splits as u64).clamp(1, resident) as u32;
+        let grid = grid - grid % cluster;
+        Ok(Step::new(gemm, grid, grid, params))
     }
 
     /// The kernel that communicates.
     fn main(&self, config: &Config, op: Op, m: u64, flat: bool, a: Addresses) -> Result<Step> {
         let (spec, world) = (self.spec, self.facts.world);
-        let (kernel, on, one_shot) = kernel(spec, op, m, flat, world, self.facts.layout.one_shot_bytes);
+        let (chosen, on, one_shot) = kernel(spec, op, m, flat, &self.facts.setting());
+        let kernel = self.settle(chosen, a)?;
         let sizes = Sizes::of(spec, world);
-        let grid = on.work(op, world).min(config.grid_limit as u64) as u32;
+        let work = on.work(op, world);
+        let grid = work.min(config.grid_limit as u64) as u32;
         let staging = on.staging(op, world, grid, sizes.tile(on.tile, spec.dtype), sizes.row);
         let rounds = if one_shot {
             let (panel, panels, units) = (1, 1, 0);
@@ -221,7 +286,7 @@ impl Maker<'_> {
             algorithm: if one_shot { abi::TW_ONE_SHOT } else { abi::TW_TWO_SHOT },
             dtype: spec.dtype.code(),
             wire: sizes.wire.code(),
-            tile: kernel.tile.code(),
+            tile: agreed_tile(op, chosen, &on),
             has_bias: (a.bias != 0) as u32,
             world: world as u32,
             m: desc_m,
@@ -240,6 +305,20 @@ impl Maker<'_> {
         params.chunk = on.rows.div_ceil(world as u64) as u32;
         (params.panel, params.panels) = (rounds.panel, rounds.panels);
         // Of all-gather + GEMM, N and with it the blocks across differ between ranks.
+        // A gather's twin may have narrower blocks, of as many rows.
+        let on = Tiling {
+            tile: (
+                on.tile.0,
+                if op == Op::AllGatherGemm {
+                    kernel.tile.shape().1
+                } else {
+                    on.tile.1
+                },
+            ),
+            ..on
+        };
+        params.cluster = on.cluster as u32;
+        params.piece = on.piece(op, sizes.row) as u32;
         (params.tiles, params.tiles_n) = blocks(on)?;
         (params.slots, params.wave_slots) = (rounds.units * staging.slots as u32, staging.slots as u32);
         if matches!(op, Op::GemmAllReduce | Op::AllReduce) {
@@ -252,6 +331,15 @@ impl Maker<'_> {
         } else {
             0
         };
-        Ok(Step::new(kernel, grid, params))
+        // CTAs of a one-shot may share blocks; a two-shot or a gather's compute all splits of theirs.
+        let mut launched = grid;
+        if op.has_gemm() {
+            params.splits = config.splits;
+            if one_shot {
+                params.split_space = self.split_space(config, m);
+                launched = (work * config.splits as u64).min(config.grid_limit as u64) as u32;
+            }
+        }
+        Ok(Step::new(kernel, launched, grid, params))
     }
 }

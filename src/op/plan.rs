@@ -1,14 +1,16 @@
 //! A plan: everything about an operation that can be known before its data, kept by ranges of M.
 
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::budget::{heap_bytes, last_of_each};
 use super::check::{Launcher, check};
 use super::config::Config;
-use super::launch::{Maker, Steps};
+use super::launch::{Maker, Step, Steps};
 use super::operands::Operands;
 use super::{Op, OpSpec};
+use crate::abi::{TwParams, TwTensorMap};
+use crate::driver::TensorMap;
 use crate::error::{Error, Result};
 use crate::group::Rank;
 use crate::route::{self, Path, Route};
@@ -27,6 +29,8 @@ struct Inner {
     /// By ascending M.
     table: Vec<Entry>,
     heap_bytes: usize,
+    /// The weight of the last launch that had one for TMA.
+    weight_map: Mutex<Option<(TensorMap, TwTensorMap)>>,
 }
 
 #[derive(Debug)]
@@ -50,7 +54,7 @@ impl Plan {
             table.push(Entry {
                 m: begin..end,
                 config,
-                route: route::explain(&config, spec, facts.world, rank.kind()),
+                route: route::explain(&config, spec, last, &facts.setting(), rank.kind()),
             });
             begin = end;
         }
@@ -61,6 +65,7 @@ impl Plan {
             spec: spec.clone(),
             table,
             heap_bytes,
+            weight_map: Mutex::new(None),
         })))
     }
 
@@ -131,11 +136,44 @@ impl Plan {
         self.enqueue(&steps)
     }
 
+    /// A step's parameters with its tensor maps.
+    fn mapped(&self, step: &Step) -> Result<TwParams> {
+        let rank = &self.0.rank;
+        let encode = |map: &TensorMap| rank.driver().encode_tensor_map(rank.place(), map);
+        let mut params = step.params;
+        let [x, weight, gathered, out] = &step.maps;
+        let TwParams {
+            map_x,
+            map_gathered,
+            map_out,
+            ..
+        } = &mut params;
+        for (map, encoded) in [(x, map_x), (gathered, map_gathered), (out, map_out)] {
+            if let Some(map) = map {
+                *encoded = encode(map)?;
+            }
+        }
+        if let Some(map) = weight {
+            // The map is whole at every moment, whatever happened to a thread that held it.
+            let mut known = self.0.weight_map.lock().unwrap_or_else(PoisonError::into_inner);
+            params.map_weight = match &*known {
+                Some((of, encoded)) if of == map => *encoded,
+                _ => {
+                    let encoded = encode(map)?;
+                    *known = Some((*map, encoded));
+                    encoded
+                }
+            };
+        }
+        Ok(params)
+    }
+
     fn enqueue(&self, steps: &Steps) -> Result<()> {
         let rank = &self.0.rank;
-        let launch = |step: &super::launch::Step| {
+        let launch = |step: &Step| {
+            let params = self.mapped(step)?;
             rank.driver()
-                .launch(step.kernel.name(), step.launch, &step.params, rank.stream())
+                .launch(step.kernel.name(), step.launch, &params, rank.stream())
         };
         rank.in_order(|launched| {
             steps.before.as_ref().map_or(Ok(()), launch)?;

@@ -92,6 +92,24 @@ impl std::fmt::Display for Op {
     }
 }
 
+/// How a GEMM gets from operands to products.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Mainloop {
+    /// cp.async and mma.sync (f32: FFMA): every GPU from sm_80 on, operands of any alignment.
+    Portable,
+    /// TMA and wgmma: sm_90a and the simulated node, bf16 and f16, operands that TMA can address.
+    Hopper,
+}
+
+impl std::fmt::Display for Mainloop {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Mainloop::Portable => "portable",
+            Mainloop::Hopper => "Hopper",
+        })
+    }
+}
+
 /// The widest row, in bytes, that is gathered.
 const MAX_GATHERED_ROW: u64 = (1 << 28) - 16;
 
@@ -117,6 +135,8 @@ pub struct OpSpec {
     pub bias: bool,
     /// The path asked for.
     pub route: Want,
+    /// The mainloop asked for, on every rank alike; `None`: the crate chooses.
+    pub mainloop: Option<Mainloop>,
 }
 
 impl OpSpec {
@@ -131,6 +151,7 @@ impl OpSpec {
             wire: Wire::default(),
             bias: false,
             route: Want::Auto,
+            mainloop: None,
         }
     }
 
@@ -147,6 +168,15 @@ impl OpSpec {
     /// On this route.
     pub fn route(self, route: Want) -> OpSpec {
         OpSpec { route, ..self }
+    }
+
+    /// By this mainloop: for comparison and for tests. Every rank asks for the same. Where it cannot serve, a plan or a
+    /// launch fails and names the limit.
+    pub fn mainloop(self, mainloop: Mainloop) -> OpSpec {
+        OpSpec {
+            mainloop: Some(mainloop),
+            ..self
+        }
     }
 
     /// The type partials have on the wire and on the way from a GEMM to its collective.

@@ -5,9 +5,9 @@
 //!
 //! | order | unit | bytes of a unit | signals |
 //! |---|---|---|---|
-//! | scatter (GEMM+RS, RS) | one row of tiles of every owner | P * ceil(N / BN) tiles on the wire | one a tile |
+//! | scatter (GEMM+RS, RS) | one row of tiles of every owner, or a pair of rows | P * ceil(N / BN) tiles (twice that) on the wire | one a tile |
 //! | waves (GEMM+AR, AR two-shot) | one wave of G CTAs | P * ceil(G / P) tiles on the wire, G tiles of the output | one a tile |
-//! | gather (AG+GEMM, AG) | one row block of every source | P * BM * K, rows padded to 16 bytes; BM of AG: `gather_rows` | one a block |
+//! | gather (AG+GEMM, AG) | one row block of every source | P * BM * K, rows padded to 16 bytes; BM of AG: `gather_rows` | one a piece of a block |
 //!
 //! The counts go to the kernels as they are (`TwParams::slots` and its neighbours); `csrc/schedule` has the orders, not the
 //! sizes. Sizes saturate: what overflows does not fit.
@@ -55,14 +55,16 @@ pub(crate) struct Rounds {
 
 impl Staging {
     /// GEMM+RS and RS: tiles of `tile` = (rows, columns) elements over `chunk` rows of each of `world` owners.
-    pub fn scatter(chunk: u64, n: u64, world: u64, tile: (u64, u64), bytes: TileBytes) -> Staging {
-        let slots = n.div_ceil(tile.1);
+    /// Rows of tiles are taken `cluster` at a time.
+    pub fn scatter(chunk: u64, n: u64, world: u64, tile: (u64, u64), cluster: u64, bytes: TileBytes) -> Staging {
+        let slots = n.div_ceil(tile.1) * cluster;
+        let step = tile.0 * cluster;
         let tiles = world.saturating_mul(slots);
         Staging {
             bytes: tiles.saturating_mul(bytes.wire),
             signals: tiles,
-            units: chunk.div_ceil(tile.0).max(1),
-            step: tile.0,
+            units: chunk.div_ceil(step).max(1),
+            step,
             slots,
         }
     }
@@ -84,10 +86,11 @@ impl Staging {
     }
 
     /// AG+GEMM and AG: blocks of `block_rows` rows of `row_bytes` bytes over `chunk` rows of each of `world` sources.
-    pub fn gather(chunk: u64, world: u64, block_rows: u64, row_bytes: u64) -> Staging {
+    /// A block goes in `pieces`, a signal each.
+    pub fn gather(chunk: u64, world: u64, block_rows: u64, pieces: u64, row_bytes: u64) -> Staging {
         Staging {
             bytes: world.saturating_mul(block_rows).saturating_mul(row_bytes),
-            signals: world,
+            signals: world * pieces,
             units: chunk.div_ceil(block_rows).max(1),
             step: block_rows,
             slots: 1,
@@ -154,7 +157,7 @@ mod tests {
             for rows in [0, 1, 63, 64, 65, 1000, 5000] {
                 for n in [0, 1, 64, 65, 700] {
                     let chunk = u64::div_ceil(rows, p);
-                    if let Some(r) = Staging::scatter(chunk, n, p, (64, 64), bytes).rounds(&layout) {
+                    if let Some(r) = Staging::scatter(chunk, n, p, (64, 64), 1, bytes).rounds(&layout) {
                         let (panel, panels) = (r.panel as u64, r.panels as u64);
                         assert_eq!(panel % 64, 0);
                         assert!(panel * panels >= chunk && panel * (panels - 1) < chunk.max(1));
@@ -179,7 +182,7 @@ mod tests {
                         assert!(p * slots + panel * grid <= layout.signals_count());
                     }
                     let row = padded(n, 2) * 2;
-                    if let Some(r) = Staging::gather(chunk, p, 64, row).rounds(&layout) {
+                    if let Some(r) = Staging::gather(chunk, p, 64, 1, row).rounds(&layout) {
                         let (panel, panels) = (r.panel as u64, r.panels as u64);
                         assert!(panel * panels >= chunk && panel * (panels - 1) < chunk.max(1));
                         assert!(p * panel * row <= layout.staging_half);
@@ -212,9 +215,12 @@ mod tests {
             wire: u64::MAX / 2,
             output: u64::MAX / 2,
         };
-        assert_eq!(Staging::scatter(1, 1 << 40, 4, (64, 64), bytes).rounds(&layout), None);
+        assert_eq!(
+            Staging::scatter(1, 1 << 40, 4, (64, 64), 1, bytes).rounds(&layout),
+            None
+        );
         assert_eq!(Staging::waves(1 << 40, 1000, 4, bytes).rounds(&layout), None);
-        assert_eq!(Staging::gather(1, 4, 64, u64::MAX).rounds(&layout), None);
+        assert_eq!(Staging::gather(1, 4, 64, 1, u64::MAX).rounds(&layout), None);
     }
 
     #[test]

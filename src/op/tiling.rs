@@ -10,6 +10,9 @@ use crate::dtype::DType;
 /// publishes a block is small change, and a few rows already keep several CTAs busy.
 const GATHER_BYTES: u64 = 16 << 10;
 
+/// Bytes of a piece of an all-gather + GEMM, if rows are short: a heap has a signal for so many.
+const PIECE_BYTES: u64 = 4 << 10;
+
 /// Rows of a block that a plain all-gather pushes at a time, where every rank has at most `chunk` rows of `row` bytes. It
 /// never falls as `chunk` grows, nor does what is staged with it: a plan and a heap's size count on that.
 fn gather_rows(chunk: u64, row: u64) -> u64 {
@@ -27,17 +30,21 @@ pub(crate) struct Tiling {
     pub rows: u64,
     pub cols: u64,
     pub tile: (u64, u64),
+    /// Neighbours of a column of tiles that are taken together: 1 or 2.
+    pub cluster: u64,
 }
 
 impl Tiling {
     /// Of `kernel` on an [m, n] matrix. A plain all-reduce that may ignore the rows takes everything as one.
-    pub fn of(op: Op, kernel: Kernel, m: u64, n: u64, flat: bool, world: usize) -> Tiling {
+    pub fn of(op: Op, kernel: Kernel, cluster: u32, m: u64, n: u64, flat: bool, world: usize) -> Tiling {
+        let cluster = cluster as u64;
         let tile = kernel.tile.shape();
         match (op, kernel.tile) {
             (Op::AllReduce, Tile::Memory) if m == 1 || (flat && m * n < 1 << 31) => Tiling {
                 rows: 1,
                 cols: m * n,
                 tile: FLAT_TILE,
+                cluster,
             },
             (Op::AllGather, _) => Tiling {
                 rows: m,
@@ -47,13 +54,46 @@ impl Tiling {
                     gather_rows(m.div_ceil(world as u64), row_bytes(n, kernel.dtype)),
                     n.max(1),
                 ),
+                cluster,
             },
-            _ => Tiling { rows: m, cols: n, tile },
+            _ => Tiling {
+                rows: m,
+                cols: n,
+                tile,
+                cluster,
+            },
+        }
+    }
+
+    /// Of a GEMM by `kernel` with an [m, n] output.
+    pub fn of_gemm(kernel: Kernel, cluster: u32, m: u64, n: u64) -> Tiling {
+        Tiling {
+            rows: m,
+            cols: n,
+            tile: kernel.tile.shape(),
+            cluster: cluster as u64,
         }
     }
 
     pub fn tiles(&self) -> u64 {
-        self.rows.div_ceil(self.tile.0) * self.cols.div_ceil(self.tile.1)
+        self.paired(self.rows) * self.cols.div_ceil(self.tile.1)
+    }
+
+    /// Rows of tiles over `rows` rows, in whole pairs where they are taken in pairs.
+    fn paired(&self, rows: u64) -> u64 {
+        rows.div_ceil(self.tile.0).next_multiple_of(self.cluster)
+    }
+
+    /// Rows of a gathered row block, of `row` bytes each, that are pushed and signalled together: 8, or 4 KiB at least, so
+    /// that a heap's signals suffice whatever K is.
+    pub fn piece(&self, op: Op, row: u64) -> u64 {
+        match op {
+            Op::AllGatherGemm => PIECE_BYTES
+                .div_ceil(row.max(1))
+                .next_power_of_two()
+                .clamp(abi::TW_GATHER_PIECE as u64, self.tile.0),
+            _ => self.tile.0,
+        }
     }
 
     /// Bytes of one rank's one-shot message: its rows, each padded to `TW_PACKET_COLUMNS`.
@@ -68,7 +108,7 @@ impl Tiling {
 
     /// CTAs that have something to do, at least 1. Equal on every rank: where columns differ (AG+GEMM) they do not count.
     pub fn work(&self, op: Op, world: usize) -> u64 {
-        let blocks = world as u64 * self.chunk(world).div_ceil(self.tile.0);
+        let blocks = world as u64 * self.paired(self.chunk(world));
         match op {
             Op::GemmAllReduce | Op::AllReduce => self.tiles(),
             Op::GemmReduceScatter | Op::ReduceScatter => blocks.saturating_mul(self.cols.div_ceil(self.tile.1)),
@@ -84,9 +124,15 @@ impl Tiling {
         match op {
             Op::GemmAllReduce | Op::AllReduce => Staging::waves(self.tiles(), grid as u64, world_u64, bytes),
             Op::GemmReduceScatter | Op::ReduceScatter => {
-                Staging::scatter(self.chunk(world), self.cols, world_u64, self.tile, bytes)
+                Staging::scatter(self.chunk(world), self.cols, world_u64, self.tile, self.cluster, bytes)
             }
-            Op::AllGatherGemm | Op::AllGather => Staging::gather(self.chunk(world), world_u64, self.tile.0, row),
+            Op::AllGatherGemm | Op::AllGather => Staging::gather(
+                self.chunk(world),
+                world_u64,
+                self.tile.0,
+                self.tile.0.div_ceil(self.piece(op, row)),
+                row,
+            ),
         }
     }
 }
@@ -141,6 +187,7 @@ impl Sizes {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Mainloop;
     use super::super::kernel::Family;
     use super::*;
 
@@ -150,12 +197,13 @@ mod tests {
             family: Family::AllReduce,
             dtype: DType::Bf16,
             tile: Tile::Memory,
+            mainloop: Mainloop::Portable,
         };
         assert_eq!(
-            Tiling::of(Op::AllReduce, kernel, 1 << 20, 1 << 20, true, 2).rows,
+            Tiling::of(Op::AllReduce, kernel, 1, 1 << 20, 1 << 20, true, 2).rows,
             1 << 20
         );
-        assert_eq!(Tiling::of(Op::AllReduce, kernel, 3, 5, true, 2).cols, 15);
+        assert_eq!(Tiling::of(Op::AllReduce, kernel, 1, 3, 5, true, 2).cols, 15);
     }
 
     #[test]

@@ -5,6 +5,7 @@ use crate::driver::Kind;
 use crate::error::{Error, Result};
 use crate::op::OpSpec;
 use crate::op::config::{Config, Facts};
+use crate::op::heuristics::{self, Setting};
 
 /// The kernels of the path that is asked for, or chosen.
 pub(crate) fn choose(facts: &Facts, spec: &OpSpec, m: u64) -> Result<Config> {
@@ -23,6 +24,8 @@ pub(crate) fn choose(facts: &Facts, spec: &OpSpec, m: u64) -> Result<Config> {
             main: None,
             one_shot: false,
             grid_limit: 0,
+            clusters: (1, 1),
+            splits: 1,
         }),
         Want::Exactly(path) => {
             let reason = "this version has no NCCL path: ask for auto, fused or unfused".to_string();
@@ -32,7 +35,7 @@ pub(crate) fn choose(facts: &Facts, spec: &OpSpec, m: u64) -> Result<Config> {
 }
 
 /// The route as a person reads it.
-pub(crate) fn explain(config: &Config, spec: &OpSpec, world: usize, machine: Kind) -> Route {
+pub(crate) fn explain(config: &Config, spec: &OpSpec, m: u64, setting: &Setting, machine: Kind) -> Route {
     let links = match machine {
         Kind::Sim => "peer-to-peer over the simulated links",
         Kind::Cuda => "peer-to-peer over the GPUs' links",
@@ -40,11 +43,13 @@ pub(crate) fn explain(config: &Config, spec: &OpSpec, world: usize, machine: Kin
     let reason = match (spec.route, config.path) {
         (Want::Exactly(_), Path::Decline) => "asked for: the caller takes its own path".to_string(),
         (Want::Exactly(_), _) => "asked for".to_string(),
-        (Want::Auto, _) if world == 1 => "one rank: nothing travels".to_string(),
+        (Want::Auto, _) if setting.world == 1 => "one rank: nothing travels".to_string(),
         (Want::Auto, Path::Fused) => format!("{links}; no measurement of this machine yet"),
         (Want::Auto, _) if spec.op.has_gemm() => format!("{links}; the heap holds no round of the fused kernel"),
         (Want::Auto, _) => format!("{links}; a collective alone"),
     };
+    let mainloop = heuristics::explain(spec, m, setting).filter(|_| config.main.is_some());
+    let reason = [reason].into_iter().chain(mainloop).collect::<Vec<_>>().join("; ");
     let gather_first = spec.op == crate::op::Op::AllGatherGemm;
     let (first, second) = if gather_first {
         (config.main, config.gemm)
@@ -95,7 +100,11 @@ mod tests {
         let facts = facts(4, 1 << 26, 16);
         let route = |op, want, world| {
             let spec = spec(op, want);
-            explain(&choose(&facts, &spec, 300).unwrap(), &spec, world, Kind::Sim).to_string()
+            let setting = Setting {
+                world,
+                ..facts.setting()
+            };
+            explain(&choose(&facts, &spec, 300).unwrap(), &spec, 300, &setting, Kind::Sim).to_string()
         };
         assert_eq!(
             route(Op::GemmReduceScatter, Want::Auto, 4),

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use tileweave::{DType, Op, OpSpec, Path, Want, Wire, reference};
+use tileweave::{DType, Mainloop, Op, OpSpec, Path, Want, Wire, reference};
 
 /// What is run.
 #[derive(Debug, Clone)]
@@ -19,6 +19,7 @@ pub struct Case {
     /// Elements between the rows of every matrix.
     pub gap: usize,
     pub data_seed: u64,
+    pub mainloop: Option<Mainloop>,
 }
 
 impl Case {
@@ -36,6 +37,7 @@ impl Case {
             addend: false,
             gap: 0,
             data_seed: 1,
+            mainloop: None,
         }
     }
 
@@ -57,6 +59,13 @@ impl Case {
 
     pub fn data(self, data_seed: u64) -> Case {
         Case { data_seed, ..self }
+    }
+
+    pub fn mainloop(self, mainloop: Mainloop) -> Case {
+        Case {
+            mainloop: Some(mainloop),
+            ..self
+        }
     }
 
     /// The routes this operation has.
@@ -94,7 +103,7 @@ impl Case {
 
     /// The spec of a rank, for M up to this case's.
     pub fn spec(&self, rank: usize, path: Path) -> OpSpec {
-        OpSpec::new(
+        let spec = OpSpec::new(
             self.op,
             self.n_of(rank).len(),
             self.k_of(rank).len(),
@@ -103,7 +112,11 @@ impl Case {
         )
         .wire(self.wire)
         .bias(self.bias)
-        .route(Want::Exactly(path))
+        .route(Want::Exactly(path));
+        match self.mainloop {
+            Some(mainloop) => spec.mainloop(mainloop),
+            None => spec,
+        }
     }
 
     /// All ranks' specs, for both routes.

@@ -107,6 +107,34 @@ fn an_unfused_reduction_goes_through_scratch() {
 }
 
 #[test]
+fn ctas_share_blocks_of_a_few_rows() {
+    let launched = |path, k| launch(spec(Op::GemmAllReduce, 200, k).route(Want::Exactly(path)), 20);
+    let (launches, rank) = launched(Path::Fused, 1600);
+    let scratch = rank.abi_group().heap[1] + rank.facts().layout.scratch;
+    let p = &launches[0].params;
+    assert_eq!(launches[0].kernel, "gemm_ar1_bf16_64");
+    // 4 blocks of 5 splits (of 6, one would not be shorter) on 8 SMs of 2 CTAs; counters stand before the scratch.
+    assert_eq!((p.splits, p.tiles, launches[0].launch.grid), (5, 4, 16));
+    assert_eq!(p.split_space, scratch - 8 * abi::TW_SPLIT_BLOCKS as u64);
+    // What ranks agree on knows nothing of K: the hash is that of a rank without splits.
+    let (whole, _) = launched(Path::Fused, 40);
+    let w = &whole[0].params;
+    assert_eq!((w.splits, w.split_space, whole[0].launch.grid), (1, 0, 4));
+    assert_eq!((w.hash, w.desc.grid), (p.hash, p.desc.grid));
+    // On the unfused path the product lies behind the products of the splits.
+    let (launches, rank) = launched(Path::Unfused, 1600);
+    let scratch = rank.abi_group().heap[1] + rank.facts().layout.scratch;
+    let (gemm, collective) = (&launches[0].params, &launches[1].params);
+    assert_eq!((gemm.splits, launches[0].launch.grid), (5, 16));
+    assert_eq!(gemm.split_space, scratch - 8 * abi::TW_SPLIT_BLOCKS as u64);
+    assert_eq!((gemm.out, collective.x), (scratch + 20 * 16384, scratch + 20 * 16384));
+    assert_eq!((collective.splits, collective.split_space), (1, 0));
+    // Where a CTA has its blocks to itself, it computes all their splits.
+    let (launches, _) = launch(spec(Op::GemmReduceScatter, 200, 1600), 20);
+    assert_eq!((launches[0].params.splits, launches[0].params.split_space), (5, 0));
+}
+
+#[test]
 fn an_unfused_gather_goes_through_scratch() {
     let (launches, rank) = launch(
         spec(Op::AllGatherGemm, 96, 37)

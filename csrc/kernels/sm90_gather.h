@@ -1,0 +1,98 @@
+// AG+GEMM on Hopper. The communicator of every CTA pushes its share of this rank's rows, piece by piece, to all peers; the
+// loader takes the blocks of its own rank's rows from x at once and those of a peer from staging, as soon as their pieces
+// have been signalled. Staging was written by ordinary stores and is read by TMA: between the acquire and the loads stands a
+// proxy fence.
+//
+// A round's staging is dead when all its TMA loads have completed, which the math warps know, who have waited for each:
+// they tell the communicator, which then gives the credit.
+#pragma once
+#include "kernels/gather_push.h"
+#include "kernels/sm90_roles.h"
+
+namespace tw {
+
+template <class Tile>
+struct GatherWalk {
+  const TwParams& p;
+  const GatherOrder order;
+  TW_DEV explicit GatherWalk(const TwParams& params)
+      : p(params), order(gather_order(params, Tile::kM, Tile::kN, params.tiles_n)) {}
+
+  // body(tile) for every block of this CTA in round q.
+  template <class Body>
+  TW_DEV void each(uint32_t q, Body body) const {
+    for (uint32_t f = mx::block(); f < order.positions(); f += mx::grid()) {
+      if (order.at(q, leader_of(f, mx::cluster_size())).block.rows) body(order.at(q, f));
+    }
+  }
+};
+
+// The loader's part of one block. All lanes wait for the peer's pieces, a lane each; lane 0 loads.
+template <class Tile>
+TW_DEV void load_gathered(Session<OneWarp>& s, const GatherWalk<Tile>& walk, const GatherStaging<typename Tile::Type>& staging,
+                          const GatherTile& t, Sm90Ring<Tile>& ring) {
+  const TwParams& p = s.p;
+  const bool own = t.source == p.group.rank;
+  if (!own && t.block.rows) {
+    s.await_peer(TW_WAIT_ROWS, t.source, t.row_block, walk.order.signal(t.source, t.row_block, 0),
+                 walk.order.pieces_in(t.block.rows));
+  }
+  if (mx::lane() != 0) return;
+  if (own) {
+    ring.load(p, t.block.col, t.block.rows != 0, load_x_rows(p, t.block.row - staging.own_begin));
+    return;
+  }
+  mx::fence_async_global(Site::RowsFence);
+  const uint32_t half = s.round & 1;
+  ring.load(p, t.block.col, s.alive && t.block.rows, [&](saddr to, uint32_t k, saddr bar) {
+    mx::tma_load_4d(to, p.map_gathered, k, t.local_row, t.source, half, bar);
+  });
+}
+
+template <class Tile>
+TW_DEV void sm90_gather(const TwParams& p) {
+  using T = typename Tile::Type;
+  const GatherWalk<Tile> walk(p);
+  sm90_roles<Tile, true>(
+      [&] {
+        Session<OneWarp> s(p, false);
+        Sm90Ring<Tile> ring;
+        const GatherStaging<T> staging(p, walk.order);
+        for (uint32_t q = 0; q < p.panels; ++q) {
+          s.round = s.first_round + q;
+          walk.each(q, [&](const GatherTile& t) { load_gathered<Tile>(s, walk, staging, t, ring); });
+        }
+      },
+      [&] {
+        if (mx::lane() != 0) return;
+        ChunkReader<Tile> chunks;
+        for (uint32_t q = 0; q < p.panels; ++q) {
+          walk.each(q, [&](const GatherTile& t) {
+            if (t.block.rows) store_output<Tile>(p, p.m, t.block, chunks);
+          });
+        }
+      },
+      [&] {
+        Sm90Ring<Tile> ring;
+        ChunkWriter<Tile> chunks;
+        for (uint32_t q = 0; q < p.panels; ++q) {
+          walk.each(q, [&](const GatherTile& t) { multiply_output<Tile>(p, p.m, t.block, ring, chunks); });
+          if (mx::lane() == 0) mx::mbar_arrive(Sm90Ring<Tile>::round_read(), Site::RoundRead);
+        }
+      },
+      [&](auto join) {
+        Session<Sm90Talk> s(p);
+        const GatherStaging<T> staging(p, walk.order);
+        // As in the portable kernel: a rank without columns has no say in when its staging is dead.
+        const uint64_t used = walk.order.positions() ? staging.bytes() : 0;
+        for (uint32_t q = 0; q < p.panels; ++q) {
+          s.open_round(q);
+          push_rows(s, walk.order, staging, q, mx::block(), mx::grid());
+          mx::mbar_wait(Sm90Ring<Tile>::round_read(), q & 1, Site::RoundRead);
+          s.close_round(q, used);
+        }
+        join();
+        s.finish(used);
+      });
+}
+}  // namespace tw

@@ -1,0 +1,32 @@
+// A rank's own GEMM on Hopper: the first half of an unfused operation.
+#pragma once
+#include "kernels/sm90_roles.h"
+#include "schedule/waves.h"
+
+namespace tw {
+
+template <class Tile>
+TW_DEV void sm90_gemm(const TwParams& p) {
+  const WaveOrder order = {p.m, p.n, 1, 1, mx::grid(), Tile::kM, Tile::kN, p.tiles_n, p.tiles, 1};
+  const auto each = [&](auto body) {
+    for (uint32_t t = mx::block(); t < p.tiles; t += mx::grid()) body(order.block(t));
+  };
+  sm90_roles<Tile, false>(
+      [&] {
+        if (mx::lane() != 0) return;
+        Sm90Ring<Tile> ring;
+        each([&](const Block& b) { ring.load(p, b.col, b.rows != 0, load_x_rows(p, b.row)); });
+      },
+      [&] {
+        if (mx::lane() != 0) return;
+        ChunkReader<Tile> chunks;
+        each([&](const Block& b) { store_output<Tile>(p, p.m, b, chunks); });
+      },
+      [&] {
+        Sm90Ring<Tile> ring;
+        ChunkWriter<Tile> chunks;
+        each([&](const Block& b) { multiply_output<Tile>(p, p.m, b, ring, chunks); });
+      },
+      [](auto join) { join(); });
+}
+}  // namespace tw

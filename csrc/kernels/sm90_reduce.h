@@ -1,0 +1,94 @@
+// GEMM+RS and GEMM+AR on Hopper. Math never waits for a peer: partials, the rank's own too, leave as chunks by bulk copies
+// into the owner's staging, and the communicator of each CTA reduces what its rank owns of the CTA's blocks, as the portable
+// kernels do (kernels/reduce_scatter.h, all_reduce.h), while the next blocks are computed.
+//
+// Why a wait of a role can never close a circle: math and loader wait for none but roles of their CTA; the storer for
+// chunks, and for credits before it enters a staging half again; a communicator for partials, which storers send without
+// waiting for any communicator but through credits, and for results of earlier steps; credits of a round need only that
+// round's reductions.
+#pragma once
+#include "kernels/all_reduce.h"
+#include "kernels/reduce_scatter.h"
+#include "kernels/sm90_roles.h"
+
+namespace tw {
+
+// `Walk::each(p, open, body)` calls open(q) at the start of every round and body(block, owner, slot, signal) for every
+// block of this CTA; `Walk::Talk` is what the communicator does.
+template <class Tile>
+struct ScatterWalk {
+  using Source = GemmSource<Sm90Fragments<Tile>>;
+  template <class Open, class Body>
+  static TW_DEV void each(const TwParams& p, Open open, Body body) {
+    const ScatterOrder order = scatter_order<Source>(p);
+    const ScatterSlots<Source> slots(p);
+    for (uint32_t q = 0; q < p.panels; ++q) {
+      const uint64_t round = open(q);
+      for (uint32_t f = mx::block(); f < order.positions(); f += mx::grid()) {
+        if (!order.at(q, leader_of(f, mx::cluster_size())).block.rows) continue;
+        const ScatterTile t = order.at(q, f);
+        body(t.block, t.owner, slots.slot(round, p.group.rank, t).base, slots.index(p.group.rank, t));
+      }
+    }
+  }
+  using Talk = ReduceScatter<Source>;
+};
+
+template <class Tile>
+struct WaveWalk {
+  using Source = GemmSource<Sm90Fragments<Tile>>;
+  template <class Open, class Body>
+  static TW_DEV void each(const TwParams& p, Open open, Body body) {
+    const WaveOrder order = wave_order<Source>(p);
+    const WaveSlots<Source> slots(p);
+    for (uint32_t q = 0; q < p.panels; ++q) {
+      const uint64_t round = open(q);
+      for (uint32_t i = 0; i < waves_of(p, q); ++i) {
+        const uint32_t wave = q * p.panel + i;
+        if (!order.at(wave, leader_of(mx::block(), mx::cluster_size())).block.rows) continue;
+        const WaveTile t = order.at(wave, mx::block());
+        body(t.block, t.owner, slots.partial(round, t.owner, p.group.rank, t).base, slots.partial_index(p.group.rank, t));
+      }
+    }
+  }
+  using Talk = AllReduce<Source>;
+};
+
+template <class Tile, class Walk>
+TW_DEV void sm90_reduce(const TwParams& p) {
+  const auto no_round = [](uint32_t) -> uint64_t { return 0; };
+  sm90_roles<Tile, true>(
+      [&] {
+        if (mx::lane() == 0) {
+          Sm90Ring<Tile> ring;
+          Walk::each(p, no_round, [&](const Block& b, uint32_t, gaddr, uint32_t) {
+            ring.load(p, b.col, b.rows != 0, load_x_rows(p, b.row));
+          });
+        }
+      },
+      [&] {
+        Session<OneWarp> s(p, false);
+        ChunkReader<Tile> chunks;
+        const WireFormat<typename Tile::Type> wire(p.desc.wire);
+        const auto open = [&](uint32_t q) {
+          s.open_round(q);
+          return s.round;
+        };
+        Walk::each(p, open, [&](const Block& b, uint32_t owner, gaddr slot, uint32_t signal) {
+          if (b.rows) store_partial<Tile>(s, b, owner, slot, wire, signal, chunks);
+        });
+        s.count_sent();
+      },
+      [&] {
+        Sm90Ring<Tile> ring;
+        ChunkWriter<Tile> chunks;
+        Walk::each(p, no_round, [&](const Block& b, uint32_t, gaddr, uint32_t) { multiply_partial<Tile>(p, b, ring, chunks); });
+      },
+      [&](auto join) {
+        typename Walk::Talk work(p);
+        work.reduce();
+        join();
+        work.finish();
+      });
+}
+}  // namespace tw

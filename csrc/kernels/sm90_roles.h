@@ -1,0 +1,108 @@
+// The roles of a Hopper kernel's CTA. Each walks the operation's one order of blocks by itself; mbarriers in shared memory
+// are all that ties them together, so that loading, multiplying, storing and communicating overlap across blocks.
+//
+//     warpgroup 0   warp 0: loader    x and the weight into the ring of stages (tile/sm90_ring.h)
+//                   warp 1: storer    output chunks to the output or to an owner's staging (tile/sm90_chunks.h)
+//                   warps 2, 3: communicator    the operation's session: reduces, pushes, gives credits, ends it
+//     1, 2          math              products, from the ring to chunks
+//
+// Two warps are enough to communicate: with eight 16-byte loads in flight a thread, 132 SMs have 1 MiB in flight, about what
+// 1 TB/s takes at a microsecond, and links give less than half of that. A warpgroup more would leave each thread 128
+// registers at the start, and an m64n256 wgmma does not compile with fewer than 154.
+//
+// Waits between roles are not bounded: they depend on roles of this CTA (and its cluster) alone, and each role walks its
+// schedule to the end, after an abort too: a loader that gives up on a peer's rows marks the block as not live instead, and
+// a storer drops what it takes. Only waits on other ranks are bounded, as everywhere.
+#pragma once
+#include "protocol/session.h"
+#include "tile/sm90_chunks.h"
+
+namespace tw {
+constexpr uint32_t kSm90Threads = 128 * (1 + kSm90MathGroups);
+
+// Registers of a thread by role: what a CTA has is 65536, in equal parts at the start.
+template <bool kFused>
+struct Sm90Registers {
+  static constexpr uint32_t kMove = kFused ? 120 : 40, kMath = kFused ? 192 : 232;
+  static_assert(128 * kMove + 256 * kMath <= 65536 / kSm90Threads / 8 * 8 * kSm90Threads, "Sm90Registers");
+};
+
+// Runs each role on its warps. All join at the end; `talk(join)` has more to do behind that: to end the operation.
+template <class Tile, bool kFused, class Load, class Store, class Math, class Talk>
+TW_DEV void sm90_roles(Load load, Store store, Math math, Talk talk) {
+  const auto join = [] {
+    if (kFused) mx::cta_sync(Site::LastBarrier);
+    Sm90Ring<Tile>::leave();
+  };
+  Sm90Ring<Tile>::setup();
+  const uint32_t group = mx::warp() / 4;
+  if (group == 0) {
+    mx::reg_dealloc<Sm90Registers<kFused>::kMove>();
+    if (mx::warp() >= 2) {
+      talk(join);
+    } else {
+      if (mx::warp() == 0) load();
+      if (mx::warp() == 1) store();
+      join();
+    }
+  } else {
+    mx::reg_alloc<Sm90Registers<kFused>::kMath>();
+    math();
+    join();
+  }
+}
+
+// A loader's x: boxes of `map_x` from row `row` on.
+TW_DEV auto load_x_rows(const TwParams& p, uint32_t row) {
+  return [&p, row](saddr to, uint32_t k, saddr bar) { mx::tma_load_2d(to, p.map_x, k, row, bar); };
+}
+
+// A storer's partial: a block's chunks to `slot`, in staging of rank `owner`; then the signal that publishes it.
+// The order of the async proxy: every writer has fenced before its arrival at the chunk's mbarrier, this thread issues the
+// copies and waits until they are written, and releases. A release before that would publish nothing.
+template <class Tile>
+TW_DEV void store_partial(Session<OneWarp>& s, const Block& b, uint32_t owner, gaddr slot, const WireFormat<typename Tile::Type>& wire,
+                          uint32_t signal, ChunkReader<Tile>& chunks) {
+  if (mx::lane() != 0) return;
+  const ChunkGrid<Tile> grid(b, wire.wide);
+  const bool remote = owner != s.p.group.rank;
+  chunks.each(
+      grid, [](uint32_t) { return true; },
+      [&](uint32_t wg, uint32_t c, saddr from) {
+        if (!s.alive) return;
+        const uint32_t payload = grid.rows_in(wg) * grid.cols_in(wg, c) * wire.element_bytes();
+        if (remote) {
+          mx::payload(payload);
+          s.bytes += payload;
+        }
+        const uint32_t place = fragment_place<Tile::kN / kGroupColumns>(grid.row(wg) / kFragmentRows, 0, grid.col(wg, c) / kGroupColumns, 0);
+        mx::bulk_store(slot + uint64_t(place) * wire.octet_bytes(), from, kSm90ChunkBytes);
+      });
+  mx::bulk_wait<0>(Site::BulkWait);
+  s.signal(owner, signal);
+}
+
+// Math of a partial.
+template <class Tile>
+TW_DEV void multiply_partial(const TwParams& p, const Block& b, Sm90Ring<Tile>& ring, ChunkWriter<Tile>& chunks) {
+  typename Tile::Values values;
+  if (!ring.multiply(p, values)) return;
+  if (p.desc.wire == TW_F32) {
+    write_partial<Tile, true>(p, b, values, chunks);
+  } else {
+    write_partial<Tile, false>(p, b, values, chunks);
+  }
+}
+
+// Math of a block of the output.
+template <class Tile>
+TW_DEV void multiply_output(const TwParams& p, uint32_t rows, const Block& b, Sm90Ring<Tile>& ring, ChunkWriter<Tile>& chunks) {
+  typename Tile::Values values;
+  const bool live = ring.multiply(p, values);
+  if (p.desc.wire == TW_F32) {
+    write_output<Tile, true>(p, rows, b, values, live, chunks);
+  } else {
+    write_output<Tile, false>(p, rows, b, values, live, chunks);
+  }
+}
+}  // namespace tw
