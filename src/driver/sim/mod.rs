@@ -61,8 +61,6 @@ mod physical;
 mod product;
 mod proxy;
 #[cfg(target_os = "linux")]
-mod proxy;
-#[cfg(target_os = "linux")]
 mod registers;
 #[cfg(target_os = "linux")]
 mod renew;
