@@ -28,7 +28,11 @@ pub(super) const IN_FLIGHT: u32 = CLOCK_MAX;
 /// Entries of a CTA's row. Above 991 threads there is no room in a tag for asynchronous units, and they cannot be used.
 pub(super) fn row_entries(threads: u32) -> usize {
     let threads = 2 * threads;
-    (if threads + UNITS <= 1 << (SLOT_SHIFT - WHO_SHIFT) { threads + UNITS } else { threads }) as usize
+    (if threads + UNITS <= 1 << (SLOT_SHIFT - WHO_SHIFT) {
+        threads + UNITS
+    } else {
+        threads
+    }) as usize
 }
 
 /// The last writer of a granule.

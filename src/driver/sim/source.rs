@@ -41,7 +41,11 @@ impl Sources {
 
     /// What the shadow of `addr` would say without the copies of source `id`.
     pub fn behind(&self, id: u32, addr: u32) -> u64 {
-        let granule = |s: &Source| s.tags.get((addr - s.start.min(addr)) as usize / GRANULE as usize).copied();
+        let granule = |s: &Source| {
+            s.tags
+                .get((addr - s.start.min(addr)) as usize / GRANULE as usize)
+                .copied()
+        };
         self.get(id).and_then(granule).unwrap_or(0)
     }
 

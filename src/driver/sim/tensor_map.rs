@@ -42,7 +42,9 @@ fn check(name: &str, value: u64, right: bool, expected: impl Into<String>) -> Re
 }
 
 fn sum(words: &[u64]) -> u64 {
-    words.iter().fold(MAGIC, |h, w| (h ^ w).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29))
+    words.iter().fold(MAGIC, |h, w| {
+        (h ^ w).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29)
+    })
 }
 
 /// Encodes a map, or names the limit that it breaks.
@@ -76,7 +78,11 @@ pub(super) fn encode(map: &TensorMap) -> Result<TwTensorMap> {
         "box_dims[0]",
         box_dims[0].into(),
         u64::from(box_dims[0]) * size == u64::from(ROW),
-        format!("{} elements of {}, rows of {ROW} bytes", u64::from(ROW) / size, map.dtype),
+        format!(
+            "{} elements of {}, rows of {ROW} bytes",
+            u64::from(ROW) / size,
+            map.dtype
+        ),
     )?;
     for i in 0..rank - 1 {
         strides[i] = map.strides[i];

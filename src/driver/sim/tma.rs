@@ -289,7 +289,10 @@ impl Machine {
             let now = self.granules(start, bytes)?;
             let moved = match &load.source {
                 Source::Host => now.iter().any(|t| *t != HOST),
-                Source::Tags(tags) => now.iter().zip(&tags[r as usize]).any(|(now, then)| changed(*then, *now, GRANULE)),
+                Source::Tags(tags) => now
+                    .iter()
+                    .zip(&tags[r as usize])
+                    .any(|(now, then)| changed(*then, *now, GRANULE)),
             };
             if moved {
                 return Err(Trouble::LoadSourceChanged { addr: start });

@@ -101,7 +101,10 @@ impl Machine {
                 Content::Undefined(Self::load_tag(cta, index, shadow::clock(tag)))
             }
             Some(_) => {
-                let behind = cta.units.sources.behind(shadow::clock(tag), addr / GRANULE as u32 * GRANULE as u32);
+                let behind = cta
+                    .units
+                    .sources
+                    .behind(shadow::clock(tag), addr / GRANULE as u32 * GRANULE as u32);
                 // What stands behind a source never is a source: `behind` ends here.
                 match Self::source_of(cta, behind) {
                     None => Self::content(cta, addr, behind),

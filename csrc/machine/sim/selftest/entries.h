@@ -12,4 +12,9 @@
   X(selftest_read, 64, 4)         \
   X(selftest_shared, 64, 4)       \
   X(selftest_barrier, 64, 4)      \
-  X(selftest_stream, 32, 8)
+  X(selftest_stream, 32, 8)       \
+  X(selftest_pipeline, 128, 1)    \
+  X(selftest_gather, 96, 1)       \
+  X(selftest_mbarrier, 64, 1)     \
+  X(selftest_copies, 64, 1)       \
+  X(selftest_cluster, 64, 1)

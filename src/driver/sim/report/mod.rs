@@ -34,7 +34,9 @@ fn writer(m: &Machine, tag: u64) -> String {
         && let Some(unit) = usize::from(w.who).checked_sub(2 * cta.threads as usize)
     {
         let bar = cta.units.mbarriers.get(unit).map_or(0, |b| b.addr);
-        return format!("a TMA load of device {device}, {kernel}, CTA {block}, that completes on the mbarrier at {bar:#x}");
+        return format!(
+            "a TMA load of device {device}, {kernel}, CTA {block}, that completes on the mbarrier at {bar:#x}"
+        );
     }
     let how = if w.who & 1 == 1 { " by an asynchronous copy" } else { "" };
     format!(
