@@ -51,14 +51,15 @@ impl Machine {
                 if Self::async_read_granule(cta, f, granule * GRANULE as u32, tag)? == Readiness::Undefined {
                     readiness = Readiness::Undefined;
                 }
-                known = tag;
+                // Behind a source stand several writers.
+                known = if Self::source_of(cta, tag).is_none() { tag } else { 0 };
             }
         }
         Ok(readiness)
     }
 
     /// The same for one granule, by its shadow.
-    pub fn async_read_granule(cta: &Cta, f: &Fiber, addr: u32, tag: u64) -> Result<Readiness, Trouble> {
+    fn async_read_granule(cta: &Cta, f: &Fiber, addr: u32, tag: u64) -> Result<Readiness, Trouble> {
         let at = u64::from(addr);
         let content = Self::content(cta, addr, tag);
         let Some(tag) = content.tag() else {
