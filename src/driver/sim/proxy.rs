@@ -100,6 +100,13 @@ impl Machine {
         } else {
             view.own.get(2 * thread).copied().unwrap_or(0)
         };
+        Self::fenced_by(of, tag, known)
+    }
+
+    /// The same for whoever knows of that thread up to clock `known`.
+    pub fn fenced_by(of: &Cta, tag: u64, known: u32) -> bool {
+        let w = shadow::writer(tag);
+        let thread = usize::from(w.who) / 2;
         let Some(fences) = of.units.fences.get(thread) else {
             return false;
         };
@@ -150,6 +157,10 @@ impl Machine {
     /// The caller writes it then.
     pub fn store_over(cta: &mut Cta, f: &Fiber, addr: u32) -> Result<(), Trouble> {
         let addr = addr / GRANULE as u32 * GRANULE as u32;
+        if Self::wgmma_in_flight(cta, addr, GRANULE as u32) {
+            let bytes = GRANULE as u32;
+            return Err(Trouble::WgmmaOverwritten { addr, bytes });
+        }
         // SAFETY: the caller has found the bytes in the window.
         let tag = unsafe { *f.me.shared_shadow.add((addr / GRANULE as u32) as usize) };
         match Self::content(cta, addr, tag) {
