@@ -3,6 +3,6 @@
 #include "calls.h"
 
 namespace mx {
-TW_DEV u64 time_ns() { return tw_sim_time(self()); }
-TW_DEV void pause(u64 until_ns) { tw_sim_pause(self(), until_ns); }
+TW_MACHINE u64 time_ns() { return tw_sim_time(self()); }
+TW_MACHINE void pause(u64 until_ns) { tw_sim_pause(self(), until_ns); }
 }  // namespace mx

@@ -5,7 +5,7 @@
 
 namespace mx {
 template <class V>
-TW_DEV V load_global(gaddr a) {
+TW_MACHINE V load_global(gaddr a) {
   TwSelf* t = self();
   const u64 at = a - t->own_base;
   V x;
@@ -17,7 +17,7 @@ TW_DEV V load_global(gaddr a) {
   return x;
 }
 template <class V>
-TW_DEV void store_global(gaddr a, V x) {
+TW_MACHINE void store_global(gaddr a, V x) {
   TwSelf* t = self();
   const u64 at = a - t->own_base;
   if (at < kTwSliceBytes && at % sizeof(V) == 0 && t->own_shadow[at / 16] != kTwUnallocated) {
@@ -28,14 +28,14 @@ TW_DEV void store_global(gaddr a, V x) {
   }
 }
 
-TW_DEV u32 ld_global_b16(gaddr a) { return load_global<uint16_t>(a); }
-TW_DEV u32 ld_global_b32(gaddr a) { return load_global<u32>(a); }
-TW_DEV vec4 ld_global_v4(gaddr a) { return load_global<vec4>(a); }
-TW_DEV void st_global_b16(gaddr a, u32 x) { store_global(a, uint16_t(x)); }
-TW_DEV void st_global_b32(gaddr a, u32 x) { store_global(a, x); }
-TW_DEV void st_global_b64(gaddr a, u64 x) { store_global(a, x); }
-TW_DEV void st_global_v4(gaddr a, vec4 x) { store_global(a, x); }
+TW_MACHINE u32 ld_global_b16(gaddr a) { return load_global<uint16_t>(a); }
+TW_MACHINE u32 ld_global_b32(gaddr a) { return load_global<u32>(a); }
+TW_MACHINE vec4 ld_global_v4(gaddr a) { return load_global<vec4>(a); }
+TW_MACHINE void st_global_b16(gaddr a, u32 x) { store_global(a, uint16_t(x)); }
+TW_MACHINE void st_global_b32(gaddr a, u32 x) { store_global(a, x); }
+TW_MACHINE void st_global_b64(gaddr a, u64 x) { store_global(a, x); }
+TW_MACHINE void st_global_v4(gaddr a, vec4 x) { store_global(a, x); }
 
-TW_DEV void discard(gaddr a, u64 bytes) { tw_sim_discard(self(), a, bytes); }
-TW_DEV void payload(u32 bytes) { self()->payload = bytes; }
+TW_MACHINE void discard(gaddr a, u64 bytes) { tw_sim_discard(self(), a, bytes); }
+TW_MACHINE void payload(u32 bytes) { self()->payload = bytes; }
 }  // namespace mx

@@ -3,10 +3,10 @@
 #include "self.h"
 
 namespace mx {
-TW_DEV u32 thread() { return self()->thread; }
-TW_DEV u32 threads() { return self()->threads; }
-TW_DEV u32 block() { return self()->block; }
-TW_DEV u32 grid() { return self()->grid; }
-TW_DEV u32 lane() { return self()->thread % 32; }
-TW_DEV u32 warp() { return self()->thread / 32; }
+TW_MACHINE u32 thread() { return self()->thread; }
+TW_MACHINE u32 threads() { return self()->threads; }
+TW_MACHINE u32 block() { return self()->block; }
+TW_MACHINE u32 grid() { return self()->grid; }
+TW_MACHINE u32 lane() { return self()->thread % 32; }
+TW_MACHINE u32 warp() { return self()->thread / 32; }
 }  // namespace mx

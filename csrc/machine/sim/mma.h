@@ -8,20 +8,20 @@
 #include "calls.h"
 
 namespace mx {
-TW_DEV u32 register_of(TwSelf* t, const void* r) {
+TW_MACHINE u32 register_of(TwSelf* t, const void* r) {
   asm volatile("" ::"r"(r) : "memory");
   const u64 at = reinterpret_cast<u64>(r);
   t->mma_lowest = at < t->mma_lowest ? at : t->mma_lowest;
   return u32(t->stack_base - at);
 }
-TW_DEV void record(TwSelf* t, u32 kind, u32 d, u32 a, u32 b) {
+TW_MACHINE void record(TwSelf* t, u32 kind, u32 d, u32 a, u32 b) {
   t->mma_hash = (t->mma_hash ^ (d | u64(a) << 20 | u64(b) << 40 | u64(kind) << 60)) * 0x9e3779b97f4a7c15ull;
   if (!t->mma_ops) return;
   if (t->mma_count == t->mma_room) tw_sim_mma_grow(t);
   t->mma_ops[t->mma_count++] = TwMmaOp{kind, d, a, b};
 }
 
-TW_DEV void ldmatrix_x4(u32 (&r)[4], saddr row) {
+TW_MACHINE void ldmatrix_x4(u32 (&r)[4], saddr row) {
   TwSelf* t = self();
   if (t->row_count == t->row_room) tw_sim_mma_grow(t);
   t->mma_rows[t->row_count++] = row;
@@ -36,14 +36,14 @@ template <>
 constexpr u32 kMmaKind<f16> = kTwMmaF16;
 
 template <class T>
-TW_DEV void mma(float (&d)[4], const u32 (&a)[4], const u32 (&b)[2]) {
+TW_MACHINE void mma(float (&d)[4], const u32 (&a)[4], const u32 (&b)[2]) {
   static_assert(kMmaKind<T> != 0, "mma: bf16 or f16");
   TwSelf* t = self();
   record(t, kMmaKind<T>, register_of(t, d), register_of(t, a), register_of(t, b));
 }
 
 // The stack pointer of the kernel's frame: what lies below it is no variable any more.
-TW_DEV u64 frame_of_caller() {
+TW_MACHINE u64 frame_of_caller() {
   u64 frame;
 #if defined(__x86_64__)
   asm volatile("mov %%rsp, %0" : "=r"(frame));
@@ -56,7 +56,7 @@ TW_DEV u64 frame_of_caller() {
 }
 
 template <class Acc>
-TW_DEV void mma_wait(Acc& acc, Site s) {
+TW_MACHINE void mma_wait(Acc& acc, Site s) {
   asm volatile("" ::"r"(&acc) : "memory");
   tw_sim_mma_wait(self(), frame_of_caller(), u32(s));
   asm volatile("" ::"r"(&acc) : "memory");

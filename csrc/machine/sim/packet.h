@@ -3,11 +3,11 @@
 #include "calls.h"
 
 namespace mx {
-TW_DEV vec4 poll_packet(gaddr a, u32 tag, Site s) {
+TW_MACHINE vec4 poll_packet(gaddr a, u32 tag, Site s) {
   vec4 x;
   tw_sim_load_packet(self(), a, x.v, tag, u32(s));
   return x;
 }
-TW_DEV vec4 ld_packet(gaddr a) { return poll_packet(a, 0, Site::Count); }
-TW_DEV void st_packet(gaddr a, vec4 x) { tw_sim_store_packet(self(), a, x.v); }
+TW_MACHINE vec4 ld_packet(gaddr a) { return poll_packet(a, 0, Site::Count); }
+TW_MACHINE void st_packet(gaddr a, vec4 x) { tw_sim_store_packet(self(), a, x.v); }
 }  // namespace mx

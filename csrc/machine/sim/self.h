@@ -73,5 +73,5 @@ static_assert(offsetof(TwSelf, own_base) == 40 && offsetof(TwSelf, row) == 72 &&
 extern "C" __thread TwSelf* tw_self;
 
 namespace mx {
-TW_DEV TwSelf* self() { return tw_self; }
+TW_MACHINE TwSelf* self() { return tw_self; }
 }  // namespace mx

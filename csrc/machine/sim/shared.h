@@ -3,16 +3,16 @@
 #include "calls.h"
 
 namespace mx {
-TW_DEV saddr shared() { return 0; }
+TW_MACHINE saddr shared() { return 0; }
 
 // True where this thread may read what `tag` wrote, as far as its CTA's row says. Its own writes since the last barrier
 // and bytes beside the last writer's are for the slow path.
-TW_DEV bool shared_known(const TwSelf* t, u64 tag) {
+TW_MACHINE bool shared_known(const TwSelf* t, u64 tag) {
   return tag > kTwHost && t->row[tag >> kTwWhoShift & 0x7ff] >= (u32(tag >> kTwClockShift) & 0x1ffffff);
 }
 
 template <class V>
-TW_DEV V load_shared(saddr a) {
+TW_MACHINE V load_shared(saddr a) {
   TwSelf* t = self();
   if (u64(a) + sizeof(V) > t->shared_bytes || a % sizeof(V) || !shared_known(t, t->shared_shadow[a / 16])) {
     tw_sim_shared_check(t, a, sizeof(V), 0);
@@ -23,7 +23,7 @@ TW_DEV V load_shared(saddr a) {
 }
 
 // Marks `bytes` at `a` as written now, and fills a granule with poison first where it is written in part only.
-TW_DEV void mark(u64* shadow, uint8_t* granule, u64 tag, u64 at, u64 bytes) {
+TW_MACHINE void mark(u64* shadow, uint8_t* granule, u64 tag, u64 at, u64 bytes) {
   const u64 mask = ((1ull << bytes) - 1) << at, old = *shadow;
   if ((old ^ tag) >> kTwClockShift == 0 && old > kTwHost) {
     *shadow = old | mask;
@@ -34,12 +34,12 @@ TW_DEV void mark(u64* shadow, uint8_t* granule, u64 tag, u64 at, u64 bytes) {
 }
 
 // True where an asynchronous unit has written or reads the granule (`src/driver/sim/shadow.rs`).
-TW_DEV bool not_stored(const TwSelf* t, u64 tag) {
+TW_MACHINE bool not_stored(const TwSelf* t, u64 tag) {
   return (tag >> kTwWhoShift & 0x7ff) >= 2 * t->threads;
 }
 
 template <class V>
-TW_DEV void store_shared(saddr a, V x) {
+TW_MACHINE void store_shared(saddr a, V x) {
   TwSelf* t = self();
   if (u64(a) + sizeof(V) > t->shared_bytes || a % sizeof(V) || not_stored(t, t->shared_shadow[a / 16])) {
     tw_sim_shared_check(t, a, sizeof(V), 1);
@@ -48,10 +48,10 @@ TW_DEV void store_shared(saddr a, V x) {
   memcpy(t->shared + a, &x, sizeof x);
 }
 
-TW_DEV u32 ld_shared_b32(saddr a) { return load_shared<u32>(a); }
-TW_DEV vec4 ld_shared_v4(saddr a) { return load_shared<vec4>(a); }
-TW_DEV void st_shared_b16(saddr a, u32 x) { store_shared(a, uint16_t(x)); }
-TW_DEV void st_shared_b32(saddr a, u32 x) { store_shared(a, x); }
-TW_DEV void st_shared_b64(saddr a, u64 x) { store_shared(a, x); }
-TW_DEV void st_shared_v4(saddr a, vec4 x) { store_shared(a, x); }
+TW_MACHINE u32 ld_shared_b32(saddr a) { return load_shared<u32>(a); }
+TW_MACHINE vec4 ld_shared_v4(saddr a) { return load_shared<vec4>(a); }
+TW_MACHINE void st_shared_b16(saddr a, u32 x) { store_shared(a, uint16_t(x)); }
+TW_MACHINE void st_shared_b32(saddr a, u32 x) { store_shared(a, x); }
+TW_MACHINE void st_shared_b64(saddr a, u64 x) { store_shared(a, x); }
+TW_MACHINE void st_shared_v4(saddr a, vec4 x) { store_shared(a, x); }
 }  // namespace mx

@@ -4,8 +4,10 @@
 
 #include "machine/types.h"
 
-// Always inlined: a kernel is one frame, so a register recorded for `mma_wait` is still there when the wait comes.
-#define TW_DEV inline __attribute__((always_inline))
+#define TW_DEV inline
+// The machine's own functions are always inlined: a wait stands in the frame of the function that calls it, where, or
+// further out, the registers are that it has recorded.
+#define TW_MACHINE inline __attribute__((always_inline))
 #define TW_UNROLL
 #define TW_NO_UNROLL
 #define TW_KERNEL(name, threads, ctas_per_sm) extern "C" void tw_kernel_##name([[maybe_unused]] const TwParams& p)

@@ -8,9 +8,9 @@
 #include "mma.h"
 
 namespace mx {
-TW_DEV void wgmma_hash(TwSelf* t, u64 x) { t->wgmma_hash = (t->wgmma_hash ^ x) * 0x9e3779b97f4a7c15ull; }
+TW_MACHINE void wgmma_hash(TwSelf* t, u64 x) { t->wgmma_hash = (t->wgmma_hash ^ x) * 0x9e3779b97f4a7c15ull; }
 
-TW_DEV void wgmma_record(TwSelf* t, const TwWgmmaOp& op) {
+TW_MACHINE void wgmma_record(TwSelf* t, const TwWgmmaOp& op) {
   wgmma_hash(t, op.a);
   wgmma_hash(t, op.b);
   wgmma_hash(t, op.d | u64(op.what) << 32);
@@ -22,12 +22,12 @@ TW_DEV void wgmma_record(TwSelf* t, const TwWgmmaOp& op) {
 }
 
 template <class... Acc>
-TW_DEV void wgmma_fence(Acc&...) {
+TW_MACHINE void wgmma_fence(Acc&...) {
   self()->wgmma_fenced = 1;
 }
 
 template <class T, u32 N>
-TW_DEV void wgmma(float (&d)[N / 2], u64 a, u64 b, bool add) {
+TW_MACHINE void wgmma(float (&d)[N / 2], u64 a, u64 b, bool add) {
   static_assert(kMmaKind<T> != 0, "wgmma: bf16 or f16");
   static_assert(N == 64 || N == 128 || N == 256, "wgmma: N is 64, 128 or 256");
   TwSelf* t = self();
@@ -36,10 +36,10 @@ TW_DEV void wgmma(float (&d)[N / 2], u64 a, u64 b, bool add) {
   wgmma_record(t, {a, b, u32(t->stack_base - reinterpret_cast<u64>(d)), N | kMmaKind<T> << 16 | u32(add) << 24});
 }
 
-TW_DEV void wgmma_commit() { wgmma_record(self(), {}); }
+TW_MACHINE void wgmma_commit() { wgmma_record(self(), {}); }
 
 template <int N, class Acc>
-TW_DEV void wgmma_wait(Acc& acc, Site s) {
+TW_MACHINE void wgmma_wait(Acc& acc, Site s) {
   static_assert(N >= 0 && N < 8, "wgmma_wait: 0 to 7 groups stay pending");
   asm volatile("" ::"r"(&acc) : "memory");
   tw_sim_wgmma_wait(self(), frame_of_caller(), N, u32(s));
@@ -47,15 +47,15 @@ TW_DEV void wgmma_wait(Acc& acc, Site s) {
 }
 
 // Row j of matrix i goes to the address that lane 8 i + j gives, and counts as written by that lane.
-TW_DEV void stmatrix_x4(saddr row, const u32 (&r)[4]) { tw_sim_stmatrix(self(), row, r); }
+TW_MACHINE void stmatrix_x4(saddr row, const u32 (&r)[4]) { tw_sim_stmatrix(self(), row, r); }
 
 template <u32 N>
-TW_DEV void reg_alloc() {
+TW_MACHINE void reg_alloc() {
   static_assert(N % 8 == 0 && N >= 24 && N <= 256, "reg_alloc: a multiple of 8, 24 to 256");
   tw_sim_registers(self(), N, 1);
 }
 template <u32 N>
-TW_DEV void reg_dealloc() {
+TW_MACHINE void reg_dealloc() {
   static_assert(N % 8 == 0 && N >= 24 && N <= 256, "reg_dealloc: a multiple of 8, 24 to 256");
   tw_sim_registers(self(), N, 0);
 }

@@ -70,6 +70,7 @@ impl Machine {
             }));
         }
         self.check_place(f, dst, GRANULE, true)?;
+        Self::check_source_of_bulk(cta, f, src, bytes)?;
         let pieces = (0..bytes / 16).map(|i| Piece {
             src: src + 16 * i,
             bytes: 16,
@@ -91,10 +92,16 @@ impl Machine {
         let (mut pieces, mut bytes) = (Vec::new(), 0);
         for r in 0..map.rows() {
             let (start, n) = map.row(&at, r);
-            let mut done = 0;
+            let (to, mut done) = (src + r * ROW, 0);
+            if n == u64::from(ROW) {
+                Self::check_source_of_bulk(cta, f, to, ROW)?;
+            }
             while done < n {
                 // Within one granule on either side.
-                let chunk = chunk_at(src + r * ROW, (done / GRANULE) as usize);
+                let chunk = chunk_at(to, (done / GRANULE) as usize);
+                if n < u64::from(ROW) {
+                    Self::check_source_of_bulk(cta, f, chunk, GRANULE as u32)?;
+                }
                 let here = (GRANULE - (start + done) % GRANULE)
                     .min(GRANULE - done % GRANULE)
                     .min(n - done);
@@ -110,6 +117,15 @@ impl Machine {
         self.start_bulk(cta, f, pieces, bytes)
     }
 
+    /// Whether a bulk copy that `f` issues now may read `bytes` at `addr`.
+    fn check_source_of_bulk(cta: &Cta, f: &Fiber, addr: u32, bytes: u32) -> Result<(), Trouble> {
+        match Self::async_read_shared(cta, f, addr, bytes)? {
+            Readiness::Defined => Ok(()),
+            Readiness::Undefined => Err(Trouble::UndefinedSource { addr }),
+        }
+    }
+
+    /// Issues a copy of checked sources.
     fn start_bulk(&mut self, cta: &mut Cta, f: &mut Fiber, pieces: Vec<Piece>, bytes: u32) -> Result<(), Trouble> {
         self.check_groups(cta, f)?;
         let (device, payload) = (
@@ -126,7 +142,7 @@ impl Machine {
         }
         self.bulk_copies += 1;
         let number = self.bulk_copies;
-        Self::watch_source(cta, f, number, &pieces)?;
+        Self::watch_source(cta, f, number, &pieces);
         f.bulk.copies.push(BulkCopy {
             number,
             group: shadow::clock(f.me.async_tag),
@@ -192,8 +208,8 @@ impl Machine {
         Ok(())
     }
 
-    /// Checks the source as `f` knows things now, and has stores over it leave the fast path from here on.
-    fn watch_source(cta: &mut Cta, f: &Fiber, copy: u64, pieces: &[Piece]) -> Result<(), Trouble> {
+    /// Has stores over the source leave the fast path from here on.
+    fn watch_source(cta: &mut Cta, f: &Fiber, copy: u64, pieces: &[Piece]) {
         let granule_of = |p: &Piece| p.src / GRANULE as u32;
         let first = pieces.iter().map(granule_of).min().unwrap_or(0);
         let last = pieces.iter().map(granule_of).max().unwrap_or(0);
@@ -203,18 +219,12 @@ impl Machine {
             issuer: f.me.write_tag,
             released: None,
         }];
-        let (mut known, mut before) = (0, Vec::new());
+        let mut before = Vec::new();
         for piece in pieces {
             let granule = granule_of(piece);
             // SAFETY: callers have found all pieces in the window.
             let tag = unsafe { *f.me.shared_shadow.add(granule as usize) };
             let addr = granule * GRANULE as u32;
-            if tag != known {
-                match Self::async_read_granule(cta, f, addr, tag)? {
-                    Readiness::Defined => known = tag,
-                    Readiness::Undefined => return Err(Trouble::UndefinedSource { addr }),
-                }
-            }
             let behind = &mut tags[(granule - first) as usize];
             if *behind != 0 {
                 continue;
@@ -223,8 +233,6 @@ impl Machine {
             if let Some(id) = Self::source_of(cta, tag) {
                 *behind = cta.units.sources.behind(id, addr);
                 before.push(id);
-                // The check above went by the writer of one granule of the source; the next may have another.
-                known = 0;
             }
         }
         let mut copied = before.clone();
@@ -246,7 +254,6 @@ impl Machine {
             // SAFETY: as above.
             unsafe { *f.me.shared_shadow.add(first as usize + i) = mark };
         }
-        Ok(())
     }
 
     /// Reads the source of copy `i` of the thread, if that has not happened.

@@ -59,7 +59,6 @@ mod pending;
 mod physical;
 #[cfg(target_os = "linux")]
 mod product;
-mod proxy;
 #[cfg(target_os = "linux")]
 mod registers;
 #[cfg(target_os = "linux")]

@@ -51,14 +51,15 @@ impl Machine {
                 if Self::async_read_granule(cta, f, granule * GRANULE as u32, tag)? == Readiness::Undefined {
                     readiness = Readiness::Undefined;
                 }
-                known = tag;
+                // Behind a source stand several writers.
+                known = if Self::source_of(cta, tag).is_none() { tag } else { 0 };
             }
         }
         Ok(readiness)
     }
 
     /// The same for one granule, by its shadow.
-    pub fn async_read_granule(cta: &Cta, f: &Fiber, addr: u32, tag: u64) -> Result<Readiness, Trouble> {
+    fn async_read_granule(cta: &Cta, f: &Fiber, addr: u32, tag: u64) -> Result<Readiness, Trouble> {
         let at = u64::from(addr);
         let content = Self::content(cta, addr, tag);
         let Some(tag) = content.tag() else {
@@ -99,6 +100,13 @@ impl Machine {
         } else {
             view.own.get(2 * thread).copied().unwrap_or(0)
         };
+        Self::fenced_by(of, tag, known)
+    }
+
+    /// The same for whoever knows of that thread up to clock `known`.
+    pub fn fenced_by(of: &Cta, tag: u64, known: u32) -> bool {
+        let w = shadow::writer(tag);
+        let thread = usize::from(w.who) / 2;
         let Some(fences) = of.units.fences.get(thread) else {
             return false;
         };
@@ -149,6 +157,10 @@ impl Machine {
     /// The caller writes it then.
     pub fn store_over(cta: &mut Cta, f: &Fiber, addr: u32) -> Result<(), Trouble> {
         let addr = addr / GRANULE as u32 * GRANULE as u32;
+        if Self::wgmma_in_flight(cta, addr, GRANULE as u32) {
+            let bytes = GRANULE as u32;
+            return Err(Trouble::WgmmaOverwritten { addr, bytes });
+        }
         // SAFETY: the caller has found the bytes in the window.
         let tag = unsafe { *f.me.shared_shadow.add((addr / GRANULE as u32) as usize) };
         match Self::content(cta, addr, tag) {

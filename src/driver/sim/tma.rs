@@ -171,6 +171,9 @@ impl Machine {
         if let Some(b) = mbarriers.find(|b| b.addr + 8 > dst && b.addr < dst + bytes) {
             return Err(Trouble::LoadOverMbarrier { addr: b.addr });
         }
+        if Self::wgmma_in_flight(of, dst, bytes) {
+            return Err(Trouble::WgmmaOverwritten { addr: dst, bytes });
+        }
         let tag = Self::load_tag(of, index, IN_FLIGHT);
         let (mut known, mut left) = (UNWRITTEN, Vec::new());
         for g in dst / GRANULE as u32..(dst + bytes) / GRANULE as u32 {

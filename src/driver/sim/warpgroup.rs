@@ -19,7 +19,7 @@ pub(super) struct Warpgroup {
     op: WarpOp,
     /// The first thread's record since the last wait; what is not recorded says so.
     pub record: Vec<WgmmaOp>,
-    /// Recorded before the last wait, and not run.
+    /// Recorded before the last wait, and not waited for: some may have run.
     pub pending: VecDeque<Issued>,
     /// Records taken from the threads so far, commits among them.
     pub taken: u64,

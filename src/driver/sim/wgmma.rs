@@ -14,7 +14,8 @@ use super::machine::Machine;
 use super::math::{Block, Element, Math};
 use super::product::{COLUMNS, PAIRED, Product, Slice, THREADS, first_column, first_row};
 use super::report::Trouble;
-use super::shadow::{self, GRANULE, HOST};
+use super::shadow::{self, GRANULE, HOST, UNWRITTEN};
+use super::units::Content;
 
 /// `WgmmaOp::what` of what is not recorded yet.
 pub(super) const NOT_RECORDED: u32 = u32::MAX;
@@ -37,6 +38,8 @@ pub(super) struct Issued {
     n: u32,
     element: Element,
     add: bool,
+    /// Before it was waited for.
+    ran: bool,
 }
 
 /// What a thread knew from its record `from` on.
@@ -133,34 +136,66 @@ impl<'a> Source<'a> {
             for (half, raw) in raw.iter_mut().enumerate() {
                 let addr = chunk ^ (16 * half) as u32;
                 let tag = self.cta.window.shadow[addr as usize / GRANULE as usize];
-                if (tag ^ self.fine) >> shadow::CLOCK_SHIFT != 0 || tag <= HOST {
-                    self.check(addr, operand, tag);
-                }
                 // SAFETY: `decode` has found the operand's rows inside the window; 16-byte aligned.
-                let values = unsafe { *(self.bytes.add(addr as usize).cast::<[u32; 4]>()) };
+                let mut values = unsafe { *(self.bytes.add(addr as usize).cast::<[u32; 4]>()) };
+                if ((tag ^ self.fine) >> shadow::CLOCK_SHIFT != 0 || tag <= HOST) && self.check(addr, operand, tag) {
+                    // NaN of either type, which makes NaN of the whole row of the product.
+                    values = [0x7fff_7fff; 4];
+                }
                 raw[4 * i..4 * i + 4].copy_from_slice(&values);
             }
         }
     }
 
+    /// A granule whose shadow is not that of the last one: true where TMA has loaded what nobody had written.
     #[cold]
-    fn check(&mut self, addr: u32, operand: char, tag: u64) {
-        let w = shadow::writer(tag);
-        let own = w.slot == self.cta.slot && w.clock >= self.cta.start;
-        let stranger = self.knowers.iter().find(|(_, view)| match own {
-            true => view.own.get(usize::from(w.who)).is_none_or(|c| *c < w.clock),
-            false => !view.others.knows(w.slot, w.who, w.clock),
-        });
-        if tag > HOST && stranger.is_none() {
-            self.fine = tag;
-        } else if self.trouble.is_none() {
-            self.trouble = Some(Trouble::WgmmaReads {
+    fn check(&mut self, addr: u32, operand: char, tag: u64) -> bool {
+        let content = Machine::content(self.cta, addr, tag);
+        let trouble = match content.tag() {
+            None => Some(Trouble::WgmmaReads {
                 operand,
                 addr,
-                tag,
-                thread: stranger.map_or(0, |s| s.0),
-            });
+                tag: UNWRITTEN,
+                thread: 0,
+            }),
+            Some(writer) => self.stranger(content, writer, operand, addr),
+        };
+        let undefined = matches!(content, Content::Undefined(_));
+        match trouble {
+            Some(trouble) => self.trouble = self.trouble.or(Some(trouble)),
+            None if undefined && operand == 'B' => {
+                self.trouble = self.trouble.or(Some(Trouble::UndefinedOperand { addr }));
+            }
+            // What bulk copies read stands for several writers.
+            None if undefined || Machine::source_of(self.cta, tag).is_some() => {}
+            None => self.fine = tag,
         }
+        undefined
+    }
+
+    /// What is wrong for the first thread that did not know of the granule's writer, or of a fence behind an ordinary store.
+    fn stranger(&self, content: Content, tag: u64, operand: char, addr: u32) -> Option<Trouble> {
+        let w = shadow::writer(tag);
+        let own = w.slot == self.cta.slot && w.clock >= self.cta.start;
+        let stored = matches!(content, Content::Stored(_));
+        self.knowers.iter().find_map(|(thread, view)| {
+            let clock = |who: usize| view.own.get(who).copied().unwrap_or(0);
+            let known = match own {
+                true => clock(usize::from(w.who)) >= w.clock,
+                false => view.others.knows(w.slot, w.who, w.clock),
+            };
+            let fenced = || Machine::fenced_by(self.cta, tag, clock(usize::from(w.who) & !1));
+            match (known, stored) {
+                (false, _) => Some(Trouble::WgmmaReads {
+                    operand,
+                    addr,
+                    tag,
+                    thread: *thread,
+                }),
+                (true, true) if !fenced() => Some(Trouble::NoSharedFence { addr, tag }),
+                _ => None,
+            }
+        })
     }
 }
 
@@ -232,8 +267,16 @@ impl Machine {
         group.waited = group.waited.max(group.committed.saturating_sub(keep));
         let early = keep > 0 && self.rng.next() & 1 == 0;
         let until = if early { group.committed } else { group.waited };
-        let run = group.pending.iter().take_while(|op| op.group < until).count();
-        let ops: Vec<Issued> = group.pending.drain(..run).collect();
+        let run = group.pending.iter_mut().take_while(|op| op.group < until);
+        let ops: Vec<Issued> = run
+            .filter(|op| !op.ran)
+            .map(|op| {
+                op.ran = true;
+                *op
+            })
+            .collect();
+        let waited = group.waited;
+        group.pending.retain(|op| op.group >= waited);
         if ops.iter().any(|op| u64::from(op.d) > frame || op.d < 2 * op.n) {
             return Err(Trouble::AccumulatorGone);
         }
@@ -257,7 +300,11 @@ impl Machine {
                 rest = after;
             }
         }
-        let oldest = cta.warpgroups[index].pending.front().map_or(u64::MAX, |op| op.index);
+        let oldest = cta.warpgroups[index]
+            .pending
+            .iter()
+            .find(|op| !op.ran)
+            .map_or(u64::MAX, |op| op.index);
         for i in 0..THREADS {
             // SAFETY: as above, one fiber at a time.
             let f = unsafe { cta.fiber((index * THREADS + i) as u32) };
@@ -308,6 +355,7 @@ impl Machine {
                         Element::F16
                     },
                     add: is_add(*op),
+                    ran: false,
                 });
             }
             group.taken += 1;

@@ -1,9 +1,11 @@
 //! What the simulated node promises, promise by promise.
 #![cfg(target_os = "linux")]
 
+mod asynchronous;
 mod checks;
 mod gemm;
 mod order;
+mod pipeline;
 mod schedule;
 mod support;
 mod wgmma;

@@ -1,11 +1,12 @@
 //! Warpgroups: products against a reference on many schedules, and every mistake that is promised to be found.
 
 use half::{bf16, f16};
+use tileweave::DType;
 use tileweave::Error;
-use tileweave::driver::Driver;
 use tileweave::driver::sim::{Fault, SimConfig, Site};
+use tileweave::driver::{Driver, TensorMap};
 
-use crate::support::{Bench, grid, no_params, report};
+use crate::support::{Bench, grid, no_params, place, report};
 
 /// The layout that is right: 128-byte swizzle, 1024 bytes from eight rows to the next.
 const LAYOUT: u64 = 1 << 62 | 64 << 32 | 1 << 16;
@@ -191,6 +192,69 @@ fn an_ignored_wait_is_reported() {
     }
 }
 
+/// `selftest_wgmma_tma` with so many rows of x and of the weight written.
+fn loaded(case: u32, rows: usize, weight_rows: usize, seed: u64) -> Result<Vec<u32>, Error> {
+    let bench = Bench::new(SimConfig::new(1, seed));
+    let stream = bench.streams[0];
+    let matrix = |address| TensorMap {
+        address,
+        dtype: DType::Bf16,
+        rank: 2,
+        dims: [64, 64, 1, 1],
+        strides: [128, 0, 0],
+        box_dims: [64, 64, 1, 1],
+    };
+    let [x, w, out] = [8192, 8192, 64 * 64 * 4].map(|bytes| bench.alloc(0, bytes));
+    let bytes = |rows: usize, salt: usize| -> Vec<u8> {
+        (0..rows * 64)
+            .flat_map(|i| bf16::from_f32(value(i + salt)).to_bits().to_le_bytes())
+            .collect()
+    };
+    bench.node.copy_in(x, &bytes(rows, 0), stream)?;
+    bench.node.copy_in(w, &bytes(weight_rows, 5), stream)?;
+    let mut p = no_params();
+    p.map_x = bench.node.encode_tensor_map(place(0), &matrix(x))?;
+    p.map_weight = bench.node.encode_tensor_map(place(0), &matrix(w))?;
+    (p.out, p.out_ld, p.k) = (out, 64, case);
+    bench
+        .node
+        .launch("selftest_wgmma_tma", grid(1, 160, 1024 + 2 * 8192), &p, stream)?;
+    bench.read_u32(0, out, 64 * 64)
+}
+
+#[test]
+fn operands_that_tma_loads() {
+    let s = Shape {
+        m: 64,
+        k: 64,
+        ..shape(64, false, false)
+    };
+    let expected = expected(&s);
+    for seed in 0..24 {
+        assert!(loaded(0, 64, 64, seed).unwrap() == expected, "seed {seed}");
+        // What nobody wrote may be multiplied, and shows in its own rows alone.
+        let some = loaded(0, 40, 64, seed).unwrap();
+        assert!(some[..40 * 64] == expected[..40 * 64] && some[40 * 64..].iter().all(|x| *x == 0x7fff_ffff));
+        let text = report(loaded(0, 64, 40, seed));
+        assert!(text.contains("wgmma reads of B, at 0x"), "seed {seed}: {text}");
+        let text = report(loaded(2, 64, 64, seed));
+        let early = text.contains("did not know of when it issued") || text.contains("a wgmma in flight reads");
+        assert!(early, "seed {seed}: {text}");
+    }
+    let mut seen = [0; 3];
+    for seed in 0..48 {
+        let text = report(loaded(1, 64, 64, seed));
+        let which = [
+            "overwrites what a wgmma in flight reads",
+            "issues a TMA load over",
+            "was overwritten before its wait",
+        ];
+        let found = which.iter().position(|part| text.contains(part));
+        seen[found.unwrap_or_else(|| panic!("seed {seed}: {text}"))] += 1;
+    }
+    assert!(seen[0] > 0, "{seen:?}");
+}
+
 /// `selftest_wgmma_case`: what each thread added up, as bits.
 fn case(case: u32, a: u64, b: u64, seed: u64) -> Result<Vec<u32>, Error> {
     let bench = Bench::new(SimConfig::new(1, seed));
@@ -218,6 +282,7 @@ fn every_thread_must_do_the_same() {
             ),
             (9, "have come apart: some are at wgmma_wait<"),
             (11, "have not been committed and waited for"),
+            (12, "missing is fence_async_shared"),
         ] {
             let text = report(case(fault, 0, 0, seed));
             assert!(text.contains(with), "case {fault}, seed {seed}: {text}");

@@ -17,5 +17,11 @@
   X(selftest_wgmma_f16, 128, 1)   \
   X(selftest_wgmma_rate, 256, 1)  \
   X(selftest_wgmma_case, 256, 1)  \
-  X(selftest_stmatrix, 64, 4)     \
-  X(selftest_registers, 512, 1)
+  X(selftest_wgmma_tma, 160, 1)   \
+  X(selftest_stmatrix, 64, 1)     \
+  X(selftest_registers, 512, 1)   \
+  X(selftest_pipeline, 128, 1)    \
+  X(selftest_gather, 96, 1)       \
+  X(selftest_mbarrier, 64, 1)     \
+  X(selftest_copies, 64, 1)       \
+  X(selftest_cluster, 64, 1)

@@ -38,6 +38,7 @@ TW_DEV void product(const TwParams& p) {
     const saddr a = step % p.slots * stage_bytes, b = a + kRows * kRowBytes;
     fill(a, p.x + (u64(block()) * kRows * p.x_ld + step * kDepth) * 2, p.x_ld, kRows);
     fill(b, p.weight + step * kDepth * 2, p.weight_ld, N);
+    fence_async_shared(Site::ChunkFence);
     cta_sync(Site::StageBarrier);
     wgmma_fence();
     for (u32 k = 0; k < kDepth / 16; ++k) {
@@ -58,13 +59,14 @@ TW_DEV void product_of(const TwParams& p) {
 }
 }  // namespace
 
-TW_KERNEL(selftest_wgmma_bf16, 128, 1) { product_of<bf16>(p); }
-TW_KERNEL(selftest_wgmma_f16, 128, 1) { product_of<f16>(p); }
+TW_HOPPER_KERNEL(selftest_wgmma_bf16, 128) { product_of<bf16>(p); }
+TW_HOPPER_KERNEL(selftest_wgmma_f16, 128) { product_of<f16>(p); }
 
 // The simulator's benchmark: `p.k` times four steps of m64n256k16 and a wait, on one stage, by two warpgroups.
-TW_KERNEL(selftest_wgmma_rate, 256, 1) {
+TW_HOPPER_KERNEL(selftest_wgmma_rate, 256) {
   float d[128] = {};
   if (warp() < 4) fill(0, p.x, kDepth, kRows + 256);
+  fence_async_shared(Site::ChunkFence);
   cta_sync(Site::StageBarrier);
   for (u32 i = 0; i < p.k; ++i) {
     wgmma_fence();
@@ -80,11 +82,12 @@ TW_KERNEL(selftest_wgmma_rate, 256, 1) {
 // One m64n64k16 on descriptors `p.x` (A) and `p.weight` (B), 0: the right ones, with a fault. 0: none; 1: a thread adds where the
 // others do not; 2: no fence; 3: no wait; 4: no commit; 5: A is overwritten before the wait; 6: B is not written; 7: no
 // barrier before the issue, but one behind it; 8: a warp leaves; 9: waits that differ; 10: a warp shuffles while the others wait;
-// 11: a commit behind the last wait.
-TW_KERNEL(selftest_wgmma_case, 256, 1) {
+// 11: a commit behind the last wait; 12: no proxy fence.
+TW_HOPPER_KERNEL(selftest_wgmma_case, 256) {
   const u64 a = p.x ? p.x : descriptor(0), b = p.weight ? p.weight : descriptor(8192);
   const u32 i = thread();
   for (u32 at = i * 16; at < (p.k == 6 ? 8192u : 16384u); at += threads() * 16) st_shared_v4(at, {{at, at, at, at}});
+  if (p.k != 12) fence_async_shared(Site::ChunkFence);
   if (p.k != 7) cta_sync(Site::StageBarrier);
   float d[32] = {};
   if (p.k == 8 && warp() == 2) return;
@@ -105,8 +108,39 @@ TW_KERNEL(selftest_wgmma_case, 256, 1) {
   st_global_b32(p.out + i * 4, sum);
 }
 
+// out[64, 64] = x weight^T of one step of 64 in K, whose tiles TMA loads. `p.k` 0: right; 1: the loader does not wait
+// for the product before it loads A once more; 2: nobody waits for the load of B.
+TW_HOPPER_KERNEL(selftest_wgmma_tma, 160) {
+  constexpr saddr kA = 1024, kB = kA + kRows * kRowBytes, kFull = 0, kEmpty = 8;
+  if (thread() == 0) {
+    mbar_init(kFull, 1);
+    mbar_init(kEmpty, 128);
+    mbar_init_fence();
+  }
+  cta_sync(Site::SetupBarrier);
+  if (thread() == 128) {
+    mbar_arrive_expect_tx(kFull, 2 * kRows * kRowBytes, Site::StageFull);
+    tma_load_2d(kA, p.map_x, 0, 0, kFull);
+    tma_load_2d(kB, p.map_weight, 0, 0, kFull);
+    mbar_wait(kFull, 0, Site::StageFull);
+    if (p.k != 1) mbar_wait(kEmpty, 0, Site::StageEmpty);
+    mbar_arrive_expect_tx(kFull, kRows * kRowBytes, Site::StageFull);
+    tma_load_2d(kA, p.map_x, 0, 0, kFull);
+    mbar_wait(kFull, 1, Site::StageFull);
+  }
+  if (thread() >= 128) return;
+  float d[32];
+  if (p.k != 2) mbar_wait(kFull, 0, Site::StageFull);
+  wgmma_fence();
+  for (u32 k = 0; k < kDepth / 16; ++k) wgmma<bf16, 64>(d, descriptor(kA + k * 32), descriptor(kB + k * 32), k);
+  wgmma_commit();
+  wgmma_wait<0>(d, Site::WgmmaWait);
+  mbar_arrive(kEmpty, Site::StageEmpty);
+  put<64>(p, d);
+}
+
 // stmatrix_x4 of values that name their place, at rows `p.k` bytes apart, and the way back with ldmatrix. 1 KB each warp.
-TW_KERNEL(selftest_stmatrix, 64, 4) {
+TW_HOPPER_KERNEL(selftest_stmatrix, 64) {
   const saddr base = warp() * 2048;
   u32 r[4], back[4];
   for (u32 i = 0; i < 4; ++i) r[i] = thread() * 4 + i;
@@ -122,7 +156,7 @@ TW_KERNEL(selftest_stmatrix, 64, 4) {
 
 // Register budgets, 512 threads: warpgroup 0 gives back, 1 and 2 take, 3 stays. `p.k` 0: in order; 1: nobody gives back;
 // 2: less is given back than asked; 3: asks for fewer than it has; 4: gives back more than it has; 5: a warp does not come.
-TW_KERNEL(selftest_registers, 512, 1) {
+TW_HOPPER_KERNEL(selftest_registers, 512) {
   const u32 group = warp() / 4;
   if (group == 0 && p.k == 0) reg_dealloc<24>();
   if (group == 0 && p.k == 2) reg_dealloc<40>();

@@ -96,6 +96,15 @@ pub(in crate::driver::sim) enum Trouble {
         tag: u64,
         thread: u32,
     },
+    /// An operand B of what TMA loaded from memory that nobody had written.
+    UndefinedOperand {
+        addr: u32,
+    },
+    /// A write to what a wgmma in flight reads.
+    WgmmaOverwritten {
+        addr: u32,
+        bytes: u32,
+    },
     BadRegisters {
         have: u32,
         count: u32,

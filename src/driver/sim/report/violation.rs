@@ -147,6 +147,14 @@ fn describe(m: &Machine, trouble: Trouble) -> String {
              wait, before the wgmma, or before the write",
             writer(m, tag)
         ),
+        Trouble::UndefinedOperand { addr } => format!(
+            "wgmma reads of B, at {addr:#x} of shared memory, what TMA loaded from memory that nobody had written since it was \
+             allocated or discarded: rows of A may be so, B not"
+        ),
+        Trouble::WgmmaOverwritten { addr, bytes } => format!(
+            "overwrites what a wgmma in flight reads: {bytes} bytes of shared memory at {addr:#x}; missing is wgmma_wait, and \
+             order behind it"
+        ),
         Trouble::BadRegisters { have, count, increase } => format!(
             "reg_{}<{count}> of a warpgroup that has {have} registers a thread: expected {} to {}",
             if increase { "alloc" } else { "dealloc" },
