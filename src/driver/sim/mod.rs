@@ -64,6 +64,8 @@ mod physical;
 #[cfg(target_os = "linux")]
 mod product;
 #[cfg(target_os = "linux")]
+mod proxy;
+#[cfg(target_os = "linux")]
 mod registers;
 #[cfg(target_os = "linux")]
 mod renew;
