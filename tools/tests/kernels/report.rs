@@ -11,43 +11,37 @@ const COMPLAINTS: [&str; 3] = ["warning", "Potential Performance Loss", "'setmax
 /// Registers of a thread, by architecture and entry point.
 pub type Registers = BTreeMap<String, BTreeMap<String, u32>>;
 
-/// Reads a report; `Err` is the first line that no kernel may cause, with the entry point it belongs to.
-pub fn read(report: &str) -> Result<Registers, String> {
-    let mut found = Registers::new();
-    let mut current = None;
+/// Reads a report; `Err` are the lines that no kernel may cause, each with its architecture and entry point.
+pub fn read(report: &str) -> Result<Registers, Vec<String>> {
+    let (mut found, mut bad) = (Registers::new(), Vec::new());
+    let (mut arch, mut name) = (String::new(), String::new());
     for line in report.lines() {
-        let bad = || Err(format!("{current:?}: {line}"));
-        if COMPLAINTS.iter().any(|complaint| line.contains(complaint)) {
-            return bad();
-        }
-        let local = [
-            "bytes stack frame",
-            "bytes spill stores",
-            "bytes spill loads",
-            "bytes lmem",
-        ];
-        if local
-            .iter()
-            .any(|unit| number(line, unit).is_some_and(|bytes| bytes > 0))
-        {
-            return bad();
-        }
-        // The bank holds up to 1 KiB of the driver's own before the parameters.
-        if number(line, "bytes cmem[0]").is_some_and(|bytes| bytes > MOST_PARAMETER_BYTES + 1024) {
-            return bad();
+        if let Some((_, rest)) = line.split_once("Compiling entry function '") {
+            let mut words = rest.split('\'').step_by(2).map(str::to_string);
+            (name, arch) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
         }
         if let Some(registers) = number(line, "registers") {
-            let (arch, name): (String, String) = current.clone().ok_or("registers of no entry point")?;
-            found.entry(arch).or_default().insert(name, registers);
+            found.entry(arch.clone()).or_default().insert(name.clone(), registers);
         }
-        if let Some((_, rest)) = line.split_once("Compiling entry function '") {
-            let mut words = rest.split('\'');
-            if let (Some(name), Some(arch)) = (words.next(), words.nth(1)) {
-                current = Some((arch.to_string(), name.to_string()));
-            }
+        if is_bad(line) {
+            bad.push(format!("{arch} {name}: {}", line.trim()));
         }
     }
-    Ok(found)
+    if bad.is_empty() { Ok(found) } else { Err(bad) }
+}
+
+fn is_bad(line: &str) -> bool {
+    let local = [
+        "bytes stack frame",
+        "bytes spill stores",
+        "bytes spill loads",
+        "bytes lmem",
+    ];
+    let most = |unit, most| number(line, unit).is_some_and(|bytes| bytes > most);
+    COMPLAINTS.iter().any(|complaint| line.contains(complaint))
+        || local.iter().any(|unit| most(unit, 0))
+        // The bank holds up to 1 KiB of the driver's own before the parameters.
+        || most("bytes cmem[0]", MOST_PARAMETER_BYTES + 1024)
 }
 
 /// The number before `unit` in a line.
