@@ -103,7 +103,8 @@ impl Machine {
         let Some(fences) = of.units.fences.get(thread) else {
             return false;
         };
-        match fences[..fences.partition_point(|(clock, _)| *clock <= known)].last() {
+        // The newest that is known: near the end, for knowledge is seldom old.
+        match fences.iter().rev().find(|(clock, _)| *clock <= known) {
             None => false,
             Some((_, group)) if w.who & 1 == 1 => *group >= w.clock,
             Some((clock, _)) => *clock >= w.clock,

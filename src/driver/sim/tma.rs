@@ -48,7 +48,7 @@ pub(super) struct Call {
 
 /// Where chunk `c` of the row at `to` stands: swizzled by the address, as the hardware does it.
 pub(super) fn chunk_at(to: u32, c: usize) -> u32 {
-    to + ((c as u32 ^ (to / ROW & 7)) << 4)
+    to + 16 * (c as u32 ^ (to / ROW % 8))
 }
 
 impl Machine {
