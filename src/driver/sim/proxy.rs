@@ -5,7 +5,7 @@
 //! thread's clock, so "behind the fence" is a matter of clocks: [`Units::fences`](super::units::Units::fences) holds them all.
 //!
 //! Global memory: a TMA load sees what its thread knew when it last executed `fence_async_global` (or at the kernel's
-//! start): a second, older view beside the thread's own.
+//! start): a second, older view beside the thread's own. What its own CTA's bulk copies wrote it sees without.
 
 use std::rc::Rc;
 
@@ -127,18 +127,20 @@ impl Machine {
         f.tick_checked()
     }
 
-    /// Whether a TMA load that `f` issues now sees what `tag` names in global memory: what the asynchronous proxy wrote
-    /// needs no fence beyond the order that the caller has checked.
+    /// Whether a TMA load that `f` issues now sees what `tag` names in global memory, which `f` knows. Without a fence it
+    /// sees what the asynchronous proxy of its own CTA wrote, and no other CTA's (PTX ISA, "Proxy-preserved base causality
+    /// order": the same proxy and the same thread block).
     pub fn knows_async(cta: &Cta, f: &Fiber, tag: u64) -> bool {
         let w = shadow::writer(tag);
-        if w.who & 1 == 1 {
+        let here = w.slot == cta.slot && w.clock >= cta.start;
+        if here && w.who & 1 == 1 {
             return true;
         }
         let (view, own) = match &f.async_view {
             Some((view, clock)) => (&**view, *clock),
             None => (&*cta.units.initial, cta.start - 1),
         };
-        if w.slot != cta.slot || w.clock < cta.start {
+        if !here {
             return view.others.knows(w.slot, w.who, w.clock);
         }
         if u32::from(w.who) / 2 == f.me.thread {

@@ -17,7 +17,7 @@ use super::shadow::{self, GRANULE, IN_FLIGHT, UNWRITTEN};
 use super::tensor_map::{Map, ROW};
 
 /// Alignment of a box in shared memory: eight rows, the period of the swizzle.
-pub(super) const BOX_ALIGNMENT: u32 = 8 * ROW;
+const BOX_ALIGNMENT: u32 = 8 * ROW;
 const CHUNKS: usize = (ROW / 16) as usize;
 /// Turns given away by polling threads after which a load that waits for nothing else to run runs all the same.
 const PATIENCE: u64 = 4096;
