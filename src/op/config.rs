@@ -200,7 +200,7 @@ impl Facts {
             }
         }
         // Hopper's clusters are whole, on every rank in a gather, too, where one may pair its blocks and another not.
-        if kernel.mainloop == Mainloop::Hopper {
+        if cluster > 1 || (kernel.mainloop == Mainloop::Hopper && op == Op::AllGatherGemm) {
             grid_limit -= grid_limit % 2;
         }
         Ok(Config {
