@@ -17,7 +17,7 @@ use super::shadow::{self, GRANULE, IN_FLIGHT, UNWRITTEN};
 use super::tensor_map::{Map, ROW};
 
 /// Alignment of a box in shared memory: eight rows, the period of the swizzle.
-pub(super) const BOX_ALIGNMENT: u32 = 8 * ROW;
+const BOX_ALIGNMENT: u32 = 8 * ROW;
 const CHUNKS: usize = (ROW / 16) as usize;
 /// Turns given away by polling threads after which a load that waits for nothing else to run runs all the same.
 const PATIENCE: u64 = 4096;
@@ -48,7 +48,7 @@ pub(super) struct Call {
 
 /// Where chunk `c` of the row at `to` stands: swizzled by the address, as the hardware does it.
 pub(super) fn chunk_at(to: u32, c: usize) -> u32 {
-    to + ((c as u32 ^ (to / ROW & 7)) << 4)
+    to + 16 * (c as u32 ^ (to / ROW % 8))
 }
 
 impl Machine {
