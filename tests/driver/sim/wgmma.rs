@@ -417,7 +417,7 @@ fn stmatrix_is_the_inverse_of_ldmatrix() {
         let words = stmatrix(16, 4096, 0, seed).unwrap();
         for thread in 0..64u32 {
             let (seen, back) = words[8 * thread as usize..][..8].split_at(4);
-            let (warp, other) = (thread / 32 * 32, thread % 32 ^ 1);
+            let (warp, other) = (thread / 32 * 32, (thread % 32) ^ 1);
             // Row j of matrix i: register i of lanes 4 j to 4 j + 3.
             let row: Vec<u32> = (0..4).map(|q| (warp + other % 8 * 4 + q) * 4 + other / 8).collect();
             assert_eq!(seen, row);
@@ -476,13 +476,4 @@ fn register_budgets_are_kept() {
             }
         }
     }
-}
-
-#[test]
-#[ignore = "a measurement"]
-fn rate() {
-    let t = std::time::Instant::now();
-    gemm(SimConfig::new(1, 1), (512, 1024, 4096)).unwrap();
-    let flop = 2.0 * 512.0 * 1024.0 * 4096.0;
-    println!("{} GFLOP/s", flop / t.elapsed().as_secs_f64() / 1e9);
 }
