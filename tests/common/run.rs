@@ -66,7 +66,7 @@ impl Loaded {
 
 /// Heap bytes a rank at which every rank's plan just fits, by what a too small heap says is needed; no one-shot.
 pub fn smallest_heap(node: &Node, c: &Case, path: Path) -> usize {
-    let mut bytes = 300 << 10;
+    let mut bytes = 4096;
     for _ in 0..8 {
         let config = GroupConfig::default().one_shot_bytes(0).heap_bytes(bytes);
         let made = node.group(c.world, &config);
