@@ -79,3 +79,18 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn tmp_rounds() {
+    for (op, m) in [(Op::AllGatherGemm, 1100), (Op::GemmReduceScatter, 700), (Op::GemmAllReduce, 900)] {
+        let c = Case::new(op, 2, m, 130, 128, DType::Bf16).mainloop(Mainloop::Hopper);
+        for seed in 0..6 {
+            let mut config = SimConfig::new(2, seed);
+            config.sms = 6;
+            config.launch_hook = Some(Arc::new(move |l, p| println!("{} grid {} panels {} cluster {}", l.kernel, l.launch.grid, p.panels, p.cluster)));
+            let node = Node::new(Arc::new(SimNode::new(config).unwrap()));
+            let ranks = group_of(&node, &c, Path::Fused, 0, true);
+            println!("{:?}", run_on(&ranks, &c, &Data::new(&c), Path::Fused).map(|_| ()));
+        }
+    }
+}
