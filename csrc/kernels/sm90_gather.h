@@ -4,7 +4,9 @@
 // proxy fence.
 //
 // A round's staging is dead when all its TMA loads have completed, which the math warps know, who have waited for each:
-// they tell the communicator, which then gives the credit.
+// they tell the communicator, which then gives the credit. A CTA without peers' rows could multiply through all rounds before
+// its communicator has pushed the first, and an mbarrier tells two phases apart, not three: so the communicator arrives,
+// too, and math arrives for a round once the round before is over.
 #pragma once
 #include "kernels/gather_push.h"
 #include "kernels/sm90_roles.h"
@@ -53,7 +55,7 @@ template <class Tile>
 TW_DEV void sm90_gather(const TwParams& p) {
   using T = typename Tile::Type;
   const GatherWalk<Tile> walk(p);
-  sm90_roles<Tile, true>(
+  sm90_roles<Tile, Sm90Pushes>(
       [&] {
         Session<OneWarp> s(p, false);
         Sm90Ring<Tile> ring;
@@ -77,7 +79,9 @@ TW_DEV void sm90_gather(const TwParams& p) {
         ChunkWriter<Tile> chunks;
         for (uint32_t q = 0; q < p.panels; ++q) {
           walk.each(q, [&](const GatherTile& t) { multiply_output<Tile>(p, p.m, t.block, ring, chunks); });
-          if (mx::lane() == 0) mx::mbar_arrive(Sm90Ring<Tile>::round_read(), Site::RoundRead);
+          if (mx::lane() != 0) continue;
+          if (q != 0) mx::mbar_wait(Sm90Ring<Tile>::round_read(), (q - 1) & 1, Site::RoundRead);
+          mx::mbar_arrive(Sm90Ring<Tile>::round_read(), Site::RoundRead);
         }
       },
       [&](auto join) {
@@ -88,6 +92,8 @@ TW_DEV void sm90_gather(const TwParams& p) {
         for (uint32_t q = 0; q < p.panels; ++q) {
           s.open_round(q);
           push_rows(s, walk.order, staging, q, mx::block(), mx::grid());
+          // close_round's barrier keeps the thread that arrives from the next round until all have seen this one's end.
+          if (Sm90Talk::thread() == 0) mx::mbar_arrive(Sm90Ring<Tile>::round_read(), Site::RoundRead);
           mx::mbar_wait(Sm90Ring<Tile>::round_read(), q & 1, Site::RoundRead);
           s.close_round(q, used);
         }

@@ -49,7 +49,7 @@ class Sm90Ring {
         mx::mbar_init(chunk_full(i), 128);
         mx::mbar_init(chunk_empty(i), 1);
       }
-      mx::mbar_init(round_read(), kSm90MathWarps);
+      mx::mbar_init(round_read(), kSm90MathWarps + 1);
       mx::mbar_init_fence();
     }
     mx::cta_sync(Site::SetupBarrier);

@@ -199,10 +199,8 @@ impl Facts {
                 return Err(self.too_small(spec, &what, fits));
             }
         }
-        // Hopper's clusters are whole, on every rank in a gather, too, where one may pair its blocks and another not.
-        if cluster > 1 || (kernel.mainloop == Mainloop::Hopper && op == Op::AllGatherGemm) {
-            grid_limit -= grid_limit % 2;
-        }
+        // Clusters are whole. Ranks of a gather agree on them as on the rows of a block.
+        grid_limit -= grid_limit % cluster;
         Ok(Config {
             path,
             gemm: None,

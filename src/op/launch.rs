@@ -249,7 +249,7 @@ impl Maker<'_> {
         params.cluster = cluster;
         (params.tiles, params.tiles_n) = blocks(tiling)?;
         (params.splits, params.split_space) = (config.splits, self.split_space(config, m));
-        let grid = (tiling.tiles() * config.splits as u64).clamp(1, resident) as u32;
+        let grid = (tiling.tiles() * config.splits as u64).clamp(cluster as u64, resident) as u32;
         let grid = grid - grid % cluster;
         Ok(Step::new(gemm, grid, grid, params))
     }

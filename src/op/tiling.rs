@@ -106,7 +106,7 @@ impl Tiling {
         self.rows.div_ceil(world as u64)
     }
 
-    /// CTAs that have something to do, at least 1. Equal on every rank: where columns differ (AG+GEMM) they do not count.
+    /// CTAs that have something to do, at least one cluster. Equal on every rank: where columns differ (AG+GEMM) they do not count.
     pub fn work(&self, op: Op, world: usize) -> u64 {
         let blocks = world as u64 * self.paired(self.chunk(world));
         match op {
@@ -115,7 +115,7 @@ impl Tiling {
             Op::AllGatherGemm => u64::MAX,
             Op::AllGather => blocks,
         }
-        .max(1)
+        .max(self.cluster)
     }
 
     /// What `op` stages with this many CTAs. `row` is the bytes of a gathered row.

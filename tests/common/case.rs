@@ -20,6 +20,8 @@ pub struct Case {
     pub gap: usize,
     pub data_seed: u64,
     pub mainloop: Option<Mainloop>,
+    /// The rank whose operands lie where TMA cannot address them: x of an even one, the weight of an odd one.
+    pub unaligned: Option<usize>,
 }
 
 impl Case {
@@ -38,6 +40,7 @@ impl Case {
             gap: 0,
             data_seed: 1,
             mainloop: None,
+            unaligned: None,
         }
     }
 
@@ -64,6 +67,13 @@ impl Case {
     pub fn mainloop(self, mainloop: Mainloop) -> Case {
         Case {
             mainloop: Some(mainloop),
+            ..self
+        }
+    }
+
+    pub fn unaligned(self, rank: usize) -> Case {
+        Case {
+            unaligned: Some(rank),
             ..self
         }
     }

@@ -18,14 +18,25 @@ impl Loaded {
         let r = rank.rank();
         let (k, n, m) = (c.k_of(r), c.n_of(r), c.m_of(r));
         let slab = |rows: usize, cols: usize, values: &[f64]| Slab::new(rank, rows, cols, c.gap, c.dtype, Some(values));
-        let x = match c.op {
+        let mut x = match c.op {
             Op::AllGatherGemm => slab(m.len(), c.k, &Data::part(&data.x, c.k, m.clone(), 0..c.k))?,
             _ if c.op.has_gemm() => slab(c.m, k.len(), &Data::part(&data.x, c.k, 0..c.m, k.clone()))?,
             Op::AllGather => slab(m.len(), c.n, &data.inputs[r])?,
             _ => slab(c.m, c.n, &data.inputs[r])?,
         };
         let gemm = c.op.has_gemm();
-        let weight = gemm.then(|| slab(n.len(), k.len(), &Data::part(&data.weight, c.k, n.clone(), k.clone())));
+        let part = gemm.then(|| Data::part(&data.weight, c.k, n.clone(), k.clone()));
+        let mut weight = part.as_ref().map(|part| slab(n.len(), k.len(), part)).transpose()?;
+        if c.unaligned == Some(r) {
+            match (r % 2, &part) {
+                (0, _) => x = x.moved(rank)?,
+                // Rows of odd distances.
+                (_, Some(part)) => {
+                    weight = Some(Slab::new(rank, n.len(), k.len(), c.gap + 1, c.dtype, Some(part))?);
+                }
+                _ => {}
+            }
+        }
         let bias = c
             .bias
             .then(|| Slab::new(rank, 1, n.len(), 0, c.dtype, Some(&data.bias[n.clone()])));
@@ -34,7 +45,7 @@ impl Loaded {
         let out = Slab::new(rank, rows.len(), cols.len(), c.gap, c.dtype, None)?;
         Ok(Loaded {
             x,
-            weight: weight.transpose()?,
+            weight,
             bias: bias.transpose()?,
             addend: addend.transpose()?,
             out,
@@ -66,7 +77,7 @@ impl Loaded {
 
 /// Heap bytes a rank at which every rank's plan just fits, by what a too small heap says is needed; no one-shot.
 pub fn smallest_heap(node: &Node, c: &Case, path: Path) -> usize {
-    let mut bytes = 300 << 10;
+    let mut bytes = 4096;
     for _ in 0..8 {
         let config = GroupConfig::default().one_shot_bytes(0).heap_bytes(bytes);
         let made = node.group(c.world, &config);

@@ -5,6 +5,8 @@ use tileweave::{Buffer, DType, Mat, MatMut, Rank, Result, reference};
 /// A matrix in device memory, with gaps between its rows that hold NaN.
 pub struct Slab {
     pub buffer: Buffer,
+    /// The first element.
+    first: usize,
     rows: usize,
     cols: usize,
     ld: usize,
@@ -35,6 +37,7 @@ impl Slab {
         buffer.upload(&bytes)?;
         Ok(Slab {
             buffer,
+            first: 0,
             rows,
             cols,
             ld,
@@ -42,12 +45,25 @@ impl Slab {
         })
     }
 
+    /// The same matrix from one element further on, where nothing is aligned to more.
+    pub fn moved(self, rank: &Rank) -> Result<Slab> {
+        let mut bytes = vec![SENTINEL; self.dtype.size()];
+        bytes.extend(self.buffer.to_vec::<u8>(self.buffer.len())?);
+        let mut buffer = rank.alloc(bytes.len())?;
+        buffer.upload(&bytes)?;
+        Ok(Slab {
+            buffer,
+            first: 1,
+            ..self
+        })
+    }
+
     pub fn mat(&self) -> Result<Mat<'_>> {
-        self.buffer.mat_at(0, self.rows, self.cols, self.ld, self.dtype)
+        self.buffer.mat_at(self.first, self.rows, self.cols, self.ld, self.dtype)
     }
 
     pub fn mat_mut(&mut self) -> Result<MatMut<'_>> {
-        self.buffer.mat_mut_at(0, self.rows, self.cols, self.ld, self.dtype)
+        self.buffer.mat_mut_at(self.first, self.rows, self.cols, self.ld, self.dtype)
     }
 
     /// The matrix's bytes without gaps; the gaps must be as they were.
