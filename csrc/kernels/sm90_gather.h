@@ -61,7 +61,7 @@ TW_DEV void sm90_gather(const TwParams& p) {
         Sm90Ring<Tile> ring;
         const GatherStaging<T> staging(p, walk.order);
         for (uint32_t q = 0; q < p.panels; ++q) {
-          s.round = s.first_round + q;
+          s.enter_round(q);
           walk.each(q, [&](const GatherTile& t) { load_gathered<Tile>(s, walk, staging, t, ring); });
         }
       },

@@ -31,7 +31,7 @@ struct ScatterWalk {
       }
     }
   }
-  using Registers = Sm90Pushes;
+  using Registers = Sm90Adds;
   using Talk = ReduceScatter<Source>;
 };
 

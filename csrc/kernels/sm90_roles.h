@@ -27,8 +27,9 @@ struct Sm90Registers {
   static_assert(kMove % 8 == 0 && kMath % 8 == 0 && kMath >= 160, "Sm90Registers");
 };
 using Sm90Plain = Sm90Registers<40>;     // only loads and stores
-using Sm90Pushes = Sm90Registers<104>;   // pushes rows, or adds partials
-using Sm90Reduces = Sm90Registers<136>;  // adds partials, sends and takes in results
+using Sm90Pushes = Sm90Registers<104>;   // pushes rows
+using Sm90Adds = Sm90Registers<120>;     // adds partials
+using Sm90Reduces = Sm90Registers<152>;  // adds partials, sends and takes in results
 
 // Runs each role on its warps. All join at the end; `talk(join)` has more to do behind that: to end the operation.
 template <class Tile, class Registers, class Load, class Store, class Math, class Talk>
