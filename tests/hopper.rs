@@ -25,7 +25,9 @@ fn node_of(world: usize, sms: u32, seed: u64) -> (Node, Seen) {
     config.launch_hook = Some(Arc::new(move |launch, p| {
         assert_eq!(launch.launch.grid % p.cluster, 0, "{}", launch.kernel);
         let device = p.group.rank as usize;
-        log.lock().unwrap().insert((launch.kernel.to_string(), device, p.cluster, p.panels));
+        log.lock()
+            .unwrap()
+            .insert((launch.kernel.to_string(), device, p.cluster, p.panels));
     }));
     (Node::new(Arc::new(SimNode::new(config).unwrap())), seen)
 }
@@ -106,7 +108,10 @@ fn all_ways(c: &Case, ways: &[(u32, u32, bool)]) -> Vec<(String, usize, u32, u32
             let results = run_on(&ranks, c, &data, *path).unwrap_or_else(|e| panic!("{what}: {c:?}: {e}"));
             judge(c, &data, &results, &what);
             check_traffic(&node, &ranks);
-            assert!(*first.get_or_insert_with(|| results.clone()) == results, "{what} differs: {c:?}");
+            assert!(
+                *first.get_or_insert_with(|| results.clone()) == results,
+                "{what} differs: {c:?}"
+            );
             all.extend(seen.lock().unwrap().iter().cloned());
         }
     }
@@ -147,9 +152,17 @@ fn pairs_without_columns() {
 /// Blocks of 128 x 256, paired and not.
 #[test]
 fn wide_blocks() {
-    for (op, n) in [(Op::GemmAllReduce, 1800), (Op::GemmReduceScatter, 1800), (Op::AllGatherGemm, 3601)] {
+    for (op, n) in [
+        (Op::GemmAllReduce, 1800),
+        (Op::GemmReduceScatter, 1800),
+        (Op::AllGatherGemm, 3601),
+    ] {
         let c = Case::new(op, 2, 1030, n, 16, DType::Bf16).mainloop(Mainloop::Hopper);
-        let c = if op == Op::GemmReduceScatter { c.wire(Wire::F32) } else { c };
+        let c = if op == Op::GemmReduceScatter {
+            c.wire(Wire::F32)
+        } else {
+            c
+        };
         let seen = all_ways(&c, &[(4, 0, false)]);
         let wide = seen.iter().filter(|l| l.0.ends_with("_256_sm90")).count();
         assert_eq!(wide, 4, "the GEMM and the operation of two ranks: {seen:?}");
@@ -166,7 +179,9 @@ fn one_rank_without_tma() {
             let c = Case::new(op, world, m, n, 24 * world, DType::Bf16).unaligned(rank);
             let seen = all_ways(&c, &[(4, 0, false), (4, 3, true)][..if n > 3000 { 1 } else { 2 }]);
             let kinds = |of_rank: bool| {
-                let gemms = seen.iter().filter(move |l| (l.1 == rank) == of_rank && l.0.contains("gemm"));
+                let gemms = seen
+                    .iter()
+                    .filter(move |l| (l.1 == rank) == of_rank && l.0.contains("gemm"));
                 gemms.map(|l| l.0.ends_with("_sm90")).collect::<Vec<_>>()
             };
             assert!(kinds(true).iter().all(|hopper| !hopper), "{seen:?}");
@@ -178,7 +193,11 @@ fn one_rank_without_tma() {
 /// The same where ranks differ in K: some have whole vectors of it, one has a ragged end, one has none.
 #[test]
 fn ranks_with_other_k() {
-    for (op, world, k) in [(Op::GemmAllReduce, 4, 30), (Op::GemmAllReduce, 16, 113), (Op::GemmReduceScatter, 4, 29)] {
+    for (op, world, k) in [
+        (Op::GemmAllReduce, 4, 30),
+        (Op::GemmAllReduce, 16, 113),
+        (Op::GemmReduceScatter, 4, 29),
+    ] {
         let m = if op == Op::GemmReduceScatter { 4 * 66 } else { 150 };
         let c = Case::new(op, world, m, 70, k, DType::F16).bias().addend();
         let seen = all_ways(&c, &[(4, 0, false)]);
@@ -199,14 +218,22 @@ fn plans_of_both_mainloops_in_one_group() {
         .collect();
     let specs: Vec<_> = cases.iter().flat_map(|(c, _)| c.all_specs()).collect();
     let (node, _) = node_of(world, 4, 5);
-    let config = GroupConfig::default().one_shot_bytes(8 << 10).sized_for(&specs, world).unwrap();
+    let config = GroupConfig::default()
+        .one_shot_bytes(8 << 10)
+        .sized_for(&specs, world)
+        .unwrap();
     // Less than all need: some take one round, some several.
     let bytes = config.heap_bytes * 2 / 3;
     let config = config.heap_bytes(bytes);
     let ranks = node.group(world, &config).unwrap();
     let plans: Vec<Vec<Plan>> = cases
         .iter()
-        .map(|(c, path)| ranks.iter().map(|r| r.plan(&c.spec(r.rank(), *path)).unwrap()).collect())
+        .map(|(c, path)| {
+            ranks
+                .iter()
+                .map(|r| r.plan(&c.spec(r.rank(), *path)).unwrap())
+                .collect()
+        })
         .collect();
     let mut rng = Rng(3);
     let mut in_flight: Vec<(Case, Data, Vec<Loaded>)> = Vec::new();
@@ -214,7 +241,11 @@ fn plans_of_both_mainloops_in_one_group() {
         let which = rng.below(cases.len());
         for _ in 0..1 + i % 2 {
             let m = [1 + rng.below(300), 1, 130, 300][rng.below(4)];
-            let c = Case { m, ..cases[which].0.clone() }.data(rng.next());
+            let c = Case {
+                m,
+                ..cases[which].0.clone()
+            }
+            .data(rng.next());
             let data = Data::new(&c);
             let mut loaded: Vec<Loaded> = ranks.iter().map(|r| Loaded::new(r, &c, &data).unwrap()).collect();
             for (plan, l) in plans[which].iter().zip(&mut loaded) {
@@ -223,7 +254,9 @@ fn plans_of_both_mainloops_in_one_group() {
             in_flight.push((c, data, loaded));
         }
         if in_flight.len() >= 6 || i % 13 == 0 {
-            ranks.iter().for_each(|rank| rank.synchronize().unwrap_or_else(|e| panic!("operation {i}: {e}")));
+            ranks
+                .iter()
+                .for_each(|rank| rank.synchronize().unwrap_or_else(|e| panic!("operation {i}: {e}")));
             for (c, data, loaded) in in_flight.drain(..) {
                 let results: Vec<Vec<u8>> = loaded.iter().map(|l| l.out.read().unwrap()).collect();
                 judge(&c, &data, &results, &format!("operation {i}"));
@@ -246,8 +279,21 @@ fn refused_with_the_limit() {
                 Err(Error::RouteUnavailable { reason, .. }) => assert!(reason.contains(why), "{reason}"),
                 other => panic!("{c:?}: {other:?}"),
             };
-            refused(Case { dtype: DType::F32, ..good.clone() }, "f32 has no Hopper mainloop");
-            refused(Case { k: 26, ..good.clone() }, if op == Op::AllGatherGemm { "K = 26 is 52 bytes" } else { "K = 13 is 26 bytes" });
+            refused(
+                Case {
+                    dtype: DType::F32,
+                    ..good.clone()
+                },
+                "f32 has no Hopper mainloop",
+            );
+            refused(
+                Case { k: 26, ..good.clone() },
+                if op == Op::AllGatherGemm {
+                    "K = 26 is 52 bytes"
+                } else {
+                    "K = 13 is 26 bytes"
+                },
+            );
             refused(Case { k: 0, ..good.clone() }, "K = 0");
             for rank in 0..2 {
                 let c = good.clone().unaligned(rank);
@@ -256,7 +302,10 @@ fn refused_with_the_limit() {
                 let plan = ranks[rank].plan(&c.spec(rank, path)).unwrap();
                 match loaded.launch(&plan, c.m) {
                     Err(Error::BadArgument { name: n, expected, .. }) => {
-                        assert!(n == name && expected.contains("multiples of 16 bytes"), "{n}: {expected}");
+                        assert!(
+                            n == name && expected.contains("multiples of 16 bytes"),
+                            "{n}: {expected}"
+                        );
                     }
                     other => panic!("{op} {path}, rank {rank}: {other:?}"),
                 }
@@ -264,7 +313,12 @@ fn refused_with_the_limit() {
             // Nothing was enqueued: the group goes on.
             assert!(seen.lock().unwrap().is_empty());
             let data = Data::new(&good);
-            judge(&good, &data, &run_on(&ranks, &good, &data, path).unwrap(), "after refusals");
+            judge(
+                &good,
+                &data,
+                &run_on(&ranks, &good, &data, path).unwrap(),
+                "after refusals",
+            );
         }
         // One CTA a rank: no room for pairs.
         let (node, _) = node_of(2, 1, 1);

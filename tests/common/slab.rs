@@ -59,11 +59,13 @@ impl Slab {
     }
 
     pub fn mat(&self) -> Result<Mat<'_>> {
-        self.buffer.mat_at(self.first, self.rows, self.cols, self.ld, self.dtype)
+        self.buffer
+            .mat_at(self.first, self.rows, self.cols, self.ld, self.dtype)
     }
 
     pub fn mat_mut(&mut self) -> Result<MatMut<'_>> {
-        self.buffer.mat_mut_at(self.first, self.rows, self.cols, self.ld, self.dtype)
+        self.buffer
+            .mat_mut_at(self.first, self.rows, self.cols, self.ld, self.dtype)
     }
 
     /// The matrix's bytes without gaps; the gaps must be as they were.
