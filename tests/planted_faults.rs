@@ -9,13 +9,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use common::*;
-use tileweave::driver::sim::{Fault, SimConfig, SimNode, Site};
-use tileweave::{DType, GroupConfig, Node, Op, Path, Plan, Rank};
+use tileweave::driver::sim::{Fault, SimNode, Site};
+use tileweave::{DType, GroupConfig, Node, Op};
 
-/// Operations in a row, with new inputs each: with the same ones a stale half would hold the right answer.
-const LAUNCHES: u64 = 3;
-
-/// What runs: together they pass every site.
+/// What runs: together they pass every site of the protocol and the portable mainloops.
 #[derive(Clone, Copy)]
 enum Work {
     /// GEMM+RS and GEMM+AR in one round.
@@ -30,37 +27,6 @@ enum Work {
     Rows,
     /// One-shot GEMM+AR in rounds whose packets are cleared at their end.
     Clearing,
-}
-
-/// How a fault is planted.
-#[derive(Clone, Copy)]
-enum Plant {
-    Nothing,
-    Machine(Fault),
-    /// Both parities of staging in one place.
-    SingleBuffer,
-    /// One rank's epoch, or round, one ahead.
-    Ahead {
-        at: u64,
-    },
-}
-
-struct Row {
-    name: &'static str,
-    plant: Plant,
-    work: Work,
-    /// Caught at least once under so many seeds.
-    within: u64,
-}
-
-fn config(plant: Plant, world: usize, seed: u64) -> SimConfig {
-    let mut config = SimConfig::new(world, seed);
-    match plant {
-        Plant::Machine(fault) => config.faults = vec![fault],
-        Plant::SingleBuffer => config.launch_hook = Some(Arc::new(|_, params| params.group.staging_half = 0)),
-        Plant::Nothing | Plant::Ahead { .. } => {}
-    }
-    config
 }
 
 /// `Some(how)` if the fault is caught.
@@ -82,7 +48,7 @@ fn caught(plant: Plant, work: Work, seed: u64) -> Option<String> {
         Work::Rows => (300, 200, 64),
     };
     let case = Case::new(op, world, m, n, k, DType::Bf16);
-    let node = Node::new(Arc::new(SimNode::new(config(plant, world, seed)).unwrap()));
+    let node = Node::new(Arc::new(SimNode::new(planted(plant, world, seed)).unwrap()));
     let one_shot = if matches!(work, Work::Packets | Work::Clearing | Work::Splits) {
         64 << 10
     } else {
@@ -112,56 +78,8 @@ fn caught(plant: Plant, work: Work, seed: u64) -> Option<String> {
     launches(&ranks, &case, case.routes()[usize::from(unfused)], seed).err()
 }
 
-/// `LAUNCHES` operations one behind the other in the streams; an error says what was caught.
-fn launches(ranks: &[Rank], case: &Case, path: Path, seed: u64) -> Result<(), String> {
-    let text = |error: tileweave::Error| error.to_string();
-    let plans: Vec<Plan> = ranks
-        .iter()
-        .map(|r| r.plan(&case.spec(r.rank(), path)).unwrap())
-        .collect();
-    let mut all = Vec::new();
-    for launch in 0..LAUNCHES {
-        let case = case.clone().data(seed * 100 + launch);
-        let data = Data::new(&case);
-        let loaded: Vec<Loaded> = ranks
-            .iter()
-            .map(|r| Loaded::new(r, &case, &data))
-            .collect::<Result<_, _>>()
-            .map_err(text)?;
-        all.push((case, data, loaded));
-    }
-    for (case, _, loaded) in &mut all {
-        for (plan, l) in plans.iter().zip(loaded) {
-            l.launch(plan, case.m).map_err(text)?;
-        }
-    }
-    let ends: Vec<_> = ranks.iter().map(Rank::synchronize).collect();
-    ends.into_iter().collect::<Result<Vec<_>, _>>().map_err(text)?;
-    for (case, data, loaded) in &all {
-        let results: Vec<_> = loaded
-            .iter()
-            .map(|l| l.out.read())
-            .collect::<Result<_, _>>()
-            .map_err(text)?;
-        if let Some(wrong) = wrong(case, data, &results) {
-            return Err(wrong);
-        }
-    }
-    Ok(())
-}
-
-fn machine(site: Site) -> Plant {
-    Plant::Machine(Fault::Ignore(site))
-}
-
-fn rows() -> Vec<Row> {
+fn rows() -> Vec<Row<Work>> {
     use Work::*;
-    let row = |name, plant, work, within| Row {
-        name,
-        plant,
-        work,
-        within,
-    };
     vec![
         row("release of a tile dropped", machine(Site::TileRelease), Tiles, 2),
         row("acquire of a tile dropped", machine(Site::TileAcquire), Tiles, 2),
@@ -269,46 +187,18 @@ fn rows() -> Vec<Row> {
 
 #[test]
 fn each_planted_fault_is_caught() {
-    let print_all = std::env::var("TILEWEAVE_DEEP").is_ok();
-    let mut missed = Vec::new();
-    for row in rows() {
-        let seeds = if print_all { 50 * deep() as u64 } else { row.within };
-        let (mut hits, mut first, mut how) = (0, None, String::new());
-        for seed in 0..seeds {
-            if let Some(report) = caught(row.plant, row.work, seed) {
-                hits += 1;
-                if first.is_none() {
-                    (first, how) = (Some(seed), report);
-                }
-                if !print_all {
-                    break;
-                }
-            }
-        }
-        println!(
-            "{:<40} {hits:>3} of {seeds}: {}",
-            row.name,
-            how.chars().take(160).collect::<String>()
-        );
-        if first.is_none_or(|seed| seed >= row.within) {
-            missed.push(row.name);
-        }
-    }
-    assert!(missed.is_empty(), "not caught within the stated seeds: {missed:?}");
+    all_caught(&rows(), caught);
 }
 
 #[test]
 fn nothing_is_caught_without_a_fault() {
-    for work in [
+    let all = [
         Work::Tiles,
         Work::Packets,
         Work::Splits,
         Work::Rounds,
         Work::Rows,
         Work::Clearing,
-    ] {
-        for seed in 0..20 * deep() as u64 {
-            assert_eq!(caught(Plant::Nothing, work, seed), None, "seed {seed}");
-        }
-    }
+    ];
+    nothing_caught(&all, 20, caught);
 }

@@ -90,9 +90,12 @@ fn add(need: &mut Need, spec: &OpSpec, world: usize, one_shot_bytes: u64) {
             }
             let bytes = sizes.tile(on.tile, spec.dtype);
             // Only the waves of an all-reduce depend on the grid, which only the machine tells.
+            let (tiles, world_u64) = (on.tiles().max(on.cluster), world as u64);
             let grids = match op {
+                // In whole clusters.
                 Op::GemmAllReduce | Op::AllReduce => {
-                    on.tiles().clamp(1, world as u64)..=on.tiles().clamp(1, MAX_GRID as u64)
+                    let least = (world_u64 - world_u64 % on.cluster).max(on.cluster);
+                    tiles.min(least)..=tiles.min(MAX_GRID as u64)
                 }
                 _ => 1..=1,
             };

@@ -4,12 +4,14 @@
 mod case;
 mod data;
 mod judge;
+mod plant;
 mod run;
 mod slab;
 
 pub use case::*;
 pub use data::*;
 pub use judge::*;
+pub use plant::*;
 pub use run::*;
 pub use slab::*;
 
