@@ -26,6 +26,8 @@ enum Work {
     RowRounds,
     /// The GEMM of an unfused operation.
     Gemm,
+    /// GEMM+AR of few rows: one-shot and unfused, by pairs that share K.
+    Slim,
 }
 
 /// `Some(how)` if the fault is caught.
@@ -36,11 +38,13 @@ fn caught(plant: Plant, work: Work, seed: u64) -> Option<String> {
         Work::Pairs => (pick(Op::GemmAllReduce, Op::AllGatherGemm), 4, Path::Fused),
         Work::Rows => (Op::AllGatherGemm, 2, Path::Fused),
         Work::RowRounds => (Op::AllGatherGemm, 6, Path::Fused),
+        Work::Slim => (Op::GemmAllReduce, 4, pick(Path::Fused, Path::Unfused)),
         Work::Gemm => (pick(Op::GemmReduceScatter, Op::AllGatherGemm), 2, Path::Unfused),
     };
     let (m, n, k) = match work {
         Work::Tiles | Work::Gemm => (300, 208, 2 * 200),
         Work::Rounds => (700, 130, 2 * 64),
+        Work::Slim => (100, 100, 2 * 1200),
         Work::Pairs => (2100, 80, 2 * 136),
         Work::Rows => (300, 400, 264),
         Work::RowRounds => (800, 120, 128),
@@ -50,8 +54,9 @@ fn caught(plant: Plant, work: Work, seed: u64) -> Option<String> {
     let mut config = planted(plant, world, seed);
     config.sms = sms;
     let node = Node::new(Arc::new(SimNode::new(config).unwrap()));
+    let one_shot = if matches!(work, Work::Slim) { 64 << 10 } else { 0 };
     let group = GroupConfig::default()
-        .one_shot_bytes(0)
+        .one_shot_bytes(one_shot)
         .deadline(Duration::from_millis(50));
     let group = match work {
         Work::Rounds | Work::RowRounds => group.heap_bytes(smallest_heap(&node, &case, path)),
@@ -272,6 +277,41 @@ fn rows() -> Vec<Row<Work>> {
         row("roles that end alone", machine(Site::LastBarrier), Tiles, 4),
         row("no barrier before the end", machine(Site::EndBarrier), Tiles, 2),
         row("single-buffered staging", Plant::SingleBuffer, Tiles, 4),
+        // Few rows.
+        row("no wait for a slim stage's bytes", machine(Site::StageFull), Slim, 2),
+        row(
+            "a slim stage filled before it is read",
+            machine(Site::StageEmpty),
+            Slim,
+            2,
+        ),
+        row("slim products not waited for", machine(Site::WgmmaWait), Slim, 2),
+        row(
+            "a slim pair that leaves before its partner",
+            machine(Site::ClusterEnd),
+            Slim,
+            4,
+        ),
+        row("no wait for a packet", machine(Site::PacketPoll), Slim, 4),
+        row("count of a block's splits relaxed", machine(Site::SplitArrive), Slim, 4),
+        row(
+            "no barrier before a split is counted",
+            machine(Site::SplitBarrier),
+            Slim,
+            4,
+        ),
+        row(
+            "no barrier after a split is counted",
+            machine(Site::SplitArrived),
+            Slim,
+            4,
+        ),
+        row(
+            "no barrier before a slim CTA leaves",
+            machine(Site::LastBarrier),
+            Slim,
+            4,
+        ),
     ]
 }
 
@@ -289,6 +329,7 @@ fn nothing_is_caught_without_a_fault() {
         Work::Rows,
         Work::RowRounds,
         Work::Gemm,
+        Work::Slim,
     ];
     nothing_caught(&all, 8, caught);
 }
