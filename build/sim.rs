@@ -33,7 +33,14 @@ pub fn compile() {
         .flag_if_supported("-Wno-unknown-pragmas")
         .file(machine.join("table.cc"))
         .file(csrc.join("schedule/host.cc"));
-    for name in ["gemm.cc", "order.cc", "check.cc", "wgmma.cc", "pipeline.cc", "asynchronous.cc"] {
+    for name in [
+        "gemm.cc",
+        "order.cc",
+        "check.cc",
+        "wgmma.cc",
+        "pipeline.cc",
+        "asynchronous.cc",
+    ] {
         build.file(machine.join("selftest").join(name));
     }
     let kernels = csrc.join("kernels/kernels.cc");
