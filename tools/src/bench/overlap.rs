@@ -13,7 +13,9 @@ pub fn percent(fused: f64, gemm: f64, unfused: f64) -> f64 {
 pub enum Overlap {
     Resolved(Estimate),
     /// `unfused - gemm`, in ms, is too near to the width of its own interval.
-    NotResolvable { communication: Estimate },
+    NotResolvable {
+        communication: Estimate,
+    },
 }
 
 /// Of so many widths of its interval `unfused - gemm` has to be.
@@ -35,7 +37,9 @@ mod tests {
     use super::*;
 
     fn around(center: f64, spread: f64) -> Vec<f64> {
-        (0..21).map(|i| center + spread * (f64::from(i * 8 % 21) / 10.0 - 1.0)).collect()
+        (0..21)
+            .map(|i| center + spread * (f64::from(i * 8 % 21) / 10.0 - 1.0))
+            .collect()
     }
 
     #[test]
@@ -51,7 +55,10 @@ mod tests {
         let Overlap::Resolved(e) = overlap(&around(1.1, 0.001), &around(1.0, 0.001), &around(1.5, 0.001)) else {
             panic!()
         };
-        assert!((e.value - 80.0).abs() < 1e-9 && e.low <= e.value && e.value <= e.high, "{e:?}");
+        assert!(
+            (e.value - 80.0).abs() < 1e-9 && e.low <= e.value && e.value <= e.high,
+            "{e:?}"
+        );
         assert!(e.width() < 2.0, "{e:?}");
     }
 

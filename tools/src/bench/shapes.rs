@@ -64,10 +64,7 @@ fn of(layer: &'static str, m: usize, n: usize, k: usize) -> Gemm {
 /// The plain GEMMs: twelve, in full.
 pub fn gemms(scale: Scale) -> Vec<Gemm> {
     if scale == Scale::Tiny {
-        return vec![
-            of("tiny square", 256, 256, 128),
-            of("tiny, no multiples", 200, 136, 72),
-        ];
+        return vec![of("tiny square", 256, 256, 128), of("tiny, no multiples", 200, 136, 72)];
     }
     let mut all: Vec<_> = SQUARES.iter().map(|&(layer, m, n, k)| of(layer, m, n, k)).collect();
     for m in [2048, 8192] {
@@ -86,8 +83,14 @@ pub fn small(scale: Scale) -> Vec<Gemm> {
             weights.push(gemm);
         }
     }
-    let rows: &[usize] = if scale == Scale::Tiny { &[1, 16] } else { &[1, 16, 64, 128] };
-    rows.iter().flat_map(|&m| weights.iter().map(move |w| Gemm { m, ..*w })).collect()
+    let rows: &[usize] = if scale == Scale::Tiny {
+        &[1, 16]
+    } else {
+        &[1, 16, 64, 128]
+    };
+    rows.iter()
+        .flat_map(|&m| weights.iter().map(move |w| Gemm { m, ..*w }))
+        .collect()
 }
 
 /// The fused operations. Row-parallel layers for those that reduce, column-parallel ones for the gather.
@@ -115,7 +118,14 @@ pub fn fused(scale: Scale) -> Vec<Fused> {
                 (Op::GemmAllReduce, rows),
                 (Op::AllGatherGemm, columns),
             ] {
-                all.extend(layers.map(|(layer, n, k)| Fused { layer, op, ranks, m, n, k }));
+                all.extend(layers.map(|(layer, n, k)| Fused {
+                    layer,
+                    op,
+                    ranks,
+                    m,
+                    n,
+                    k,
+                }));
             }
         }
     }
@@ -136,7 +146,10 @@ mod tests {
         let all = gemms(Scale::Full);
         assert_eq!(all.len(), 12);
         for (i, a) in all.iter().enumerate() {
-            assert!(all[..i].iter().all(|b| (a.m, a.n, a.k) != (b.m, b.n, b.k)), "{a:?} twice");
+            assert!(
+                all[..i].iter().all(|b| (a.m, a.n, a.k) != (b.m, b.n, b.k)),
+                "{a:?} twice"
+            );
         }
         assert_eq!(all.iter().filter(|g| g.m == 2048).count(), 4);
         assert_eq!(small(Scale::Full).len(), 4 * 7);
