@@ -68,7 +68,37 @@ fn between(times: &[(u64, u64)]) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use super::between;
+    use tileweave::driver::sim::SimConfig;
+    use tileweave::{GroupConfig, Node};
+
+    use super::*;
+
+    /// The kernels' own words, by the simulated clock: each launch begins behind the one before, and takes a while.
+    #[test]
+    fn kernels_note_when_they_began_and_ended() {
+        let ranks = Node::sim(SimConfig::new(3, 5))
+            .and_then(|node| node.group(3, &GroupConfig::default()))
+            .expect("a group");
+        let pool = Pool::new(1000);
+        let mut before = 0;
+        for _ in 0..3 {
+            let measured = measure(&ranks, 4096, 2, &pool).expect("a healthy run");
+            assert_eq!(
+                (measured.kernel.as_str(), measured.samples.len()),
+                ("all_reduce1_bf16", 2)
+            );
+            assert!(measured.samples.iter().all(|us| *us > 0.0), "{:?}", measured.samples);
+            for rank in &ranks {
+                let (started, finished) = times(rank).expect("two words");
+                assert!(before < started && started < finished, "{before} {started} {finished}");
+            }
+            before = ranks
+                .iter()
+                .map(|rank| times(rank).expect("two words").1)
+                .max()
+                .unwrap_or(0);
+        }
+    }
 
     #[test]
     fn the_last_of_each_counts() {
