@@ -22,7 +22,7 @@ enum {
 };
 
 // Tile configurations, `TwDescriptor::tile`; the constants below are checked where the tiles are defined.
-enum { TW_TILE_64 = 0, TW_TILE_128 = 1, TW_TILE_F32 = 2, TW_TILE_MEMORY = 3, TW_TILE_256 = 4 };
+enum { TW_TILE_64 = 0, TW_TILE_128 = 1, TW_TILE_F32 = 2, TW_TILE_MEMORY = 3, TW_TILE_256 = 4, TW_TILE_SLIM = 5 };
 #define TW_TILE_PAIRS 256     // added where blocks are taken in pairs (`TwParams::cluster` 2)
 #define TW_TILE_64_M 64       // mma.sync, bf16 and f16
 #define TW_TILE_64_N 64
@@ -37,6 +37,9 @@ enum { TW_TILE_64 = 0, TW_TILE_128 = 1, TW_TILE_F32 = 2, TW_TILE_MEMORY = 3, TW_
 #define TW_TILE_256_THREADS 256
 #define TW_TILE_256_SHARED 147456
 #define TW_SM90_THREADS 384   // Hopper kernels, and their shared memory by tile
+#define TW_TILE_SLIM_M 64     // wgmma only: few rows
+#define TW_TILE_SLIM_N 128
+#define TW_SM90_SLIM_SHARED 229632
 #define TW_SM90_128_SHARED 229632
 #define TW_SM90_256_SHARED 229632
 #define TW_TILE_F32_M 64      // FFMA

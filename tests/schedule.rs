@@ -21,6 +21,22 @@ struct ScatterOrder {
 }
 
 #[repr(C)]
+struct GatherOrder {
+    rows: u32,
+    cols: u32,
+    chunk: u32,
+    panel: u32,
+    world: u32,
+    rank: u32,
+    tile_m: u32,
+    tile_n: u32,
+    tiles_n: u32,
+    row_blocks: u32,
+    piece: u32,
+    cluster: u32,
+}
+
+#[repr(C)]
 struct WaveOrder {
     rows: u32,
     cols: u32,
@@ -51,7 +67,8 @@ unsafe extern "C" {
     fn tw_schedule_split(k: u32, splits: u32, s: u32, begin: *mut u32, end: *mut u32);
     fn tw_schedule_scatter_at(order: *const ScatterOrder, q: u32, f: u32) -> Position;
     fn tw_schedule_waves_at(order: *const WaveOrder, wave: u32, cta: u32) -> Position;
-    fn tw_schedule_gather_at(order: *const ScatterOrder, q: u32, f: u32) -> Position;
+    fn tw_schedule_gather_at(order: *const GatherOrder, q: u32, f: u32) -> Position;
+    fn tw_schedule_gather_piece(order: *const GatherOrder, q: u32, source: u32, b: u32, i: u32) -> Position;
 }
 
 /// `[begin, end)` of `rank`, by the kernels' rule.
@@ -136,14 +153,14 @@ fn splits_cut_k_evenly() {
 
 proptest! {
     #[test]
-    fn scatter((rows, cols, world, panel_tiles, (tile_m, tile_n)) in sizes()) {
+    fn scatter((rows, cols, world, panel_tiles, (tile_m, tile_n)) in sizes(), cluster in 1u32..=2) {
         let chunk_rows = rows.div_ceil(world);
-        let panel = panel_tiles * tile_m;
+        let panel = panel_tiles * tile_m * cluster;
         let panels = chunk_rows.div_ceil(panel).max(1);
         let mut owners_slots = HashSet::new();
         for rank in 0..world {
             let tiles_n = cols.div_ceil(tile_n);
-            let slots = panel.min(chunk_rows).div_ceil(tile_m) * tiles_n;
+            let slots = panel.min(chunk_rows).div_ceil(tile_m).next_multiple_of(cluster) * tiles_n;
             let positions = world * slots;
             let order = ScatterOrder { rows, cols, chunk: chunk_rows, panel, world, rank, tile_m, tile_n, tiles_n, slots };
             let mut seen = vec![0u8; (rows * cols) as usize];
@@ -156,6 +173,13 @@ proptest! {
                     first_owner.get_or_insert(p.who);
                     // Own blocks last.
                     prop_assert_eq!(p.who == rank, f >= positions - slots);
+                    // A pair has one owner and one column; where its first has no rows, neither has its second.
+                    if cluster == 2 && f % 2 == 1 {
+                        // SAFETY: as above.
+                        let first = unsafe { tw_schedule_scatter_at(&order, q, f - 1) };
+                        prop_assert_eq!((first.who, first.col), (p.who, p.col));
+                        prop_assert!(first.rows > 0 || p.rows == 0);
+                    }
                     if p.rows == 0 {
                         continue;
                     }
@@ -180,9 +204,10 @@ proptest! {
     }
 
     #[test]
-    fn waves((rows, cols, world, panel, (tile_m, tile_n)) in sizes(), grid in 1u32..9) {
+    fn waves((rows, cols, world, panel, (tile_m, tile_n)) in sizes(), grid in 1u32..9, cluster in 1u32..=2) {
         let tiles_n = cols.div_ceil(tile_n);
-        let tiles = rows.div_ceil(tile_m) * tiles_n;
+        let grid = grid * cluster;
+        let tiles = rows.div_ceil(tile_m).next_multiple_of(cluster) * tiles_n;
         let waves = tiles.div_ceil(grid);
         let wave_slots = grid.div_ceil(world);
         let (slots, result_slots) = (panel.min(waves) * wave_slots, panel.min(waves) * grid);
@@ -195,7 +220,7 @@ proptest! {
                 // SAFETY: `order` is live, wave < waves and cta < grid.
                 let p = unsafe { tw_schedule_waves_at(&order, wave, cta) };
                 if p.rows == 0 {
-                    prop_assert!(wave * grid + cta >= tiles);
+                    prop_assert!(wave * grid + cta >= tiles || (cluster == 2 && cta % 2 == 1));
                     continue;
                 }
                 cover(&mut seen, cols, &p);
@@ -212,16 +237,16 @@ proptest! {
     }
 
     #[test]
-    fn gather((rows, cols, world, panel_tiles, (tile_m, tile_n)) in sizes()) {
+    fn gather((rows, cols, world, panel_tiles, (tile_m, tile_n)) in sizes(), piece in 1u32..20, cluster in 1u32..=2) {
         let chunk_rows = rows.div_ceil(world);
         let panel = panel_tiles * tile_m;
         let panels = chunk_rows.div_ceil(panel).max(1);
+        let piece = piece.min(tile_m);
         for rank in 0..world {
             let tiles_n = cols.div_ceil(tile_n);
             let row_blocks = panel.min(chunk_rows).div_ceil(tile_m);
-            let positions = world * row_blocks * tiles_n;
-            // GatherOrder has the layout of ScatterOrder, its row blocks in the place of the slots.
-            let order = ScatterOrder {
+            let positions = world * row_blocks.next_multiple_of(cluster) * tiles_n;
+            let order = GatherOrder {
                 rows,
                 cols,
                 chunk: chunk_rows,
@@ -231,27 +256,43 @@ proptest! {
                 tile_m,
                 tile_n,
                 tiles_n,
-                slots: row_blocks,
+                row_blocks,
+                piece,
+                cluster,
             };
             let mut seen = vec![0u8; (rows * cols) as usize];
+            let mut pushed = vec![0u8; (rows * cols) as usize];
             for q in 0..panels {
                 for f in 0..positions {
                     // SAFETY: `order` is live and f < positions.
                     let p = unsafe { tw_schedule_gather_at(&order, q, f) };
-                    prop_assert!(p.slot < row_blocks && p.extra == p.slot * tile_m);
+                    prop_assert!(p.extra == p.slot * tile_m);
                     // Own rows first.
                     prop_assert_eq!(p.who == rank, f < positions / world);
                     if p.rows == 0 {
                         continue;
                     }
+                    prop_assert!(p.slot < row_blocks);
                     // A tile's rows are one source's, and lie in that source's panel where `extra` says.
                     let (begin, end) = chunk(rows, chunk_rows, p.who);
                     prop_assert!(p.row >= begin && p.row + p.rows <= end);
                     prop_assert_eq!(p.row, begin + q * panel + p.extra);
                     cover(&mut seen, cols, &p);
                 }
+                for (b, i) in (0..row_blocks).flat_map(|b| (0..tile_m.div_ceil(piece)).map(move |i| (b, i))) {
+                    // SAFETY: `order` is live; this rank's pieces.
+                    let p = unsafe { tw_schedule_gather_piece(&order, q, rank, b, i) };
+                    prop_assert!(p.rows <= piece && p.who == rank);
+                    prop_assert_eq!(p.extra, b * tile_m + i * piece);
+                    cover(&mut pushed, cols, &p);
+                }
             }
             prop_assert!(seen.iter().all(|n| *n == 1));
+            let (begin, end) = chunk(rows, chunk_rows, rank);
+            for (i, n) in pushed.iter().enumerate() {
+                let row = i as u32 / cols.max(1);
+                prop_assert_eq!(u32::from(*n), u32::from(row >= begin && row < end));
+            }
         }
     }
 }

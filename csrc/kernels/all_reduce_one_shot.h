@@ -18,7 +18,7 @@ TW_DEV WaveOrder one_shot_order(const TwParams& p) {
   return {p.m, p.n, 1, p.group.world, mx::grid(), Source::tile_m(p), Source::tile_n(p), p.tiles_n, p.tiles, 1};
 }
 
-template <class Source>
+template <class Source, class Product>
 class OneShot {
   using T = typename Source::Type;
   using Team = typename Source::Team;
@@ -26,10 +26,11 @@ class OneShot {
   const TwParams& p;
   const WaveOrder order;
   Packets<Source> packets;
+  Product product;
 
  public:
-  TW_DEV explicit OneShot(const TwParams& params)
-      : s(params), p(params), order(one_shot_order<Source>(params)), packets(params) {}
+  TW_DEV OneShot(const TwParams& params, const Product& how)
+      : s(params), p(params), order(one_shot_order<Source>(params)), packets(params), product(how) {}
 
   TW_DEV void run() {
     for (uint32_t t = mx::block(); t < p.tiles; t += mx::grid()) exchange(t, order.block(t));
@@ -39,7 +40,7 @@ class OneShot {
  private:
   TW_DEV void exchange(uint32_t t, const Block& block) {
     typename Source::Values values;
-    Source::compute(p, block, values);
+    product.whole(block, values);
     Octet own[Source::kOctets];
     TW_UNROLL
     for (uint32_t v = 0; v < Source::kOctets; ++v) {
@@ -78,24 +79,25 @@ class OneShot {
   }
 };
 
-template <class Source>
+template <class Source, class Product>
 class OneShotItems {
   using T = typename Source::Type;
   Session<typename Source::Team> s;
   const TwParams& p;
   const WaveOrder order;
   Packets<Source> packets;
+  Product product;
 
  public:
-  TW_DEV explicit OneShotItems(const TwParams& params)
-      : s(params), p(params), order(one_shot_order<Source>(params)), packets(params) {}
+  TW_DEV OneShotItems(const TwParams& params, const Product& how)
+      : s(params), p(params), order(one_shot_order<Source>(params)), packets(params), product(how) {}
 
   TW_DEV void run() {
     SplitK<Source> split(p);
-    for (uint32_t i = mx::block(); i < split.items(); i += mx::grid()) {
-      const Block block = order.block(split.block_of(i));
+    for (uint32_t i = mx::block(); i < split.items.count(); i += mx::grid()) {
+      const Block block = order.block(split.items.block(i));
       typename SplitK<Source>::Sum sum;
-      if (split.complete(i, block, sum)) send(block, sum);
+      if (split.complete(i, block, product, sum)) send(block, sum);
     }
     s.agree();
     // There are fewer blocks than CTAs, so the sums are dealt out by single octets of a block's threads.
@@ -132,7 +134,7 @@ class OneShotItems {
         add_to(sum, o);
       }
     }
-    s.alive = mx::cta_sync_and(ok, Site::None);  // as above
+    s.alive = Source::Team::sync_and(ok, Site::None);  // as above
     if (!mine) return;
     const Columns columns = Source::columns(p, block, v);
     add_bias<T>(p, columns, sum);
@@ -140,11 +142,15 @@ class OneShotItems {
   }
 };
 
+template <class Source, class Product>
+TW_DEV void one_shot_by(const TwParams& p, const Product& product) {
+  if constexpr (Source::kSplits) {
+    if (p.split_space) return OneShotItems<Source, Product>(p, product).run();
+  }
+  OneShot<Source, Product>(p, product).run();
+}
 template <class Source>
 TW_DEV void one_shot(const TwParams& p) {
-  if constexpr (Source::kSplits) {
-    if (p.split_space) return OneShotItems<Source>(p).run();
-  }
-  OneShot<Source>(p).run();
+  one_shot_by<Source>(p, Computed<Source>{p});
 }
 }  // namespace tw

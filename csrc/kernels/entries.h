@@ -13,7 +13,8 @@
 
 #define TW_ENTRIES_256(X, T)                                                                                       \
   X(gemm_rs_##T##_256, TW_TILE_256_THREADS, 1) X(gemm_ar_##T##_256, TW_TILE_256_THREADS, 1)                         \
-  TW_ENTRIES_SM90(X, T##_128_sm90) TW_ENTRIES_SM90(X, T##_256_sm90)
+  TW_ENTRIES_SM90(X, T##_128_sm90) TW_ENTRIES_SM90(X, T##_256_sm90)                                                 \
+  X(gemm_##T##_64_sm90, TW_SM90_THREADS, 1) X(gemm_ar1_##T##_64_sm90, TW_SM90_THREADS, 1)
 
 // Only in sm_90a's machine code and on the simulated node.
 #define TW_ENTRIES_SM90(X, suffix)                                                              \

@@ -31,34 +31,38 @@ TW_DEV WaveOrder gemm_order(const TwParams& p) {
 }
 
 // A CTA a block.
-template <class Source>
-TW_DEV void gemm_blocks(const TwParams& p) {
+template <class Source, class Product>
+TW_DEV void gemm_blocks(const TwParams& p, Product product) {
   const WaveOrder order = gemm_order<Source>(p);
   for (uint32_t t = mx::block(); t < p.tiles; t += mx::grid()) {
     const Block block = order.block(t);
     typename Source::Values values;
-    Source::compute(p, block, values);
+    product.whole(block, values);
     store_product<Source>(p, block, values);
   }
 }
 
 // Several CTAs a block: its last one stores it.
-template <class Source>
-TW_DEV void gemm_items(const TwParams& p) {
+template <class Source, class Product>
+TW_DEV void gemm_items(const TwParams& p, Product product) {
   const WaveOrder order = gemm_order<Source>(p);
   SplitK<Source> split(p);
-  for (uint32_t i = mx::block(); i < split.items(); i += mx::grid()) {
-    const Block block = order.block(split.block_of(i));
+  for (uint32_t i = mx::block(); i < split.items.count(); i += mx::grid()) {
+    const Block block = order.block(split.items.block(i));
     typename SplitK<Source>::Sum sum;
-    if (split.complete(i, block, sum)) store_product<Source>(p, block, sum);
+    if (split.complete(i, block, product, sum)) store_product<Source>(p, block, sum);
   }
 }
 
+template <class Source, class Product>
+TW_DEV void gemm_by(const TwParams& p, Product product) {
+  if constexpr (Source::kSplits) {
+    if (p.split_space) return gemm_items<Source>(p, product);
+  }
+  gemm_blocks<Source>(p, product);
+}
 template <class Source>
 TW_DEV void gemm(const TwParams& p) {
-  if constexpr (Source::kSplits) {
-    if (p.split_space) return gemm_items<Source>(p);
-  }
-  gemm_blocks<Source>(p);
+  gemm_by<Source>(p, Computed<Source>{p});
 }
 }  // namespace tw

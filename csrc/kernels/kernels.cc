@@ -8,6 +8,7 @@
 #include "kernels/sm90_gather.h"
 #include "kernels/sm90_gemm.h"
 #include "kernels/sm90_reduce.h"
+#include "kernels/sm90_slim.h"
 
 namespace tw {
 //                                     M    N   warps  stages
@@ -17,6 +18,8 @@ template <class T>
 using Tile128 = MmaTile<T, TW_TILE_128_M, TW_TILE_128_N, 2, 4, 3>;
 template <class T>
 using Tile256 = MmaTile<T, TW_TILE_256_M, TW_TILE_256_N, 2, 4, 3>;
+template <class T>
+using Sm90Slim = Sm90Tile<T, TW_TILE_SLIM_M, TW_TILE_SLIM_N, 8>;
 template <class T>
 using Sm90Tile128 = Sm90Tile<T, TW_TILE_128_M, TW_TILE_128_N, 6>;
 template <class T>
@@ -29,7 +32,7 @@ constexpr bool is(uint32_t m, uint32_t n, uint32_t threads, uint32_t shared) {
 static_assert(is<Tile64<mx::bf16>>(TW_TILE_64_M, TW_TILE_64_N, TW_TILE_64_THREADS, TW_TILE_64_SHARED), "abi.h");
 static_assert(is<Tile128<mx::bf16>>(TW_TILE_128_M, TW_TILE_128_N, TW_TILE_128_THREADS, TW_TILE_128_SHARED), "abi.h");
 static_assert(is<Tile256<mx::bf16>>(TW_TILE_256_M, TW_TILE_256_N, TW_TILE_256_THREADS, TW_TILE_256_SHARED), "abi.h");
-static_assert(kSm90Threads == TW_SM90_THREADS, "abi.h");
+static_assert(kSm90Threads == TW_SM90_THREADS && Sm90Slim<mx::bf16>::kShared == TW_SM90_SLIM_SHARED, "abi.h");
 static_assert(Sm90Tile128<mx::bf16>::kShared == TW_SM90_128_SHARED && Sm90Tile256<mx::bf16>::kShared == TW_SM90_256_SHARED, "abi.h");
 static_assert(is<FfmaTile>(TW_TILE_F32_M, TW_TILE_F32_N, TW_TILE_F32_THREADS, TW_TILE_F32_SHARED), "abi.h");
 static_assert(is<MemoryTile<float>>(TW_TILE_MEMORY_M, TW_TILE_MEMORY_N, TW_TILE_MEMORY_THREADS, TW_TILE_MEMORY_SHARED), "abi.h");
@@ -89,3 +92,9 @@ TW_SM90_KERNELS(bf16_128_sm90, tw::Sm90Tile128<mx::bf16>)
 TW_SM90_KERNELS(bf16_256_sm90, tw::Sm90Tile256<mx::bf16>)
 TW_SM90_KERNELS(f16_128_sm90, tw::Sm90Tile128<mx::f16>)
 TW_SM90_KERNELS(f16_256_sm90, tw::Sm90Tile256<mx::f16>)
+
+#define TW_SLIM_KERNELS(T)                                                                                       \
+  TW_HOPPER_KERNEL(gemm_##T##_64_sm90, tw::kSm90Threads) { tw::sm90_slim_gemm<tw::Sm90Slim<mx::T>>(p); }         \
+  TW_HOPPER_KERNEL(gemm_ar1_##T##_64_sm90, tw::kSm90Threads) { tw::sm90_slim_one_shot<tw::Sm90Slim<mx::T>>(p); }
+TW_SLIM_KERNELS(bf16)
+TW_SLIM_KERNELS(f16)

@@ -39,12 +39,12 @@ TW_DEV void load_gathered(Session<OneWarp>& s, const GatherWalk<Tile>& walk, con
   }
   if (mx::lane() != 0) return;
   if (own) {
-    ring.load(p, t.block.col, t.block.rows != 0, load_x_rows(p, t.block.row - staging.own_begin));
+    ring.load(p, {0, p.k}, t.block.col, t.block.rows != 0, load_x_rows(p, t.block.row - staging.own_begin));
     return;
   }
   mx::fence_async_global(Site::RowsFence);
   const uint32_t half = s.round & 1;
-  ring.load(p, t.block.col, s.alive && t.block.rows, [&](saddr to, uint32_t k, saddr bar) {
+  ring.load(p, {0, p.k}, t.block.col, s.alive && t.block.rows, [&](saddr to, uint32_t k, saddr bar) {
     mx::tma_load_4d(to, p.map_gathered, k, t.local_row, t.source, half, bar);
   });
 }

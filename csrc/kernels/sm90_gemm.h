@@ -15,7 +15,7 @@ TW_DEV void sm90_gemm(const TwParams& p) {
       [&] {
         if (mx::lane() != 0) return;
         Sm90Ring<Tile> ring;
-        each([&](const Block& b) { ring.load(p, b.col, b.rows != 0, load_x_rows(p, b.row)); });
+        each([&](const Block& b) { ring.load(p, {0, p.k}, b.col, b.rows != 0, load_x_rows(p, b.row)); });
       },
       [&] {
         if (mx::lane() != 0) return;

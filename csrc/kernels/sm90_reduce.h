@@ -62,7 +62,7 @@ TW_DEV void sm90_reduce(const TwParams& p) {
         if (mx::lane() == 0) {
           Sm90Ring<Tile> ring;
           Walk::each(p, no_round, [&](const Block& b, uint32_t, gaddr, uint32_t) {
-            ring.load(p, b.col, b.rows != 0, load_x_rows(p, b.row));
+            ring.load(p, {0, p.k}, b.col, b.rows != 0, load_x_rows(p, b.row));
           });
         }
       },

@@ -86,7 +86,7 @@ TW_DEV void store_partial(Session<OneWarp>& s, const Block& b, uint32_t owner, g
 template <class Tile>
 TW_DEV void multiply_partial(const TwParams& p, const Block& b, Sm90Ring<Tile>& ring, ChunkWriter<Tile>& chunks) {
   typename Tile::Values values;
-  if (!ring.multiply(p, values)) return;
+  if (!ring.multiply(p.k, values)) return;
   if (p.desc.wire == TW_F32) {
     write_partial<Tile, true>(p, b, values, chunks);
   } else {
@@ -98,7 +98,7 @@ TW_DEV void multiply_partial(const TwParams& p, const Block& b, Sm90Ring<Tile>& 
 template <class Tile>
 TW_DEV void multiply_output(const TwParams& p, uint32_t rows, const Block& b, Sm90Ring<Tile>& ring, ChunkWriter<Tile>& chunks) {
   typename Tile::Values values;
-  const bool live = ring.multiply(p, values);
+  const bool live = ring.multiply(p.k, values);
   if (p.desc.wire == TW_F32) {
     write_output<Tile, true>(p, rows, b, values, live, chunks);
   } else {

@@ -18,36 +18,55 @@
 
 namespace tw {
 
+// Products of the mainloop that all threads of the CTA run. Others have the same two functions.
+template <class Source>
+struct Computed {
+  const TwParams& p;
+  TW_DEV void whole(const Block& b, typename Source::Values& values) { Source::compute(p, b, values); }
+  TW_DEV void range(const Block& b, uint32_t s, typename Source::Values& values) { Source::compute_split(p, b, s, values); }
+};
+
+// The items: blocks that are taken together (`p.cluster`) stay neighbours, range after range.
+struct Items {
+  uint32_t tiles, splits, cluster;
+  constexpr uint32_t count() const { return tiles * splits; }
+  constexpr uint32_t block(uint32_t item) const { return item / cluster / splits * cluster + item % cluster; }
+  constexpr uint32_t range(uint32_t item) const { return item / cluster % splits; }
+  // The item of range 0 of the same block; the others follow at a distance of `cluster`.
+  constexpr uint32_t first(uint32_t item) const { return item - range(item) * cluster; }
+};
+
 template <class Source>
 class SplitK {
+  using Team = typename Source::Team;
   const TwParams& p;
 
  public:
+  const Items items;
+
   // A block's products, added: what `Source::partial` takes in the place of computed values.
   struct Sum {
     Octet o[Source::kOctets];
     TW_DEV Octet octet(uint32_t v) const { return o[v]; }
   };
 
-  TW_DEV explicit SplitK(const TwParams& params) : p(params) {}
+  TW_DEV explicit SplitK(const TwParams& params) : p(params), items{params.tiles, params.splits, params.cluster} {}
 
-  TW_DEV uint32_t items() const { return p.tiles * p.splits; }
-  TW_DEV uint32_t block_of(uint32_t item) const { return item / p.splits; }
-
-  // Computes an item of `block`. True, in all threads of the CTA, for the block's last: `sum` is complete.
-  TW_DEV bool complete(uint32_t item, const Block& block, Sum& sum) {
+  // Computes an item of `block`. True, in all threads of the team, for the block's last: `sum` is complete.
+  template <class Product>
+  TW_DEV bool complete(uint32_t item, const Block& block, Product& product, Sum& sum) {
     typename Source::Values values;
-    Source::compute_split(p, block, item % p.splits, values);
+    product.range(block, items.range(item), values);
     TW_UNROLL
     for (uint32_t v = 0; v < Source::kOctets; ++v) {
       if (exists<Source>(p, block, v)) store(item, v, values.octet(v));
     }
-    mx::cta_sync(Site::SplitBarrier);
-    const gaddr counter = p.split_space + uint64_t(block_of(item)) * 8;
-    const bool last = mx::thread() == 0 && mx::atom_add_acq_rel_gpu(counter, 1, Site::SplitArrive) == p.splits - 1;
-    if (!mx::cta_sync_or(last, Site::SplitArrived)) return false;
-    if (mx::thread() == 0) mx::st_global_b32(counter, 0);  // all S have arrived: nobody counts here before the next launch
-    add_up(item - item % p.splits, block, sum);
+    Team::sync(Site::SplitBarrier);
+    const gaddr counter = p.split_space + uint64_t(items.block(item)) * 8;
+    const bool last = Team::thread() == 0 && mx::atom_add_acq_rel_gpu(counter, 1, Site::SplitArrive) == p.splits - 1;
+    if (!Team::sync_or(last, Site::SplitArrived)) return false;
+    if (Team::thread() == 0) mx::st_global_b32(counter, 0);  // all S have arrived: nobody counts here before the next launch
+    add_up(items.first(item), block, sum);
     return true;
   }
 
@@ -55,7 +74,7 @@ class SplitK {
   // Half `h` of octet v: vectors of neighbouring threads are neighbours.
   TW_DEV gaddr at(uint32_t item, uint32_t v, uint32_t h) const {
     const uint64_t vector = (uint64_t(item) * Source::kOctets + v) * 2 + h;
-    return p.split_space + TW_SPLIT_BLOCKS * 8 + (vector * Source::kThreads + mx::thread()) * 16;
+    return p.split_space + TW_SPLIT_BLOCKS * 8 + (vector * Source::kThreads + Team::thread()) * 16;
   }
   TW_DEV void store(uint32_t item, uint32_t v, const Octet& o) {
     mx::st_global_v4(at(item, v, 0), f32_half(o, 0));
@@ -78,7 +97,7 @@ class SplitK {
     for (uint32_t s = 1; s < p.splits; ++s) {
       TW_UNROLL
       for (uint32_t v = 0; v < Source::kOctets; ++v) {
-        if (exists<Source>(p, block, v)) add_to(sum.o[v], load(first + s, v));
+        if (exists<Source>(p, block, v)) add_to(sum.o[v], load(first + s * p.cluster, v));
       }
     }
   }

@@ -61,12 +61,12 @@ class Sm90Ring {
     if (mx::cluster_size() > 1) mx::cluster_sync(Site::ClusterEnd);
   }
 
-  // One thread: the stages of a block whose columns begin at `col`. `load_x(to, k, bar)` loads a stage of x; `live` false:
+  // One thread: the stages of a block whose columns begin at `col`, over a range of K that begins at a multiple of 64. `load_x(to, k, bar)` loads a stage of x; `live` false:
   // there is none, and math will not multiply. The weight comes all the same: the other CTA of a cluster counts on its half.
   template <class LoadX>
-  TW_DEV void load(const TwParams& p, uint32_t col, bool live, LoadX load_x) {
+  TW_DEV void load(const TwParams& p, const Span& depth, uint32_t col, bool live, LoadX load_x) {
     constexpr uint32_t kHalf = Tile::kN / 2;
-    for (uint32_t k = 0; k < p.k; k += Tile::kStep) {
+    for (uint32_t k = depth.begin; k < depth.end; k += Tile::kStep) {
       mx::mbar_wait(empty(stage), phase ^ 1, Site::StageEmpty);
       mx::st_shared_b32(flag(stage), live);
       mx::mbar_arrive_expect_tx(full(stage), (live ? Tile::kXBytes : 0) + Tile::kWeightBytes, Site::StageFull);
@@ -83,9 +83,10 @@ class Sm90Ring {
     }
   }
 
-  // A math warpgroup: its part of the block's product. False, and no values: the loader had nothing to multiply.
-  TW_DEV bool multiply(const TwParams& p, typename Tile::Values& acc) {
-    const uint32_t steps = ceil_div(p.k, Tile::kStep);
+  // A math warpgroup: its part of the block's product over `depth` of K. False, and no values: the loader had nothing to
+  // multiply.
+  TW_DEV bool multiply(uint32_t depth, typename Tile::Values& acc) {
+    const uint32_t steps = ceil_div(depth, Tile::kStep);
     bool live = false;
     for (uint32_t step = 0; step < steps; ++step) {
       mx::mbar_wait(full(stage), phase, Site::StageFull);

@@ -71,7 +71,8 @@ fn add(need: &mut Need, spec: &OpSpec, world: usize, one_shot_bytes: u64) {
             let (_, on, one_shot) = kernel(spec, op, m, flat, &setting);
             let splits = splits_of(spec, m, &setting);
             if unfused && spec.op.has_gemm() {
-                let gemm = Tiling::of_gemm(gemm_kernel(spec, m, &setting).0, 1, m, spec.n as u64);
+                let (gemm, cluster) = gemm_kernel(spec, m, &setting);
+                let gemm = Tiling::of_gemm(gemm, cluster, m, spec.n as u64);
                 let products = product_bytes(gemm, splits);
                 need.scratch = need.scratch.max(products.saturating_add(sizes.scratch(spec, m)));
             }

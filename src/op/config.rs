@@ -56,7 +56,12 @@ impl Config {
             .gemm
             .or(self.main.filter(|main| main.family == Family::GemmAllReduceOneShot));
         shares.map_or(0, |kernel| {
-            product_bytes(Tiling::of_gemm(kernel, 1, m, spec.n as u64), self.splits)
+            let cluster = if self.gemm.is_some() {
+                self.clusters.1
+            } else {
+                self.clusters.0
+            };
+            product_bytes(Tiling::of_gemm(kernel, cluster, m, spec.n as u64), self.splits)
         })
     }
 }
@@ -75,7 +80,7 @@ pub(crate) fn gemm_kernel(spec: &OpSpec, m: u64, setting: &Setting) -> (Kernel, 
 
 /// Parts that K of `spec`'s GEMM is cut into at `m`; 1 without one.
 pub(crate) fn splits_of(spec: &OpSpec, m: u64, setting: &Setting) -> u32 {
-    if spec.op.has_gemm() && heuristics::hopper(spec, m, setting).is_err() {
+    if spec.op.has_gemm() && heuristics::choose(spec, None, m, setting).tile.shape().0 <= 64 {
         splits(m, spec.n as u64, spec.k as u64, spec.dtype)
     } else {
         1
@@ -114,17 +119,13 @@ pub(crate) fn kernel(spec: &OpSpec, op: Op, m: u64, flat: bool, setting: &Settin
             portable(Tile::Memory, false)
         };
     }
-    if heuristics::one_shot(spec, m, setting) {
-        // One-shot kernels have the small tile only; packets lie by row, so a message does not depend on the tile.
-        let tile = if spec.dtype == DType::F32 {
-            Tile::F32
-        } else {
-            Tile::Small
-        };
-        return portable(tile, true);
-    }
     let choice = heuristics::choose(spec, Some(op), m, setting);
-    of(choice.tile, choice.mainloop, choice.cluster, false)
+    of(
+        choice.tile,
+        choice.mainloop,
+        choice.cluster,
+        heuristics::one_shot(spec, m, setting),
+    )
 }
 
 impl Facts {
@@ -199,7 +200,7 @@ impl Facts {
             }
         }
         // Hopper's clusters are whole, on every rank in a gather, too, where one may pair its blocks and another not.
-        if kernel.mainloop == Mainloop::Hopper {
+        if cluster > 1 || (kernel.mainloop == Mainloop::Hopper && op == Op::AllGatherGemm) {
             grid_limit -= grid_limit % 2;
         }
         Ok(Config {

@@ -11,6 +11,7 @@ pub(crate) enum Tile {
     Small,
     Large,
     Wide,
+    Slim,
     F32,
     Memory,
 }
@@ -22,6 +23,7 @@ impl Tile {
             Tile::Small => (abi::TW_TILE_64_M, abi::TW_TILE_64_N),
             Tile::Large => (abi::TW_TILE_128_M, abi::TW_TILE_128_N),
             Tile::Wide => (abi::TW_TILE_256_M, abi::TW_TILE_256_N),
+            Tile::Slim => (abi::TW_TILE_SLIM_M, abi::TW_TILE_SLIM_N),
             Tile::F32 => (abi::TW_TILE_F32_M, abi::TW_TILE_F32_N),
             Tile::Memory => (abi::TW_TILE_MEMORY_M, abi::TW_TILE_MEMORY_N),
         };
@@ -34,6 +36,7 @@ impl Tile {
             Tile::Small => abi::TW_TILE_64,
             Tile::Large => abi::TW_TILE_128,
             Tile::Wide => abi::TW_TILE_256,
+            Tile::Slim => abi::TW_TILE_SLIM,
             Tile::F32 => abi::TW_TILE_F32,
             Tile::Memory => abi::TW_TILE_MEMORY,
         }
@@ -42,6 +45,7 @@ impl Tile {
     /// Threads of a CTA and its shared memory, in bytes.
     const fn needs(self, mainloop: Mainloop) -> (u32, u32) {
         match (self, mainloop) {
+            (Tile::Slim, _) => (abi::TW_SM90_THREADS, abi::TW_SM90_SLIM_SHARED),
             (Tile::Large, Mainloop::Hopper) => (abi::TW_SM90_THREADS, abi::TW_SM90_128_SHARED),
             (_, Mainloop::Hopper) => (abi::TW_SM90_THREADS, abi::TW_SM90_256_SHARED),
             (Tile::Small, _) => (abi::TW_TILE_64_THREADS, abi::TW_TILE_64_SHARED),
@@ -105,14 +109,15 @@ macro_rules! table {
 }
 type Row = (Family, Tile, Mainloop, DType, &'static str);
 const HALVES: &[Row] = table! {
-    Gemm "gemm": Small Portable "_64", Large Portable "_128", Large Hopper "_128_sm90", Wide Hopper "_256_sm90";
+    Gemm "gemm": Small Portable "_64", Large Portable "_128", Slim Hopper "_64_sm90", Large Hopper "_128_sm90",
+        Wide Hopper "_256_sm90";
     GemmReduceScatter "gemm_rs": Small Portable "_64", Large Portable "_128", Wide Portable "_256",
         Large Hopper "_128_sm90", Wide Hopper "_256_sm90";
     GemmAllReduce "gemm_ar": Small Portable "_64", Large Portable "_128", Wide Portable "_256",
         Large Hopper "_128_sm90", Wide Hopper "_256_sm90";
     AllGatherGemm "ag_gemm": Small Portable "_64", Large Portable "_128", Large Hopper "_128_sm90",
         Wide Hopper "_256_sm90";
-    GemmAllReduceOneShot "gemm_ar1": Small Portable "_64";
+    GemmAllReduceOneShot "gemm_ar1": Small Portable "_64", Slim Hopper "_64_sm90";
     ReduceScatter "reduce_scatter": Memory Portable "";
     AllReduce "all_reduce": Memory Portable "";
     AllReduceOneShot "all_reduce1": Memory Portable "";
@@ -156,12 +161,13 @@ impl Kernel {
     }
 
     /// The kernel that does the same on operands that TMA cannot address, for blocks as peers expect them: gathers agree on a
-    /// block's rows alone, and a GEMM alone on nothing.
+    /// block's rows alone, a GEMM alone and one-shot packets on nothing.
     pub fn portable(self) -> Kernel {
         let narrow = matches!(self.family, Family::Gemm | Family::AllGatherGemm);
         Kernel {
             tile: match self.tile {
                 Tile::Wide if narrow => Tile::Large,
+                Tile::Slim => Tile::Small,
                 tile => tile,
             },
             mainloop: Mainloop::Portable,
@@ -191,7 +197,7 @@ mod tests {
     #[test]
     fn every_kernel_finds_its_own_name() {
         let all: Vec<_> = Kernel::all().collect();
-        assert_eq!(all.len(), 2 * (4 + 5 + 5 + 4 + 1 + 4) + 9);
+        assert_eq!(all.len(), 2 * (5 + 5 + 5 + 4 + 2 + 4) + 9);
         let distinct: std::collections::HashSet<_> = all.iter().map(|k| k.name()).collect();
         assert_eq!(distinct.len(), all.len());
         for kernel in all {
@@ -201,7 +207,11 @@ mod tests {
             assert_eq!(name != by, kernel.mainloop == Mainloop::Hopper, "{name}");
             assert_eq!(by.ends_with("_256"), kernel.tile == Tile::Wide, "{name}");
             assert_eq!(by.ends_with("_128"), kernel.tile == Tile::Large, "{name}");
-            assert_eq!(by.ends_with("_64"), kernel.tile == Tile::Small, "{name}");
+            assert_eq!(
+                by.ends_with("_64"),
+                matches!(kernel.tile, Tile::Small | Tile::Slim),
+                "{name}"
+            );
             assert_eq!(
                 name.starts_with("gemm") || name.starts_with("ag_gemm"),
                 kernel.tile != Tile::Memory,

@@ -73,6 +73,7 @@ fn agreed_tile(op: Op, kernel: Kernel, on: &Tiling) -> u32 {
     let pairs = if on.cluster > 1 { abi::TW_TILE_PAIRS } else { 0 };
     match (op, kernel.tile) {
         (Op::AllGatherGemm, Tile::Wide | Tile::Large) => Tile::Large.code(),
+        (_, Tile::Slim) => Tile::Small.code(),
         (_, tile) => tile.code() | pairs,
     }
 }
@@ -318,19 +319,16 @@ impl Maker<'_> {
         };
         params.chunk = on.rows.div_ceil(world as u64) as u32;
         (params.panel, params.panels) = (rounds.panel, rounds.panels);
-        // Of all-gather + GEMM, N and with it the blocks across differ between ranks.
-        // A gather's twin may have narrower blocks, of as many rows.
-        let on = Tiling {
-            tile: (
-                on.tile.0,
-                if op == Op::AllGatherGemm {
-                    kernel.tile.shape().1
-                } else {
-                    on.tile.1
-                },
-            ),
-            ..on
+        // Where a portable twin has a narrower block, of as many rows, nobody else deals with blocks but this rank. (Of
+        // all-gather + GEMM, N and with it the blocks across differ between ranks anyway.)
+        let on = match kernel.tile == chosen.tile {
+            true => on,
+            false => Tiling {
+                tile: kernel.tile.shape(),
+                ..on
+            },
         };
+        let work = on.work(op, world);
         params.cluster = on.cluster as u32;
         params.piece = on.piece(op, sizes.row) as u32;
         (params.tiles, params.tiles_n) = blocks(on)?;

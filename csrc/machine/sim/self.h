@@ -7,6 +7,7 @@
 //     1   allocated, never written (or discarded): the content is poison, 0xff, whatever the bytes say
 //     2   written by the host or by a stream's copy or fill: everybody may read it
 //     else the last writer: CTA slot (12 bits) | thread * 2 + async (11) | clock (25) | the bytes it wrote (16)
+// Behind the CTA's threads stand its asynchronous units: `src/driver/sim/shadow.rs`.
 #pragma once
 #include "types.h"
 

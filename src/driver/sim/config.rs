@@ -75,14 +75,14 @@ pub enum Lateness {
     Often,
 }
 
-/// When a cp.async runs.
+/// When a cp.async, a TMA load or a bulk copy runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Copies {
     /// Where it is issued.
     AtIssue,
     /// Some at issue, some later, some at the wait.
     Mixed,
-    /// Not before the wait.
+    /// Not before the wait; a TMA load, which has none of its own, not before nothing else can run.
     AtWait,
 }
 
@@ -158,7 +158,7 @@ pub struct SimConfig {
     pub seed: u64,
     /// How late writes to peers become visible.
     pub lateness: Option<Lateness>,
-    /// When cp.async runs.
+    /// When cp.async, TMA loads and bulk copies run.
     pub copies: Option<Copies>,
     /// Which ready thread of a CTA runs next.
     pub pick: Option<Pick>,

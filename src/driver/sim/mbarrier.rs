@@ -10,9 +10,10 @@
 
 use std::rc::Rc;
 
-use super::clock::{Rows, View, join, join_one, raise};
+use super::clock::{View, join, raise};
 use super::cta::Cta;
 use super::fiber::{Fiber, Wait};
+use super::gathered::{Arrival, Gathered};
 use super::machine::Machine;
 use super::report::Trouble;
 use super::shadow::{self, CLOCK_MAX, GRANULE, HOST, MBARRIERS};
@@ -42,75 +43,6 @@ pub(super) struct Mbarrier {
     /// What waiters knew before, and know with `done`.
     made: Vec<(Rc<View>, Rc<View>)>,
     waiting: Vec<u16>,
-}
-
-/// What arrivals know, from the first phase on: the word is one atomic object, and later arrivals continue the release
-/// sequences of earlier ones.
-#[derive(Default)]
-struct Gathered {
-    others: Rc<Rows>,
-    rows: Vec<GatheredRow>,
-}
-
-/// Of one CTA whose threads have arrived.
-struct GatheredRow {
-    slot: u16,
-    start: u32,
-    own: Vec<u32>,
-    /// The view that was added last.
-    last: Rc<View>,
-}
-
-/// An arrival's knowledge, apart from its fiber.
-struct Arrival {
-    slot: u16,
-    start: u32,
-    thread: usize,
-    clock: u32,
-    group: u32,
-    view: Rc<View>,
-}
-
-impl Gathered {
-    fn add(&mut self, a: &Arrival) {
-        let at = match self.rows.iter().position(|r| (r.slot, r.start) == (a.slot, a.start)) {
-            Some(at) => at,
-            None => {
-                join(&mut self.others, &a.view.others, &mut Vec::new());
-                self.rows.push(GatheredRow {
-                    slot: a.slot,
-                    start: a.start,
-                    own: a.view.own.clone(),
-                    last: a.view.clone(),
-                });
-                self.rows.len() - 1
-            }
-        };
-        let row = &mut self.rows[at];
-        if !Rc::ptr_eq(&row.last, &a.view) {
-            raise(&mut row.own, &a.view.own);
-            join(&mut self.others, &a.view.others, &mut Vec::new());
-            row.last = a.view.clone();
-        }
-        raise(&mut row.own[2 * a.thread..2 * a.thread + 2], &[a.clock, a.group]);
-    }
-
-    /// As one view of the CTA in `slot`, whose threads knew `initial` at least.
-    fn view(&self, slot: u16, start: u32, initial: &View) -> View {
-        let mut view = View {
-            own: initial.own.clone(),
-            others: self.others.clone(),
-        };
-        join(&mut view.others, &initial.others, &mut Vec::new());
-        for row in &self.rows {
-            if (row.slot, row.start) == (slot, start) {
-                view.own.clone_from(&row.own);
-            } else {
-                join_one(&mut view.others, row.slot, &row.own.clone().into());
-            }
-        }
-        view
-    }
 }
 
 impl Mbarrier {

@@ -14,6 +14,8 @@ mod arena;
 #[cfg(target_os = "linux")]
 mod arguments;
 #[cfg(target_os = "linux")]
+mod box_source;
+#[cfg(target_os = "linux")]
 mod bulk;
 #[cfg(target_os = "linux")]
 mod callbacks;
@@ -35,6 +37,8 @@ mod driver;
 mod executor;
 #[cfg(target_os = "linux")]
 mod fiber;
+#[cfg(target_os = "linux")]
+mod gathered;
 #[cfg(target_os = "linux")]
 mod handle;
 #[cfg(target_os = "linux")]

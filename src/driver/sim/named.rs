@@ -80,7 +80,8 @@ impl Machine {
             f.result = u32::from(call.mine);
             return Ok(false);
         }
-        if !(1..16).contains(&id) || call.threads == 0 || call.threads % 32 != 0 || call.threads > cta.threads {
+        if !(1..16).contains(&id) || call.threads == 0 || !call.threads.is_multiple_of(32) || call.threads > cta.threads
+        {
             return Err(Trouble::BadBarrier {
                 id,
                 threads: call.threads,

@@ -5,7 +5,7 @@
 //! thread's clock, so "behind the fence" is a matter of clocks: [`Units::fences`](super::units::Units::fences) holds them all.
 //!
 //! Global memory: a TMA load sees what its thread knew when it last executed `fence_async_global` (or at the kernel's
-//! start): a second, older view beside the thread's own.
+//! start): a second, older view beside the thread's own. What its own CTA's bulk copies wrote it sees without.
 
 use std::rc::Rc;
 
@@ -110,7 +110,8 @@ impl Machine {
         let Some(fences) = of.units.fences.get(thread) else {
             return false;
         };
-        match fences[..fences.partition_point(|(clock, _)| *clock <= known)].last() {
+        // The newest that is known: near the end, for knowledge is seldom old.
+        match fences.iter().rev().find(|(clock, _)| *clock <= known) {
             None => false,
             Some((_, group)) if w.who & 1 == 1 => *group >= w.clock,
             Some((clock, _)) => *clock >= w.clock,
@@ -133,18 +134,20 @@ impl Machine {
         f.tick_checked()
     }
 
-    /// Whether a TMA load that `f` issues now sees what `tag` names in global memory: what the asynchronous proxy wrote
-    /// needs no fence beyond the order that the caller has checked.
+    /// Whether a TMA load that `f` issues now sees what `tag` names in global memory, which `f` knows. Without a fence it
+    /// sees what the asynchronous proxy of its own CTA wrote, and no other CTA's (PTX ISA, "Proxy-preserved base causality
+    /// order": the same proxy and the same thread block).
     pub fn knows_async(cta: &Cta, f: &Fiber, tag: u64) -> bool {
         let w = shadow::writer(tag);
-        if w.who & 1 == 1 {
+        let here = w.slot == cta.slot && w.clock >= cta.start;
+        if here && w.who & 1 == 1 {
             return true;
         }
         let (view, own) = match &f.async_view {
             Some((view, clock)) => (&**view, *clock),
             None => (&*cta.units.initial, cta.start - 1),
         };
-        if w.slot != cta.slot || w.clock < cta.start {
+        if !here {
             return view.others.knows(w.slot, w.who, w.clock);
         }
         if u32::from(w.who) / 2 == f.me.thread {

@@ -84,14 +84,10 @@ pub(super) fn encode(map: &TensorMap) -> Result<TwTensorMap> {
             map.dtype
         ),
     )?;
-    for i in 0..rank - 1 {
-        strides[i] = map.strides[i];
-        check(
-            &format!("strides[{i}]"),
-            strides[i],
-            strides[i].is_multiple_of(16) && strides[i] < 1 << 40,
-            "a multiple of 16 below 2^40",
-        )?;
+    strides[..rank - 1].copy_from_slice(&map.strides[..rank - 1]);
+    for (i, stride) in strides.iter().enumerate() {
+        let right = stride.is_multiple_of(16) && *stride < 1 << 40;
+        check(&format!("strides[{i}]"), *stride, right, "a multiple of 16 below 2^40")?;
     }
     let mut opaque = [0; 16];
     opaque[0] = MAGIC;

@@ -7,20 +7,18 @@
 //!
 //! Boxes of a multicast run one by one: CTAs of a cluster do not get their bytes at one time.
 
+use super::box_source::BoxSource;
 use super::config::Copies;
-use super::copies::changed;
 use super::cta::Cta;
 use super::fiber::Fiber;
 use super::machine::{FiberId, Machine};
 use super::report::Trouble;
-use super::shadow::{self, GRANULE, HOST, IN_FLIGHT, UNALLOCATED, UNWRITTEN};
+use super::shadow::{self, GRANULE, IN_FLIGHT, UNWRITTEN};
 use super::tensor_map::{Map, ROW};
 
 /// Alignment of a box in shared memory: eight rows, the period of the swizzle.
-pub(super) const BOX_ALIGNMENT: u32 = 8 * ROW;
+const BOX_ALIGNMENT: u32 = 8 * ROW;
 const CHUNKS: usize = (ROW / 16) as usize;
-/// Granules that a row of a box touches at most, where it begins inside one.
-const TOUCHED: usize = CHUNKS + 1;
 /// Turns given away by polling threads after which a load that waits for nothing else to run runs all the same.
 const PATIENCE: u64 = 4096;
 
@@ -34,16 +32,7 @@ pub(super) struct Load {
     dst: u32,
     map: Map,
     at: [u32; 4],
-    source: Source,
-}
-
-/// The shadow of a load's source when it was issued.
-#[derive(Debug, Clone)]
-enum Source {
-    /// The host wrote all of it.
-    Host,
-    /// By row of the box, what it touches.
-    Tags(Vec<[u64; TOUCHED]>),
+    source: BoxSource,
 }
 
 /// A TMA load as a kernel asks for it.
@@ -59,7 +48,7 @@ pub(super) struct Call {
 
 /// Where chunk `c` of the row at `to` stands: swizzled by the address, as the hardware does it.
 pub(super) fn chunk_at(to: u32, c: usize) -> u32 {
-    to + ((c as u32 ^ (to / ROW & 7)) << 4)
+    to + 16 * (c as u32 ^ (to / ROW % 8))
 }
 
 impl Machine {
@@ -190,120 +179,6 @@ impl Machine {
         Ok(left)
     }
 
-    /// The granules that `bytes` at `addr` touch, if they are of one device.
-    fn granules(&self, addr: u64, bytes: u64) -> Result<&[u64], Trouble> {
-        let last = addr + bytes - 1;
-        if self.layout.device_of(addr).is_none() || self.layout.device_of(addr) != self.layout.device_of(last) {
-            return Err(Trouble::OutOfBounds {
-                shared: false,
-                addr,
-                bytes,
-                write: false,
-            });
-        }
-        // SAFETY: in the arena, whose shadow is mapped everywhere for reading; callers write none of it.
-        Ok(unsafe { self.layout.shadow_of(addr, bytes) })
-    }
-
-    /// Whether the box may be read by the asynchronous proxy as `f` knows things now.
-    fn check_box_source(&mut self, cta: &Cta, f: &Fiber, map: &Map, at: &[u32; 4]) -> Result<Source, Trouble> {
-        let mut tags: Option<Vec<[u64; TOUCHED]>> = None;
-        let mut known = HOST;
-        for r in 0..map.rows() {
-            let (start, bytes) = map.row(at, r);
-            let mut row = [HOST; TOUCHED];
-            if bytes > 0 {
-                let granules = self.granules(start, bytes)?;
-                row[..granules.len()].copy_from_slice(granules);
-                if self.layout.device_of(start) != Some(usize::from(cta.device)) {
-                    self.check_place(f, start / GRANULE * GRANULE, GRANULE, false)?;
-                    for g in (start / GRANULE..(start + bytes).div_ceil(GRANULE)).map(|g| g * GRANULE) {
-                        while let Some(id) = self.pending.newest_known(g, GRANULE, |s| Self::knows(cta, f, s.tag)) {
-                            self.deliver(id);
-                        }
-                    }
-                    let granules = self.granules(start, bytes)?;
-                    row[..granules.len()].copy_from_slice(granules);
-                }
-            }
-            if row.iter().all(|t| *t == HOST) && tags.is_none() {
-                continue;
-            }
-            for (i, &tag) in row.iter().enumerate() {
-                if tag == known || tag == HOST {
-                    continue;
-                }
-                let addr = (start / GRANULE + i as u64) * GRANULE;
-                match tag {
-                    UNALLOCATED => {
-                        return Err(Trouble::OutOfBounds {
-                            shared: false,
-                            addr: start,
-                            bytes,
-                            write: false,
-                        });
-                    }
-                    UNWRITTEN => {}
-                    _ if !Self::knows(cta, f, tag) => {
-                        return Err(Trouble::Unordered {
-                            shared: false,
-                            addr,
-                            bytes: GRANULE,
-                            tag,
-                        });
-                    }
-                    _ if !Self::knows_async(cta, f, tag) => return Err(Trouble::NoGlobalFence { addr, tag }),
-                    _ => known = tag,
-                }
-            }
-            if !self.pending.is_empty() {
-                for i in (0..TOUCHED).filter(|i| row[*i] > HOST) {
-                    let addr = (start / GRANULE + i as u64) * GRANULE;
-                    if let Some(tag) = self.pending.data_on(addr, GRANULE) {
-                        return Err(Trouble::Overtaken { addr, tag });
-                    }
-                }
-            }
-            let list = tags.get_or_insert_with(|| vec![[HOST; TOUCHED]; map.rows() as usize]);
-            list[r as usize] = row;
-        }
-        Ok(tags.map_or(Source::Host, Source::Tags))
-    }
-
-    /// Who overwrites what kernels wrote must know that this load, read as `tag`, is over.
-    fn mark_readers(&self, map: &Map, at: &[u32; 4], source: &Source, tag: u64) {
-        let Source::Tags(tags) = source else { return };
-        for (r, row) in tags.iter().enumerate() {
-            let (start, _) = map.row(at, r as u32);
-            for i in (0..TOUCHED).filter(|i| row[*i] > HOST) {
-                // SAFETY: `check_box_source` has found the granule allocated, so its reader is mapped; if it has been freed
-                // since, its mapping still is there.
-                unsafe { *self.layout.reader((start / GRANULE + i as u64) * GRANULE) = tag };
-            }
-        }
-    }
-
-    fn check_unchanged(&self, load: &Load) -> Result<(), Trouble> {
-        for r in 0..load.map.rows() {
-            let (start, bytes) = load.map.row(&load.at, r);
-            if bytes == 0 {
-                continue;
-            }
-            let now = self.granules(start, bytes)?;
-            let moved = match &load.source {
-                Source::Host => now.iter().any(|t| *t != HOST),
-                Source::Tags(tags) => now
-                    .iter()
-                    .zip(&tags[r as usize])
-                    .any(|(now, then)| changed(*then, *now, GRANULE)),
-            };
-            if moved {
-                return Err(Trouble::LoadSourceChanged { addr: start });
-            }
-        }
-        Ok(())
-    }
-
     /// Copies the box, and credits it.
     fn run_load(&mut self, load: &Load) -> Result<(), Trouble> {
         let cta = self.slots[usize::from(load.target.0)].cta;
@@ -311,7 +186,7 @@ impl Machine {
         if cta.is_null() || unsafe { (*cta).start } != load.target.1 {
             return Ok(());
         }
-        self.check_unchanged(load)?;
+        self.check_unchanged(&load.map, &load.at, &load.source)?;
         // SAFETY: live, and nobody refers to it: this runs between two bursts, or on the stack of a fiber whose callback has
         // let go of its references. The executor's turn itself holds none.
         let cta = unsafe { &mut *cta };
@@ -338,7 +213,7 @@ impl Machine {
                 let granule = (chunk_at(to, c) / GRANULE as u32) as usize;
                 window.bytes[granule] = u128::from_le_bytes(chunk);
                 window.shadow[granule] = match &load.source {
-                    Source::Tags(tags) if n > 0 => {
+                    BoxSource::Tags(tags) if n > 0 => {
                         // A row that begins inside a granule has chunks in two.
                         let tags = &tags[r as usize][c..c + 1 + usize::from(!start.is_multiple_of(GRANULE))];
                         if tags.contains(&UNWRITTEN) { undefined } else { tag }

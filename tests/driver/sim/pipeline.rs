@@ -92,13 +92,13 @@ fn push(config: SimConfig, grid: u32) -> Result<(), Error> {
     Ok(())
 }
 
-/// Rows pushed by ordinary stores, acquired, and loaded by TMA.
-fn gather(config: SimConfig) -> Result<(), Error> {
+/// Rows pushed by ordinary stores or a bulk copy, acquired, and loaded by TMA.
+fn gather(config: SimConfig, bulk: bool) -> Result<(), Error> {
     let bench = Bench::new(config);
     let outs: Vec<_> = (0..bench.heaps.len()).map(|d| bench.alloc(d, TILE)).collect();
     for (d, out) in outs.iter().enumerate() {
         let mut p = bench.params(d);
-        p.out = *out;
+        (p.out, p.k) = (*out, u32::from(bulk));
         let map = TensorMap {
             address: bench.heaps[d] + STAGING,
             dtype: DType::Bf16,
@@ -147,7 +147,8 @@ fn right_on_every_schedule() {
         tma(SimConfig::new(1, seed), 1, 64 * u64::from(STEPS)).unwrap();
         tma(SimConfig::new(1, seed), 2, 64 * u64::from(STEPS)).unwrap();
         push(SimConfig::new(2, seed), 2).unwrap();
-        gather(SimConfig::new(3, seed)).unwrap();
+        gather(SimConfig::new(3, seed), false).unwrap();
+        gather(SimConfig::new(2, seed), true).unwrap();
     }
 }
 
@@ -255,16 +256,18 @@ fn a_missing_fence_on_either_side() {
     caught(&["missing is fence_async_shared"], |seed| {
         tma(with(1, seed, Fault::Ignore(Site::ChunkFence)), 1, 64 * u64::from(STEPS))
     });
-    caught(&["missing is its fence_async_global"], |seed| {
-        gather(with(2, seed, Fault::Ignore(Site::RowsFence)))
-    });
+    for bulk in [false, true] {
+        caught(&["missing is its fence_async_global"], |seed| {
+            gather(with(2, seed, Fault::Ignore(Site::RowsFence)), bulk)
+        });
+    }
 }
 
 #[test]
 fn rows_that_were_not_acquired() {
     caught(
         &["another thread wrote", "nobody had written", "about to overwrite"],
-        |seed| gather(with(2, seed, Fault::Ignore(Site::TileAcquire))),
+        |seed| gather(with(2, seed, Fault::Ignore(Site::TileAcquire)), false),
     );
 }
 
@@ -293,12 +296,18 @@ fn a_chunk_overwritten_while_it_is_read() {
 
 #[test]
 fn a_signal_before_the_bulk_copies_are_written() {
+    let early = [
+        "another thread wrote",
+        "nobody has written",
+        "about to overwrite",
+        "nobody had written",
+    ];
     for fault in [Fault::Ignore(Site::BulkWait), Fault::ReadForFull(Site::BulkWait)] {
-        caught(
-            &["another thread wrote", "nobody has written", "about to overwrite"],
-            |seed| push(with(2, seed, fault), 1),
-        );
+        caught(&early, |seed| push(with(2, seed, fault), 1));
     }
+    caught(&early, |seed| {
+        gather(with(2, seed, Fault::ReadForFull(Site::BulkWait)), true)
+    });
 }
 
 #[test]

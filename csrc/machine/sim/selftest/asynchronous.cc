@@ -117,7 +117,8 @@ TW_HOPPER_KERNEL(selftest_mbarrier, 64) {
 // bulk copy; 15: a bulk copy without the writer's fence; 16: with the fence, without order; 17: one thread with both kinds of
 // groups; 18: the same source twice, waited for once; 19: the same, waited for; 20: what the host wrote is written again
 // while it is loaded; 21: a bulk copy beyond the end; 22: loads without waiting for what another thread has waited for;
-// 23: a bulk copy read back before, 24: and after its full wait.
+// 23: a bulk copy read back before, 24: and after its full wait; 25: the bytes before the arrival that expects them; 26: a bulk copy
+// of what was loaded from memory nobody wrote.
 TW_HOPPER_KERNEL(selftest_copies, 64) {
   constexpr saddr box = 1024, source = box + 2 * kBox;
   u32 seen = 0;
@@ -141,6 +142,21 @@ TW_HOPPER_KERNEL(selftest_copies, 64) {
     }
     if (p.k == 22) pause(time_ns() + 1000);
     if (p.k != 1 && (p.k != 22 || warp() == 0)) seen = ld_shared_b32(box + thread() * 128);
+  }
+  if (p.k == 25) {
+    if (one) {
+      tma_load_2d(box, p.map_x, 0, 0, 0);
+      pause(time_ns() + 1000);
+      mbar_arrive_expect_tx(0, kBox, Site::StageFull);
+    }
+    mbar_wait(0, 0, Site::StageFull);
+    seen = ld_shared_b32(box + thread() * 128);
+  }
+  if (p.k == 26 && one) {
+    mbar_arrive_expect_tx(0, kBox, Site::StageFull);
+    tma_load_2d(box, p.map_x, 0, 0, 0);
+    mbar_wait(0, 0, Site::StageFull);
+    bulk_store(p.out, box, 1024);
   }
   if (p.k == 2 || p.k == 3 || p.k == 14 || p.k == 18 || p.k == 19) {
     st_shared_v4(source + thread() * 16, {{thread(), 1, 2, 3}});

@@ -89,7 +89,7 @@ TW_HOPPER_KERNEL(selftest_pipeline, 128) {
   if (cluster_size() > 1) cluster_sync(Site::ClusterEnd);
 }
 
-// Every rank pushes 64 rows of 128 bytes to the next one's staging by ordinary stores. There they are loaded by TMA, as
+// Every rank pushes 64 rows of 128 bytes to the next one's staging, by ordinary stores (`p.k` 0) or a bulk copy (1). There they are loaded by TMA, as
 // plane 0 of `p.map_gathered` (boxes of 64 rows), and given out at `p.out` as they lie in shared memory.
 TW_HOPPER_KERNEL(selftest_gather, 96) {
   const gaddr peer = p.group.heap[(p.group.rank + 1) % p.group.world], own = p.group.heap[p.group.rank];
@@ -99,10 +99,19 @@ TW_HOPPER_KERNEL(selftest_gather, 96) {
   }
   cta_sync(Site::SetupBarrier);
   for (u32 i = thread() * 16; i < kTile; i += threads() * 16) {
-    st_global_v4(peer + p.group.staging + i, {{p.group.rank, i, i + 1, i + 2}});
+    const vec4 x = {{p.group.rank, i, i + 1, i + 2}};
+    if (p.k == 0) {
+      st_global_v4(peer + p.group.staging + i, x);
+    } else {
+      st_shared_v4(kChunk + i, x);
+    }
   }
+  if (p.k == 1) fence_async_shared(Site::ChunkFence);
   cta_sync(Site::TileBarrier);
   if (thread() == 0) {
+    if (p.k == 1) bulk_store(peer + p.group.staging, kChunk, kTile);
+    bulk_commit();
+    bulk_wait<0>(Site::BulkWait);
     st_release_sys(peer + p.group.signals, 1, Site::TileRelease);
   } else if (thread() == 32) {
     if (await(own + p.group.signals, 1, p.group.deadline_ns, Site::TilePoll, Site::TileAcquire)) {

@@ -2,7 +2,6 @@
 
 use super::super::machine::Machine;
 use super::super::tensor_map::BadMap;
-use super::super::tma::BOX_ALIGNMENT;
 use super::super::units::in_flight;
 use super::{Trouble, place_of, site_name, writer};
 
@@ -117,7 +116,7 @@ pub(super) fn describe_asynchronous(m: &Machine, trouble: Trouble) -> String {
             writer(m, tag)
         ),
         Trouble::NoGlobalFence { addr, tag } => format!(
-            "has TMA load global memory at {}, written by ordinary stores of {}: this thread is ordered behind them, and \
+            "has TMA load global memory at {}, written by {}: this thread is ordered behind them, and \
              missing is its fence_async_global since",
             place_of(m, addr),
             writer(m, tag)
@@ -151,7 +150,7 @@ pub(super) fn describe_asynchronous(m: &Machine, trouble: Trouble) -> String {
         Trouble::MixedGroups => {
             "one thread uses both cp.async and bulk copies, which the simulated machine does not keep apart".into()
         }
-        // All that is left is told by its caller.
-        other => format!("{other:?} (boxes stand at multiples of {BOX_ALIGNMENT})"),
+        // The others are told in `violation.rs`.
+        other => format!("{other:?}"),
     }
 }

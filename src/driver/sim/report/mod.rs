@@ -26,11 +26,12 @@ fn writer(m: &Machine, tag: u64) -> String {
     let slot = m.slots.get(usize::from(w.slot));
     let history = slot.map_or(&[][..], |s| &s.history);
     let entry = history.iter().rev().find(|(start, ..)| *start <= w.clock);
-    let Some((_, kernel, device, block)) = entry else {
+    let Some((start, kernel, device, block)) = entry else {
         return format!("thread {} of a kernel long gone", w.who / 2);
     };
     // SAFETY: a slot's CTA is live, and nothing runs while a report is written.
     if let Some(cta) = slot.and_then(|s| unsafe { s.cta.as_ref() })
+        && cta.start == *start
         && let Some(unit) = usize::from(w.who).checked_sub(2 * cta.threads as usize)
     {
         let bar = cta.units.mbarriers.get(unit).map_or(0, |b| b.addr);

@@ -1,0 +1,48 @@
+// Few rows on Hopper (decode): a GEMM, and a one-shot GEMM+AR, of 64 x 128 blocks, whose K may be split over CTAs. Bound by
+// how fast weights stream: eight stages of 24 KiB keep 192 KiB in flight an SM, and of up to 128 rows the two blocks of
+// a column share one stream in a cluster.
+//
+// The math warpgroups are the team of the portable kernels' own code (kernels/gemm.h, all_reduce_one_shot.h), with products
+// that come from the ring; the loader walks the same items.
+#pragma once
+#include "kernels/all_reduce_one_shot.h"
+#include "kernels/gemm.h"
+#include "kernels/sm90_roles.h"
+
+namespace tw {
+
+template <class Tile>
+struct RingProducts {
+  using Values = typename Tile::Values;
+  const TwParams& p;
+  Sm90Ring<Tile> ring;
+  TW_DEV void whole(const Block&, Values& values) { ring.multiply(p.k, values); }
+  TW_DEV void range(const Block&, uint32_t s, Values& values) { ring.multiply(split_of(p.k, p.splits, s).size(), values); }
+};
+
+template <class Tile, class Math>
+TW_DEV void sm90_slim(const TwParams& p, Math math) {
+  sm90_roles<Tile, false>(
+      [&] {
+        if (mx::lane() != 0) return;
+        Sm90Ring<Tile> ring;
+        const WaveOrder order = gemm_order<GemmSource<Tile>>(p);
+        const Items items = {p.tiles, p.splits, p.cluster};
+        for (uint32_t i = mx::block(); i < items.count(); i += mx::grid()) {
+          const Block b = order.block(items.block(i));
+          // A block without rows completes a pair: it is multiplied like any other, by rows that TMA reads as zero.
+          ring.load(p, split_of(p.k, p.splits, items.range(i)), b.col, true, load_x_rows(p, b.row));
+        }
+      },
+      [] {}, math, [](auto join) { join(); });
+}
+
+template <class Tile>
+TW_DEV void sm90_slim_gemm(const TwParams& p) {
+  sm90_slim<Tile>(p, [&] { gemm_by<GemmSource<Tile>>(p, RingProducts<Tile>{p, {}}); });
+}
+template <class Tile>
+TW_DEV void sm90_slim_one_shot(const TwParams& p) {
+  sm90_slim<Tile>(p, [&] { one_shot_by<GemmSource<Tile>>(p, RingProducts<Tile>{p, {}}); });
+}
+}  // namespace tw
