@@ -8,8 +8,8 @@ use super::statistics::Draw;
 pub const DTYPE: DType = DType::Bf16;
 const ELEMENT: usize = DTYPE.size();
 
-/// What an H200's L2 holds: 50 MB (NVIDIA H100 Tensor Core GPU architecture, table 3, which the H200 shares).
-const L2_BYTES: usize = 50_000_000;
+/// What an H200's L2 holds, as its driver tells (CU_DEVICE_ATTRIBUTE_L2_CACHE_SIZE): 60 MiB.
+const L2_BYTES: usize = 60 << 20;
 /// Sets of operands together have so many times the L2's bytes.
 const L2_TIMES: usize = 4;
 const MOST_SETS: usize = 64;
@@ -134,7 +134,7 @@ mod tests {
                 "{bytes}"
             );
         }
-        assert_eq!(sets(21 << 20, true), 10);
+        assert_eq!(sets(21 << 20, true), 12);
         assert_eq!(sets(1, false), 2);
     }
 

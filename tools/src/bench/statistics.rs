@@ -59,8 +59,8 @@ pub fn median_estimate(samples: &[f64]) -> Estimate {
     }
 }
 
-/// The largest j for which P(binomial(n, 1/2) <= j - 1) is at most 2.5 %: then the j-th smallest sample, counted from 0, and
-/// the j-th largest enclose the median with 95 %.
+/// The j-th smallest and the j-th largest sample enclose the median with 95 %, where P(binomial(n, 1/2) < j) is at most 2.5 %.
+/// The largest such j, counted from 0; 0 where there is none.
 fn order_below(n: usize) -> usize {
     // Terms of the binomial distribution, each from the one before; in logarithms, since 2^-n underflows.
     let mut log_term = -(n as f64) * std::f64::consts::LN_2;
@@ -68,7 +68,7 @@ fn order_below(n: usize) -> usize {
     for j in 0..n / 2 {
         sum += log_term.exp();
         if sum > TAIL {
-            return j;
+            return j.saturating_sub(1);
         }
         log_term += ((n - j) as f64 / (j + 1) as f64).ln();
     }
