@@ -36,9 +36,9 @@ impl Plain {
         let mut plain = Plain {
             plan: rank.plan(spec)?,
             m,
-            x: Rotating::new(rank, m, k, sets, pool)?,
-            weight: Rotating::new(rank, n, k, sets, pool)?,
-            out: Rotating::new(rank, m, n, sets, pool)?,
+            x: Rotating::new(rank, m, k, sets, Some(pool))?,
+            weight: Rotating::new(rank, n, k, sets, Some(pool))?,
+            out: Rotating::new(rank, m, n, sets, None)?,
             vendor: None,
         };
         rank.synchronize()?;
@@ -147,15 +147,16 @@ impl Overlapped {
             let rows = chunk(m, fused.ranks, rank.rank()).len();
             let gathers = fused.op == Op::AllGatherGemm;
             let [one, two, three] = Overlapped::specs(fused, rank.rank(), mainloop);
-            let matrix = |rows, cols| Rotating::new(rank, rows, cols, sets, pool);
+            let random = |rows, cols| Rotating::new(rank, rows, cols, sets, Some(pool));
+            let written = |rows, cols| Rotating::new(rank, rows, cols, sets, None);
             lanes.push(Lane {
                 fused: rank.plan(&one)?,
                 unfused: rank.plan(&two)?,
                 collective: rank.plan(&three)?,
-                x: matrix(if gathers { rows } else { m }, k)?,
-                weight: matrix(n, k)?,
-                out: matrix(if fused.op == Op::GemmReduceScatter { rows } else { m }, n)?,
-                between: if gathers { matrix(m, k)? } else { matrix(m, n)? },
+                x: random(if gathers { rows } else { m }, k)?,
+                weight: random(n, k)?,
+                out: written(if fused.op == Op::GemmReduceScatter { rows } else { m }, n)?,
+                between: if gathers { random(m, k)? } else { written(m, n)? },
                 vendor: None,
             });
             rank.synchronize()?;

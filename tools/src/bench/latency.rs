@@ -26,8 +26,12 @@ pub fn spec(elements: usize) -> OpSpec {
 pub fn measure(ranks: &[Rank], elements: usize, samples: usize, pool: &Pool) -> Result<Latency> {
     let mut lanes: Vec<(Plan, Rotating, Rotating)> = Vec::new();
     for rank in ranks {
-        let matrix = || Rotating::new(rank, 1, elements, 1, pool);
-        lanes.push((rank.plan(&spec(elements))?, matrix()?, matrix()?));
+        let x = Rotating::new(rank, 1, elements, 1, Some(pool))?;
+        lanes.push((
+            rank.plan(&spec(elements))?,
+            x,
+            Rotating::new(rank, 1, elements, 1, None)?,
+        ));
         rank.synchronize()?;
     }
     let kernel = lanes[0].0.route(1).kernel;

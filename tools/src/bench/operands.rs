@@ -70,16 +70,16 @@ pub struct Rotating {
 }
 
 impl Rotating {
-    pub fn new(rank: &Rank, rows: usize, cols: usize, sets: usize, pool: &Pool) -> tileweave::Result<Rotating> {
+    /// Filled from a pool; `None`: to be written before they are read.
+    pub fn new(rank: &Rank, rows: usize, cols: usize, sets: usize, pool: Option<&Pool>) -> tileweave::Result<Rotating> {
         // Whole kilobytes: every matrix begins as a fresh allocation would.
         let stride = (rows * cols).next_multiple_of(1024 / ELEMENT);
         let buffer = rank.alloc(stride * sets * ELEMENT)?;
         let node = rank.node();
         let (driver, stream) = (node.driver(), rank.stream());
-        let end = buffer.len();
         let mut at = 0;
-        while at < end {
-            let part = &pool.0[..pool.0.len().min(end - at)];
+        while let Some(Pool(values)) = pool.filter(|_| at < buffer.len()) {
+            let part = &values[..values.len().min(buffer.len() - at)];
             driver.copy_in(buffer.ptr() + at as u64, part, stream)?;
             at += part.len();
         }
