@@ -7,41 +7,50 @@ use criterion::{Criterion, SamplingMode, Throughput, criterion_group, criterion_
 use tileweave::abi::TwParams;
 use tileweave::driver::sim::{SimConfig, SimNode};
 use tileweave::driver::{Driver, Launch, Place, TensorMap};
-use tileweave::{Buffer, DType, GroupConfig, Node, Op, OpSpec, Operands, Path, Want};
+use tileweave::{Buffer, DType, GroupConfig, Mainloop, Node, Op, OpSpec, Operands, Path, Rank, Want};
 
-/// One rank's GEMM, whose sum is its own partial: nothing travels, and the time is the product's.
-fn gemm(c: &mut Criterion, size: usize, dtype: DType, kernel: &str) {
-    let spec = OpSpec::new(Op::GemmAllReduce, size, size, size, dtype).route(Want::Exactly(Path::Fused));
+fn rank(spec: &OpSpec) -> Rank {
     let node = Node::new(Arc::new(SimNode::new(SimConfig::new(1, 0)).expect("a simulated node")));
     let config = GroupConfig::default()
         .one_shot_bytes(0)
-        .sized_for(std::slice::from_ref(&spec), 1)
+        .sized_for(std::slice::from_ref(spec), 1)
         .expect("a size");
-    let rank = node.group(1, &config).expect("a group").remove(0);
+    node.group(1, &config).expect("a group").remove(0)
+}
+
+/// One rank's GEMM: of a fused all-reduce, whose sum is its own partial, so that nothing travels and the time is the
+/// product's; or alone.
+fn gemm(c: &mut Criterion, [m, n, k]: [usize; 3], dtype: DType, mainloop: Mainloop, path: Path, kernel: &str) {
+    let spec = OpSpec::new(Op::GemmAllReduce, n, k, m, dtype)
+        .route(Want::Exactly(path))
+        .mainloop(mainloop);
+    let rank = rank(&spec);
     let plan = rank.plan(&spec).expect("a plan");
     // The name in the results must be that of what ran.
-    assert_eq!(plan.route(size).kernel, kernel);
-    let bytes = size * size * dtype.size();
-    let [mut x, mut weight, mut out] = [(); 3].map(|()| rank.alloc(bytes).expect("memory"));
-    for (buffer, salt) in [(&mut x, 7), (&mut weight, 11)] {
-        let values: Vec<f64> = (0..size * size)
-            .map(|i| (i % salt) as f64 / salt as f64 - 0.5)
-            .collect();
+    assert_eq!(plan.route(m).kernel.split(" + ").next(), Some(kernel));
+    let alloc = |rows: usize, cols: usize| rank.alloc(rows * cols * dtype.size()).expect("memory");
+    let (mut x, mut weight, mut out) = (alloc(m, k), alloc(n, k), alloc(m, n));
+    for (buffer, count, salt) in [(&mut x, m * k, 7), (&mut weight, n * k, 11)] {
+        let values: Vec<f64> = (0..count).map(|i| (i % salt) as f64 / salt as f64 - 0.5).collect();
         buffer
             .upload(&tileweave::reference::encode(dtype, &values))
             .expect("a copy");
     }
     let mut group = c.benchmark_group("simulated gemm");
     group
-        .throughput(Throughput::Elements(2 * (size as u64).pow(3)))
+        .throughput(Throughput::Elements(2 * (m * n * k) as u64))
         .sampling_mode(SamplingMode::Flat)
         .sample_size(10);
-    group.bench_function(format!("{kernel}, {size}^3"), |b| {
+    group.bench_function(format!("{kernel}, {m} x {n} x {k}"), |b| {
         b.iter(|| {
-            let mat = |buffer| Buffer::mat(buffer, size, size, dtype).expect("a matrix");
-            let out = out.mat_mut(size, size, dtype).expect("a matrix");
-            plan.launch(&Operands::gemm(size, mat(&x), mat(&weight), out))
-                .expect("a launch");
+            let x = Buffer::mat(&x, m, k, dtype).expect("a matrix");
+            let weight = Buffer::mat(&weight, n, k, dtype).expect("a matrix");
+            let mut out = out.mat_mut(m, n, dtype).expect("a matrix");
+            match path {
+                Path::Unfused => plan.launch_gemm(m, x, weight, &mut out),
+                _ => plan.launch(&Operands::gemm(m, x, weight, out)),
+            }
+            .expect("a launch");
             rank.synchronize().expect("a finished operation");
         });
     });
@@ -97,9 +106,17 @@ fn wgmma(c: &mut Criterion) {
 }
 
 fn kernels(c: &mut Criterion) {
-    gemm(c, 512, DType::Bf16, "gemm_ar_bf16_64");
-    gemm(c, 1024, DType::Bf16, "gemm_ar_bf16_128");
-    gemm(c, 512, DType::F32, "gemm_ar_f32");
+    use Mainloop::{Hopper, Portable};
+    use Path::{Fused, Unfused};
+    let (small, large) = ([512; 3], [1024; 3]);
+    gemm(c, small, DType::Bf16, Portable, Fused, "gemm_ar_bf16_64");
+    gemm(c, small, DType::Bf16, Hopper, Fused, "gemm_ar_bf16_128_sm90");
+    gemm(c, large, DType::Bf16, Portable, Fused, "gemm_ar_bf16_128");
+    gemm(c, large, DType::Bf16, Hopper, Fused, "gemm_ar_bf16_128_sm90");
+    gemm(c, large, DType::Bf16, Hopper, Unfused, "gemm_bf16_128_sm90");
+    // As many blocks as tiles of 128 x 256 are taken for.
+    gemm(c, [1024, 2048, 512], DType::Bf16, Hopper, Unfused, "gemm_bf16_256_sm90");
+    gemm(c, small, DType::F32, Portable, Fused, "gemm_ar_f32");
 }
 
 criterion_group!(benches, kernels, wgmma);

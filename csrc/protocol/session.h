@@ -33,11 +33,15 @@ class Session {
 
   TW_DEV explicit Session(const TwParams& params, bool leads = true) : p(params) {
     const gaddr ctl = own_heap(p);
+    const bool first = leads && mx::block() == 0 && Team::thread() == 0;
+    const uint64_t now = first ? mx::time_ns() : 0;
     // The previous operation's last CTA wrote both; stream order makes them visible.
     epoch = mx::ld_relaxed_sys(ctl + offsetof(TwControl, epoch));
     round = mx::ld_relaxed_sys(ctl + offsetof(TwControl, round));
     alive = !Team::sync_or(Team::thread() == 0 && aborted(), Site::None);  // a vote that orders nothing
     if (leads && mx::block() == 0) say_hello();
+    // Behind the hello, which peers wait for; this word nobody waits for.
+    if (first) mx::st_global_b64(ctl + offsetof(TwControl, started_ns), now);
   }
 
   TW_DEV bool is_peer_thread() const { return Team::thread() < p.group.world && Team::thread() != p.group.rank; }
@@ -157,6 +161,7 @@ class Session {
         mx::discard(own_heap(p) + staging_at(p, round), used);
         mx::st_global_b64(ctl + offsetof(TwControl, epoch_finished), epoch);
       }
+      mx::st_global_b64(ctl + offsetof(TwControl, finished_ns), mx::time_ns());
       mx::st_global_b32(ctl + offsetof(TwControl, ctas_done), 0);
       mx::st_relaxed_sys(ctl + offsetof(TwControl, round), round + 1);
       mx::st_relaxed_sys(ctl + offsetof(TwControl, epoch), epoch + 1);
