@@ -5,7 +5,7 @@ mod common;
 
 use common::*;
 use proptest::prelude::*;
-use tileweave::{DType, Error, GroupConfig, Op, OpSpec, Path, Want, Wire};
+use tileweave::{DType, Error, GroupConfig, Mainloop, Op, OpSpec, Path, Want, Wire};
 
 const DTYPES: [DType; 3] = [DType::Bf16, DType::F16, DType::F32];
 
@@ -91,6 +91,10 @@ proptest! {
     }
 }
 
+fn hopper(c: Case) -> Case {
+    c.mainloop(Mainloop::Hopper)
+}
+
 /// One case under many schedules: the same bits.
 #[test]
 fn bits_do_not_depend_on_the_schedule() {
@@ -100,6 +104,10 @@ fn bits_do_not_depend_on_the_schedule() {
         Case::new(Op::GemmAllReduce, 5, 1, 64, 96, DType::Bf16),
         Case::new(Op::AllGatherGemm, 4, 101, 75, 67, DType::Bf16),
         Case::new(Op::AllReduce, 6, 37, 253, 0, DType::F32),
+        hopper(Case::new(Op::GemmReduceScatter, 2, 270, 72, 192, DType::Bf16)).bias(),
+        hopper(Case::new(Op::GemmAllReduce, 3, 200, 136, 192, DType::F16)).addend(),
+        hopper(Case::new(Op::GemmAllReduce, 2, 70, 64, 96, DType::Bf16)),
+        hopper(Case::new(Op::AllGatherGemm, 3, 201, 150, 72, DType::Bf16)),
     ];
     for c in &all {
         let data = Data::new(c);

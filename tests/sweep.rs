@@ -5,7 +5,7 @@
 mod common;
 
 use common::*;
-use tileweave::{DType, GroupConfig, Op, OpSpec, Operands, Path, Wire};
+use tileweave::{DType, GroupConfig, Mainloop, Op, OpSpec, Operands, Path, Wire};
 
 const DTYPES: [DType; 3] = [DType::Bf16, DType::F16, DType::F32];
 
@@ -48,10 +48,44 @@ fn cases() -> Vec<Case> {
     all
 }
 
+/// The same for the Hopper mainloop, where it is asked for: rows of K in whole vectors.
+fn hopper_cases() -> Vec<Case> {
+    let mut all = Vec::new();
+    for world in 1..=16 {
+        for op in [Op::GemmReduceScatter, Op::GemmAllReduce, Op::AllGatherGemm] {
+            for dtype in [DType::Bf16, DType::F16] {
+                let i = all.len();
+                let n = [1, 3, 40, 66, 8, 31, 130][i % 7];
+                let reduces = op != Op::AllGatherGemm;
+                let k = [8, 16, 72, 128, 24][i % 5] * if reduces { world } else { 1 };
+                let mut c = Case::new(op, world, rows(i + world, world), n, k, dtype).data(i as u64);
+                c.bias = i & 1 == 0;
+                c.addend = reduces && world & 2 == 0;
+                c.wire = if reduces && world & 4 == 0 {
+                    Wire::F32
+                } else {
+                    Wire::Output
+                };
+                c.gap = [0, 8][i % 2];
+                all.push(c.mainloop(Mainloop::Hopper));
+            }
+        }
+    }
+    all
+}
+
 /// One group for each number of ranks: operations of every kind follow each other in it.
 #[test]
 fn every_operation_type_and_number_of_ranks() {
-    let all = cases();
+    sweep(&cases());
+}
+
+#[test]
+fn every_operation_of_hopper_type_and_number_of_ranks() {
+    sweep(&hopper_cases());
+}
+
+fn sweep(all: &[Case]) {
     for cases in all.chunk_by(|a, b| a.world == b.world) {
         let world = cases[0].world;
         let specs: Vec<OpSpec> = cases.iter().flat_map(Case::all_specs).collect();
