@@ -181,7 +181,7 @@ fn pairs() {
         let c = c.mainloop(Mainloop::Hopper);
         let seen = all_ways(&c, &[(6, 0, false), (5, 3, true)]);
         // A rank without columns has nothing to pair, and its peers do not mind.
-        let paired = |l: &&(String, usize, u32, u32)| l.0.contains("_sm90") && c.n_of(l.1).len() > 0;
+        let paired = |l: &&(String, usize, u32, u32)| l.0.contains("_sm90") && !c.n_of(l.1).is_empty();
         assert!(seen.iter().filter(paired).all(|l| l.2 == 2), "{seen:?}");
         assert!(seen.iter().any(|l| l.0.contains("_sm90") && l.3 > 2), "{seen:?}");
     }
