@@ -119,7 +119,9 @@ typedef struct TwControl {
   uint64_t epoch_started, epoch_finished;
   uint64_t bytes_sent;       // payload bytes that left this rank's memory for peers, since the group began
   uint64_t signals_sent;     // words to peers: hellos (two each), tile signals, credits
-  uint64_t pad1_[8];
+  uint64_t started_ns;       // `mx::time_ns` at the begin of the running or last operation's first CTA,
+  uint64_t finished_ns;      // and at the end of its last: for measurements, nothing waits for them
+  uint64_t pad1_[6];
   uint64_t abort;            // written by peers and the host
   uint64_t pad2_[15];
   TwDescriptor current;      // of the running or last operation

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use common::*;
 use tileweave::driver::sim::{Fault, SimNode, Site};
-use tileweave::{DType, GroupConfig, Node, Op};
+use tileweave::{DType, GroupConfig, Mainloop, Node, Op};
 
 /// What runs: together they pass every site of the protocol and the portable mainloops.
 #[derive(Clone, Copy)]
@@ -47,7 +47,7 @@ fn caught(plant: Plant, work: Work, seed: u64) -> Option<String> {
         Work::Rounds => (900, 64, 64),
         Work::Rows => (300, 200, 64),
     };
-    let case = Case::new(op, world, m, n, k, DType::Bf16);
+    let case = Case::new(op, world, m, n, k, DType::Bf16).mainloop(Mainloop::Portable);
     let node = Node::new(Arc::new(SimNode::new(planted(plant, world, seed)).unwrap()));
     let one_shot = if matches!(work, Work::Packets | Work::Clearing | Work::Splits) {
         64 << 10

@@ -1,5 +1,5 @@
-// One case for each function of the machine that only Hopper has (docs/machine.md, "Hopper"). As in conformance.h, which
-// runs them; `p.m` and `p.n` choose variants. Tiles lie from kTile on in shared memory, mbarriers before.
+// One case for each function of the machine that only Hopper has (docs/machine.md, "Hopper"). As in conformance.h,
+// which runs them; `p.m` and `p.n` choose variants. Tiles lie from kTile on in shared memory, mbarriers before.
 #pragma once
 #include "kernels/conformance_words.h"
 #include "tile/swizzle.h"

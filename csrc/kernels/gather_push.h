@@ -60,7 +60,7 @@ TW_DEV void push_piece(Session<Team>& s, const GatherStaging<T>& staging, const 
       const uint32_t at = first + i * Team::threads(), row = at / vectors, chunk = at % vectors;
       valid[i] = at < count ? min_u32(16, p.k * kSize - chunk * 16) : 0;
       offset[i] = uint64_t(t.local_row + row) * staging.row_bytes + chunk * 16;
-      if (valid[i]) v[i] = load_16<kSize>(Matrix<T>{p.x, p.x_ld}.at(row0 + row, 0) + chunk * 16, valid[i]);
+      v[i] = valid[i] ? load_16<kSize>(Matrix<T>{p.x, p.x_ld}.at(row0 + row, 0) + chunk * 16, valid[i]) : vec4{{0, 0, 0, 0}};
     }
     for (uint32_t d = 1; d < p.group.world; ++d) {  // the next rank first: P senders, P receivers
       const uint32_t to = (p.group.rank + d) % p.group.world;

@@ -76,13 +76,25 @@ TW_DEV void sum_ranks(const TwParams& p, const Block& b, uint32_t v0, SlotOf slo
   next.load(p, b, v0, slot_of(0));
   TW_UNROLL
   for (uint32_t i = 0; i < Group<Source>::kSize; ++i) sum.o[i] = next.octet(i);
-  if (p.group.world > 1) next.load(p, b, v0, slot_of(1));
-  TW_NO_UNROLL
-  for (uint32_t r = 1; r < p.group.world; ++r) {  // the next rank's octets are on their way while this one's are added
-    const Raw<Source, kWide> here = next;
-    if (r + 1 < p.group.world) next.load(p, b, v0, slot_of(r + 1));
-    TW_UNROLL
-    for (uint32_t i = 0; i < Group<Source>::kSize; ++i) add_to(sum.o[i], here.octet(i));
+  if constexpr (Source::kAhead && !kWide) {
+    // The next rank's octets are on their way while this one's are added.
+    if (p.group.world > 1) next.load(p, b, v0, slot_of(1));
+    TW_NO_UNROLL
+    for (uint32_t r = 1; r < p.group.world; ++r) {
+      const Raw<Source, kWide> here = next;
+      if (r + 1 < p.group.world) next.load(p, b, v0, slot_of(r + 1));
+      TW_UNROLL
+      for (uint32_t i = 0; i < Group<Source>::kSize; ++i) add_to(sum.o[i], here.octet(i));
+    }
+  } else {
+    TW_NO_UNROLL
+    for (uint32_t r = 1; r < p.group.world; ++r) {
+      const Slot<Source> from = slot_of(r);
+      TW_UNROLL
+      for (uint32_t i = 0; i < Group<Source>::kSize; ++i) {
+        if (exists<Source>(p, b, v0 + i)) add_to(sum.o[i], from.wire.load(from.octet(v0 + i)));
+      }
+    }
   }
 }
 

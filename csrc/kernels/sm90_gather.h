@@ -55,13 +55,13 @@ template <class Tile>
 TW_DEV void sm90_gather(const TwParams& p) {
   using T = typename Tile::Type;
   const GatherWalk<Tile> walk(p);
-  sm90_roles<Tile, true>(
+  sm90_roles<Tile, Sm90Pushes>(
       [&] {
         Session<OneWarp> s(p, false);
         Sm90Ring<Tile> ring;
         const GatherStaging<T> staging(p, walk.order);
         for (uint32_t q = 0; q < p.panels; ++q) {
-          s.round = s.first_round + q;
+          s.enter_round(q);
           walk.each(q, [&](const GatherTile& t) { load_gathered<Tile>(s, walk, staging, t, ring); });
         }
       },

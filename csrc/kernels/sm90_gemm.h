@@ -11,7 +11,7 @@ TW_DEV void sm90_gemm(const TwParams& p) {
   const auto each = [&](auto body) {
     for (uint32_t t = mx::block(); t < p.tiles; t += mx::grid()) body(order.block(t));
   };
-  sm90_roles<Tile, false>(
+  sm90_roles<Tile, Sm90Plain>(
       [&] {
         if (mx::lane() != 0) return;
         Sm90Ring<Tile> ring;

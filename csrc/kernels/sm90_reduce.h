@@ -31,6 +31,7 @@ struct ScatterWalk {
       }
     }
   }
+  using Registers = Sm90Adds;
   using Talk = ReduceScatter<Source>;
 };
 
@@ -51,13 +52,14 @@ struct WaveWalk {
       }
     }
   }
+  using Registers = Sm90Reduces;
   using Talk = AllReduce<Source>;
 };
 
 template <class Tile, class Walk>
 TW_DEV void sm90_reduce(const TwParams& p) {
   const auto no_round = [](uint32_t) -> uint64_t { return 0; };
-  sm90_roles<Tile, true>(
+  sm90_roles<Tile, typename Walk::Registers>(
       [&] {
         if (mx::lane() == 0) {
           Sm90Ring<Tile> ring;

@@ -20,24 +20,28 @@
 namespace tw {
 constexpr uint32_t kSm90Threads = 128 * (1 + kSm90MathGroups);
 
-// Registers of a thread by role: what a CTA has is 65536, in equal parts at the start.
-template <bool kFused>
+// Registers of a thread by role. A CTA has 504 for a thread of each warpgroup; math needs 154 at least, for one wgmma.
+template <uint32_t kOfMove>
 struct Sm90Registers {
-  static constexpr uint32_t kMove = kFused ? 120 : 40, kMath = kFused ? 192 : 232;
-  static_assert(128 * kMove + 256 * kMath <= 65536 / kSm90Threads / 8 * 8 * kSm90Threads, "Sm90Registers");
+  static constexpr uint32_t kMove = kOfMove, kMath = (65536 / kSm90Threads / 8 * 8 * 3 - kMove) / 2;
+  static_assert(kMove % 8 == 0 && kMath % 8 == 0 && kMath >= 160, "Sm90Registers");
 };
+using Sm90Plain = Sm90Registers<40>;     // only loads and stores
+using Sm90Pushes = Sm90Registers<104>;   // pushes rows
+using Sm90Adds = Sm90Registers<120>;     // adds partials
+using Sm90Reduces = Sm90Registers<152>;  // adds partials, sends and takes in results
 
 // Runs each role on its warps. All join at the end; `talk(join)` has more to do behind that: to end the operation.
-template <class Tile, bool kFused, class Load, class Store, class Math, class Talk>
+template <class Tile, class Registers, class Load, class Store, class Math, class Talk>
 TW_DEV void sm90_roles(Load load, Store store, Math math, Talk talk) {
   const auto join = [] {
-    if (kFused) mx::cta_sync(Site::LastBarrier);
+    mx::cta_sync(Site::LastBarrier);
     Sm90Ring<Tile>::leave();
   };
   Sm90Ring<Tile>::setup();
   const uint32_t group = mx::warp() / 4;
   if (group == 0) {
-    mx::reg_dealloc<Sm90Registers<kFused>::kMove>();
+    mx::reg_dealloc<Registers::kMove>();
     if (mx::warp() >= 2) {
       talk(join);
     } else {
@@ -47,7 +51,7 @@ TW_DEV void sm90_roles(Load load, Store store, Math math, Talk talk) {
       join();
     }
   } else {
-    mx::reg_alloc<Sm90Registers<kFused>::kMath>();
+    mx::reg_alloc<Registers::kMath>();
     math();
     join();
   }

@@ -22,7 +22,7 @@ struct RingProducts {
 
 template <class Tile, class Math>
 TW_DEV void sm90_slim(const TwParams& p, Math math) {
-  sm90_roles<Tile, false>(
+  sm90_roles<Tile, Sm90Plain>(
       [&] {
         if (mx::lane() != 0) return;
         Sm90Ring<Tile> ring;

@@ -25,7 +25,7 @@ template <class Team>
 class Session {
  public:
   const TwParams& p;
-  uint64_t epoch, first_round, round;
+  uint64_t epoch, round;    // `round`: the first until the second is opened, and so on
   bool alive;               // equal in all threads of the CTA
   bool agreed = false;      // every peer's hello of this operation is there and says the same
   uint32_t bytes = 0;       // payload this thread sent to peers
@@ -33,11 +33,15 @@ class Session {
 
   TW_DEV explicit Session(const TwParams& params, bool leads = true) : p(params) {
     const gaddr ctl = own_heap(p);
+    const bool first = leads && mx::block() == 0 && Team::thread() == 0;
+    const uint64_t now = first ? mx::time_ns() : 0;
     // The previous operation's last CTA wrote both; stream order makes them visible.
     epoch = mx::ld_relaxed_sys(ctl + offsetof(TwControl, epoch));
-    first_round = round = mx::ld_relaxed_sys(ctl + offsetof(TwControl, round));
+    round = mx::ld_relaxed_sys(ctl + offsetof(TwControl, round));
     alive = !Team::sync_or(Team::thread() == 0 && aborted(), Site::None);  // a vote that orders nothing
     if (leads && mx::block() == 0) say_hello();
+    // Behind the hello, which peers wait for; this word nobody waits for.
+    if (first) mx::st_global_b64(ctl + offsetof(TwControl, started_ns), now);
   }
 
   TW_DEV bool is_peer_thread() const { return Team::thread() < p.group.world && Team::thread() != p.group.rank; }
@@ -95,8 +99,11 @@ class Session {
     if (is_peer_thread()) signal(Team::thread(), index);
   }
 
+  // Every round of a launch in turn. This alone is for those who push nothing.
+  TW_DEV void enter_round(uint32_t q) { round += q != 0; }
+
   TW_DEV void open_round(uint32_t q) {
-    round = first_round + q;
+    enter_round(q);
     if (q == 1) agree();
     if (q < 2) return;
     bool ok = alive;
@@ -154,8 +161,9 @@ class Session {
         mx::discard(own_heap(p) + staging_at(p, round), used);
         mx::st_global_b64(ctl + offsetof(TwControl, epoch_finished), epoch);
       }
+      mx::st_global_b64(ctl + offsetof(TwControl, finished_ns), mx::time_ns());
       mx::st_global_b32(ctl + offsetof(TwControl, ctas_done), 0);
-      mx::st_relaxed_sys(ctl + offsetof(TwControl, round), first_round + p.panels);
+      mx::st_relaxed_sys(ctl + offsetof(TwControl, round), round + 1);
       mx::st_relaxed_sys(ctl + offsetof(TwControl, epoch), epoch + 1);
     }
   }

@@ -18,13 +18,15 @@ namespace tw {
 template <class Tile>
 class Sm90Ring {
   uint32_t stage = 0, phase = 0;  // of the loader or of a math thread: each walks the ring by itself
+  saddr base = mx::shared();      // asked for once: reading it costs a special register
 
-  static TW_DEV saddr barrier(uint32_t i) { return mx::shared() + Tile::kBarriersAt + 8 * i; }
-  static TW_DEV saddr full(uint32_t s) { return barrier(s); }
-  static TW_DEV saddr empty(uint32_t s) { return barrier(Tile::kStages + s); }
-  static TW_DEV saddr flag(uint32_t s) { return mx::shared() + Tile::kFlagsAt + 4 * s; }
-  static TW_DEV saddr x_of(uint32_t s) { return mx::shared() + s * Tile::kStageBytes; }
-  static TW_DEV saddr weight_of(uint32_t s) { return x_of(s) + Tile::kXBytes; }
+  static TW_DEV saddr barrier(uint32_t i, saddr from) { return from + Tile::kBarriersAt + 8 * i; }
+  static TW_DEV saddr barrier(uint32_t i) { return barrier(i, mx::shared()); }
+  TW_DEV saddr full(uint32_t s) const { return barrier(s, base); }
+  TW_DEV saddr empty(uint32_t s) const { return barrier(Tile::kStages + s, base); }
+  TW_DEV saddr flag(uint32_t s) const { return base + Tile::kFlagsAt + 4 * s; }
+  TW_DEV saddr x_of(uint32_t s) const { return base + s * Tile::kStageBytes; }
+  TW_DEV saddr weight_of(uint32_t s) const { return x_of(s) + Tile::kXBytes; }
   TW_DEV void next() {
     if (++stage == Tile::kStages) {
       stage = 0;
@@ -42,8 +44,8 @@ class Sm90Ring {
   static TW_DEV void setup() {
     if (mx::thread() == 0) {
       for (uint32_t s = 0; s < Tile::kStages; ++s) {
-        mx::mbar_init(full(s), 1);
-        mx::mbar_init(empty(s), kSm90MathWarps * mx::cluster_size());
+        mx::mbar_init(barrier(s), 1);
+        mx::mbar_init(barrier(Tile::kStages + s), kSm90MathWarps * mx::cluster_size());
       }
       for (uint32_t i = 0; i < kSm90MathGroups * kSm90Chunks; ++i) {
         mx::mbar_init(chunk_full(i), 128);
@@ -113,7 +115,7 @@ class Sm90Ring {
   }
 
  private:
-  static TW_DEV void release(uint32_t s) {
+  TW_DEV void release(uint32_t s) const {
     if (mx::lane() != 0) return;
     for (uint32_t cta = 0; cta < mx::cluster_size(); ++cta) mx::mbar_arrive_at(empty(s), cta, Site::StageEmpty);
   }

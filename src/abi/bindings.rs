@@ -211,7 +211,9 @@ pub struct TwControl {
     pub epoch_finished: u64,
     pub bytes_sent: u64,
     pub signals_sent: u64,
-    pub pad1_: [u64; 8usize],
+    pub started_ns: u64,
+    pub finished_ns: u64,
+    pub pad1_: [u64; 6usize],
     pub abort: u64,
     pub pad2_: [u64; 15usize],
     pub current: TwDescriptor,
@@ -254,8 +256,14 @@ const _: () = {
         "Offset of field: TwControl::signals_sent",
     ][::core::mem::offset_of!(TwControl, signals_sent) - 56usize];
     [
+        "Offset of field: TwControl::started_ns",
+    ][::core::mem::offset_of!(TwControl, started_ns) - 64usize];
+    [
+        "Offset of field: TwControl::finished_ns",
+    ][::core::mem::offset_of!(TwControl, finished_ns) - 72usize];
+    [
         "Offset of field: TwControl::pad1_",
-    ][::core::mem::offset_of!(TwControl, pad1_) - 64usize];
+    ][::core::mem::offset_of!(TwControl, pad1_) - 80usize];
     [
         "Offset of field: TwControl::abort",
     ][::core::mem::offset_of!(TwControl, abort) - 128usize];

@@ -1,6 +1,8 @@
 //! Rust twins of `csrc/abi.h`, made by bindgen and checked in, so that no user needs libclang; and their bytes.
 
 #[allow(missing_docs, non_camel_case_types, non_upper_case_globals, dead_code, clippy::all)]
+// What bindgen writes to make an aligned struct of zeros carries no comment; its fields are integers, for which zero is a value.
+#[allow(clippy::undocumented_unsafe_blocks)]
 #[rustfmt::skip]
 mod bindings;
 pub use bindings::*;

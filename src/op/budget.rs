@@ -56,11 +56,17 @@ fn add(need: &mut Need, spec: &OpSpec, world: usize, one_shot_bytes: u64) {
     let op = if unfused { spec.op.collective() } else { spec.op };
     let sizes = Sizes::of(spec, world);
     // A plain all-reduce of contiguous operands ignores the rows; of others it does not. The machine is not known yet.
-    for (flat, hopper) in [(false, false), (true, false), (false, true)] {
+    for (flat, hopper, pairs) in [
+        (false, false, false),
+        (true, false, false),
+        (false, true, false),
+        (false, true, true),
+    ] {
         let setting = Setting {
             world,
             one_shot_bytes,
             hopper,
+            pairs,
         };
         // Within the M of one choice the need grows with M, so each range's last M says it all.
         let choice = |m| {

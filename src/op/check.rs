@@ -141,6 +141,28 @@ pub(crate) fn check(spec: &OpSpec, by: Launcher, a: &Operands<'_>) -> Result<()>
     overlap(spec, a, &inputs)
 }
 
+/// Checks the operands of `spec`'s GEMM alone: x `[m, k]`, weight `[n, k]`, out `[m, n]`.
+pub(crate) fn check_gemm(spec: &OpSpec, by: Launcher, m: usize, [x, weight, out]: [&RawMat; 3]) -> Result<()> {
+    if !spec.op.has_gemm() {
+        return Err(Error::bad_argument("the operation", spec.op, "one with a GEMM"));
+    }
+    if m > spec.max_m {
+        let expected = format!("at most the plan's max_m, {}", spec.max_m);
+        return Err(Error::bad_argument("m", m, expected));
+    }
+    let check = Check { spec, by, m };
+    check.mat("x", x, m, spec.k)?;
+    check.mat("weight", weight, spec.n, spec.k)?;
+    check.mat("out", out, m, spec.n)?;
+    for (name, input) in [("x", x), ("weight", weight)] {
+        if out.overlaps(input) {
+            let value = format!("a matrix at {:#x} that overlaps {name} at {:#x}", out.ptr, input.ptr);
+            return Err(Error::bad_argument("out", value, "memory of its own"));
+        }
+    }
+    Ok(())
+}
+
 fn overlap(spec: &OpSpec, a: &Operands<'_>, inputs: &[Option<(&'static str, RawMat)>]) -> Result<()> {
     if let Out::InPlace(out) = &a.out {
         if spec.op != Op::AllReduce {

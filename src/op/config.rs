@@ -14,7 +14,6 @@ use super::splits::{product_bytes, splits};
 use super::staging::{MAX_GRID, largest_wave};
 use super::tiling::{Sizes, Tiling};
 use super::{Mainloop, Op, OpSpec};
-use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::memory::layout::{Layout, smallest};
 use crate::route::Path;
@@ -131,11 +130,15 @@ pub(crate) fn kernel(spec: &OpSpec, op: Op, m: u64, flat: bool, setting: &Settin
 impl Facts {
     /// What choices depend on.
     pub fn setting(&self) -> Setting {
-        let two = |kernel: Kernel| self.ctas.get(&kernel).is_some_and(|ctas| *ctas >= 2);
+        let at_least = |least: u32| {
+            let fits = |kernel: Kernel| self.ctas.get(&kernel).is_some_and(|ctas| *ctas >= least);
+            Kernel::all().filter(|k| k.mainloop == Mainloop::Hopper).all(fits)
+        };
         Setting {
             world: self.world,
             one_shot_bytes: self.layout.one_shot_bytes,
-            hopper: self.hopper && Kernel::all().filter(|k| k.mainloop == Mainloop::Hopper).all(two),
+            hopper: self.hopper && at_least(1),
+            pairs: at_least(2),
         }
     }
 
@@ -199,10 +202,8 @@ impl Facts {
                 return Err(self.too_small(spec, &what, fits));
             }
         }
-        // Hopper's clusters are whole, on every rank in a gather, too, where one may pair its blocks and another not.
-        if cluster > 1 || (kernel.mainloop == Mainloop::Hopper && op == Op::AllGatherGemm) {
-            grid_limit -= grid_limit % 2;
-        }
+        // Clusters are whole. Ranks of a gather agree on them as on the rows of a block.
+        grid_limit -= grid_limit % cluster;
         Ok(Config {
             path,
             gemm: None,

@@ -29,8 +29,10 @@ pub(crate) struct Setting {
     pub world: usize,
     /// The largest message of a one-shot all-reduce, in bytes.
     pub one_shot_bytes: u64,
-    /// Whether Hopper kernels run on every rank, two CTAs of each at least.
+    /// Whether Hopper kernels run on every rank.
     pub hopper: bool,
+    /// Whether two CTAs of each do, so that they can work in pairs.
+    pub pairs: bool,
 }
 
 /// What the kernels of an operation are made of at some M.
@@ -65,7 +67,7 @@ pub(crate) fn hopper(spec: &OpSpec, m: u64, setting: &Setting) -> Result<(), &'s
         return Err("f32 has no Hopper mainloop");
     }
     if !setting.hopper {
-        return Err("not every rank's GPU has TMA and wgmma (compute capability 9.0), and two CTAs' room");
+        return Err("not every rank's GPU has TMA and wgmma (compute capability 9.0)");
     }
     if spec.mainloop == Some(Mainloop::Portable) {
         return Err("the portable mainloop was asked for");
@@ -121,7 +123,9 @@ pub(crate) fn choose(spec: &OpSpec, op: Option<Op>, m: u64, setting: &Setting) -
         Tile::Large
     };
     let rows = block_rows(op.unwrap_or(Op::GemmAllReduce), m, setting.world as u64, tile);
-    let pairs = n > 0 && rows >= if tile == Tile::Slim { 2 } else { PAIR_ROWS };
+    let pairs = setting.pairs
+        && (n > 0 || spec.op == Op::AllGatherGemm)
+        && rows >= if tile == Tile::Slim { 2 } else { PAIR_ROWS };
     Choice {
         mainloop,
         tile,
@@ -161,6 +165,7 @@ mod tests {
             world,
             one_shot_bytes: 65536,
             hopper,
+            pairs: true,
         }
     }
 
@@ -179,7 +184,7 @@ mod tests {
             (Op::GemmAllReduce, 2048, 8192, 8, (Hopper, Tile::Wide, 2)),
             (Op::GemmAllReduce, 512, 4096, 8, (Hopper, Tile::Wide, 1)),
             (Op::GemmAllReduce, 512, 2048, 8, (Hopper, Tile::Large, 1)),
-            (Op::GemmAllReduce, 256, 64, 8, (Hopper, Tile::Slim, 1)),
+            (Op::GemmAllReduce, 256, 64, 8, (Hopper, Tile::Slim, 2)),
             (Op::GemmAllReduce, 128, 256, 8, (Hopper, Tile::Slim, 2)),
             (Op::GemmAllReduce, 1, 8192, 8, (Hopper, Tile::Slim, 1)),
             (Op::GemmAllReduce, 128, 8192, 8, (Portable, Tile::Small, 1)),

@@ -13,6 +13,7 @@ use crate::abi::{self, TwDescriptor, TwGroup, TwParams};
 use crate::driver::{Launch, TensorMap};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
+use crate::memory::RawMat;
 
 /// How many waves a CTA of a two-shot all-reduce pushes before it reduces its first block.
 const WINDOW: u32 = 2;
@@ -99,7 +100,7 @@ pub(crate) struct Maker<'a> {
 impl Maker<'_> {
     /// The steps of `config` on operands that were checked.
     pub fn steps(&self, config: &Config, a: &Operands<'_>, flat: bool) -> Result<Steps> {
-        let of = |mat: &crate::memory::RawMat| (mat.ptr, mat.ld as u64);
+        let of = |mat: &RawMat| (mat.ptr, mat.ld as u64);
         let optional = |mat: &Option<crate::memory::Mat<'_>>| mat.as_ref().map_or((0, 0), |mat| of(&mat.raw));
         let given = Addresses {
             x: of(&a.x.raw),
@@ -166,6 +167,19 @@ impl Maker<'_> {
             main,
             after: None,
         })
+    }
+
+    /// The GEMM of an unfused `config` alone, into a matrix of the operation's type.
+    pub fn gemm_alone(&self, config: &Config, gemm: Kernel, m: u64, [x, weight, out]: [&RawMat; 3]) -> Result<Step> {
+        let of = |mat: &RawMat| (mat.ptr, mat.ld as u64);
+        let (x, weight, out) = (of(x), of(weight), of(out));
+        let a = Addresses {
+            x,
+            weight,
+            out,
+            ..Addresses::default()
+        };
+        self.gemm(config, m, self.spec.dtype, a, self.settle(gemm, a)?)
     }
 
     fn params(&self, desc: TwDescriptor, a: Addresses) -> TwParams {

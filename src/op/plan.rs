@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::budget::{heap_bytes, last_of_each};
-use super::check::{Launcher, check};
+use super::check::{Launcher, check, check_gemm};
 use super::config::Config;
 use super::launch::{Maker, Step, Steps};
 use super::operands::Operands;
@@ -13,6 +13,7 @@ use crate::abi::{TwParams, TwTensorMap};
 use crate::driver::TensorMap;
 use crate::error::{Error, Result};
 use crate::group::Rank;
+use crate::memory::{Mat, MatMut};
 use crate::route::{self, Path, Route};
 
 /// An operation planned on a rank, for every M up to the spec's `max_m`. Cheap to clone, may be shared by threads.
@@ -136,6 +137,38 @@ impl Plan {
         self.enqueue(&steps)
     }
 
+    /// Enqueues the GEMM of an unfused plan alone, on this rank alone: `out = x weight^T` of x `[m, k]`, weight `[n, k]` and
+    /// out `[m, n]`, with the kernel, tile, splits and CTAs that the plan's own GEMM has. No word goes to a peer and no
+    /// operation is counted. This is what fused kernels are measured against.
+    ///
+    /// # Errors
+    /// As [`Plan::launch`]; [`Error::RouteUnavailable`] of a plan that has no GEMM of its own.
+    #[doc(hidden)]
+    pub fn launch_gemm(&self, m: usize, x: Mat<'_>, weight: Mat<'_>, out: &mut MatMut<'_>) -> Result<()> {
+        let Inner { rank, spec, .. } = &*self.0;
+        let by = Launcher {
+            rank: rank.rank(),
+            world: rank.world(),
+            identity: rank.identity(),
+        };
+        let operands = [&x.raw, &weight.raw, &out.raw];
+        check_gemm(spec, by, m, operands)?;
+        let Entry { config, .. } = self.entry(m);
+        let Some(gemm) = config.gemm else {
+            return Err(Error::RouteUnavailable {
+                path: config.path,
+                reason: "it has no GEMM that runs alone: ask for unfused".to_string(),
+            });
+        };
+        let maker = Maker {
+            spec,
+            facts: rank.facts(),
+            group: rank.abi_group(),
+        };
+        let step = maker.gemm_alone(config, gemm, m as u64, operands)?;
+        rank.in_order(|_| self.start(&step))
+    }
+
     /// A step's parameters with its tensor maps.
     fn mapped(&self, step: &Step) -> Result<TwParams> {
         let rank = &self.0.rank;
@@ -169,17 +202,18 @@ impl Plan {
     }
 
     fn enqueue(&self, steps: &Steps) -> Result<()> {
-        let rank = &self.0.rank;
-        let launch = |step: &Step| {
-            let params = self.mapped(step)?;
-            rank.driver()
-                .launch(step.kernel.name(), step.launch, &params, rank.stream())
-        };
-        rank.in_order(|launched| {
-            steps.before.as_ref().map_or(Ok(()), launch)?;
-            launch(&steps.main)?;
+        self.0.rank.in_order(|launched| {
+            steps.before.as_ref().map_or(Ok(()), |step| self.start(step))?;
+            self.start(&steps.main)?;
             *launched += 1;
-            steps.after.as_ref().map_or(Ok(()), launch)
+            steps.after.as_ref().map_or(Ok(()), |step| self.start(step))
         })
+    }
+
+    fn start(&self, step: &Step) -> Result<()> {
+        let rank = &self.0.rank;
+        let params = self.mapped(step)?;
+        rank.driver()
+            .launch(step.kernel.name(), step.launch, &params, rank.stream())
     }
 }

@@ -12,7 +12,7 @@ use crate::run::{Case, Setup};
 const ROW: usize = 32;
 
 pub fn clusters(case: &Case) {
-    for (grid, cluster) in [(3, 1), (6, 2)] {
+    for (grid, cluster) in [(3, 1), (4, 2)] {
         let want: Vec<u32> = (0..grid)
             .flat_map(|block| each_few(move |_| [block % cluster, cluster]))
             .collect();
@@ -29,7 +29,7 @@ pub fn clusters(case: &Case) {
 pub fn cluster_barrier(case: &Case) {
     let x = random(20, 4 * THREADS);
     let want: Vec<u32> = (0..4 * THREADS)
-        .map(|t| x[(t / THREADS ^ 1) * THREADS + (t % THREADS ^ 3)])
+        .map(|t| x[((t / THREADS) ^ 1) * THREADS + ((t % THREADS) ^ 3)])
         .collect();
     let setup = Setup {
         grid: 4,
@@ -112,7 +112,7 @@ pub fn tma_2d(case: &Case) {
     let x = random(24, 20 * PITCH);
     for (dtype, columns, rows) in [(DType::Bf16, 193, 19), (DType::F16, 40, 7), (DType::F32, 97, 20)] {
         let size = dtype.size() as u64;
-        let corners = [(0, 0), (64, 3), (192, 8), (181, 18), (u64::from(columns), 0), (0, 1000)];
+        let corners = [(0, 0), (64, 3), (192, 8), (181, 18), (columns, 0), (0, 1000)];
         for (column, row) in corners {
             let word = |r: u64, w: u64| {
                 let (at, first) = (row + r, column * size + 4 * w);

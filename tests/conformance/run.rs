@@ -40,8 +40,11 @@ pub struct Setup<'a> {
     /// u32 words of output, which start as 0.
     pub words: usize,
     /// Fills in what the case reads besides `x`, `weight` and `out`, which are there; encodes maps.
-    pub prepare: &'a dyn Fn(&mut TwParams, &dyn Fn(TensorMap) -> TwTensorMap),
+    pub prepare: &'a dyn Fn(&mut TwParams, Encode<'_>),
 }
+
+/// Encodes a map for the machine that the case runs on.
+pub type Encode<'a> = &'a dyn Fn(TensorMap) -> TwTensorMap;
 
 impl Default for Setup<'_> {
     fn default() -> Self {

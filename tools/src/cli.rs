@@ -7,6 +7,7 @@ use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use tileweave::{DType, Op, Wire};
 
+use crate::bench::args::BenchArgs;
 use crate::failure::{Failure, one_line};
 use crate::run::fault::Fault;
 
@@ -15,6 +16,7 @@ pub enum Parsed {
     Help(String),
     Version,
     Run(Box<RunArgs>),
+    BenchGpu(Box<BenchArgs>),
 }
 
 /// Fused GEMM + collective kernels, on GPUs or on a simulated node.
@@ -35,6 +37,9 @@ struct Cli {
 enum Command {
     /// Run one operation over several ranks and check it against a reference
     Run(Box<RunArgs>),
+    /// Measure the kernels next to cuBLASLt and print the table of docs/performance.md
+    #[command(hide = true)]
+    BenchGpu(Box<BenchArgs>),
 }
 
 #[derive(Args, Debug, Clone)]
@@ -190,6 +195,7 @@ pub fn parse(arguments: &[OsString]) -> Result<Parsed, Failure> {
     match cli.command {
         _ if cli.version => Ok(Parsed::Version),
         Some(Command::Run(args)) => Ok(Parsed::Run(args)),
+        Some(Command::BenchGpu(args)) => Ok(Parsed::BenchGpu(args)),
         None => Err(Failure::bad_input(
             "no command: expected `tileweave run`, or --version, or --help",
         )),

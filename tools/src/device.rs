@@ -42,6 +42,14 @@ impl Machine {
         }
     }
 
+    /// A node without faults for `ranks` ranks, by the first seed.
+    pub fn plain_node(&self, ranks: usize) -> tileweave::Result<Node> {
+        match self {
+            Machine::Sim => Node::sim(SimConfig::new(ranks, 0)),
+            Machine::Cuda(driver) => Ok(Node::new(driver.clone())),
+        }
+    }
+
     /// Ranks where the user names no number.
     pub fn default_ranks(&self) -> usize {
         match self {
@@ -60,11 +68,11 @@ pub fn choose(wanted: Device) -> Result<Machine, Failure> {
         Device::Cuda => Ok(Machine::Cuda(cuda::open()?)),
         Device::Auto => match cuda::open() {
             Ok(driver) => {
-                eprint_line("device: cuda (--device auto found a usable GPU)");
+                notice("device: cuda (--device auto found a usable GPU)");
                 Ok(Machine::Cuda(driver))
             }
             Err(error) => {
-                eprint_line(&format!("device: sim, the simulated node (--device auto: {error})"));
+                notice(&format!("device: sim, the simulated node (--device auto: {error})"));
                 Ok(Machine::Sim)
             }
         },
@@ -84,7 +92,7 @@ pub fn prepare() {
 }
 
 /// A notice. A closed standard error is no reason to stop.
-fn eprint_line(text: &str) {
+pub fn notice(text: &str) {
     use std::io::Write;
     let _ = writeln!(std::io::stderr(), "tileweave: {text}");
 }

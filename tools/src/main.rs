@@ -1,5 +1,6 @@
 //! The `tileweave` program. `docs/program.md` is its contract: words, JSON and exit codes.
 
+mod bench;
 mod cli;
 mod device;
 mod failure;
@@ -25,9 +26,9 @@ fn main() -> ExitCode {
     let result = std::panic::catch_unwind(|| cli::parse(&arguments).and_then(|parsed| perform(parsed, json)));
     let result = result.unwrap_or_else(|_| Err(defect()));
     match result {
-        Ok(text) => {
+        Ok((text, code)) => {
             print(&text);
-            ExitCode::SUCCESS
+            ExitCode::from(code)
         }
         Err(failure) => {
             if json {
@@ -39,15 +40,23 @@ fn main() -> ExitCode {
     }
 }
 
-fn perform(parsed: cli::Parsed, json: bool) -> Result<String, Failure> {
-    match parsed {
-        cli::Parsed::Help(text) => Ok(text),
-        cli::Parsed::Version => version::describe(json),
+/// What to print, and the exit code.
+fn perform(parsed: cli::Parsed, json: bool) -> Result<(String, u8), Failure> {
+    let text = match parsed {
+        cli::Parsed::Help(text) => text,
+        cli::Parsed::Version => version::describe(json)?,
         cli::Parsed::Run(args) => {
             let report = run::run(&args)?;
-            if json { report.to_json() } else { Ok(report.to_table()) }
+            if json { report.to_json()? } else { report.to_table() }
         }
-    }
+        cli::Parsed::BenchGpu(args) => {
+            let report = bench::run(&args)?;
+            let text = if json { report.to_json()? } else { report.to_tables() };
+            // Some figures are there and some are not: neither a success nor nothing.
+            return Ok((text, u8::from(report.any_failed())));
+        }
+    };
+    Ok((text, 0))
 }
 
 /// A closed pipe is the reader's choice, not an error (`println!` would panic).

@@ -13,10 +13,10 @@ TW_DEV void mbar_init_fence() { asm volatile("fence.mbarrier_init.release.cluste
 TW_DEV void mbar_arrive(saddr bar, Site) {
   asm volatile("mbarrier.arrive.release.cta.shared::cta.b64 _, [%0];" ::"r"(bar) : "memory");
 }
-// `.cta` though the barrier may be another CTA's: in `.release.cluster` ptxas puts a fence of the whole GPU (MEMBAR.ALL.GPU)
-// before every arrival, and in the wait's `.acquire.cluster` an emptying of L1 (CCTL.IVALL). Both are about global memory.
-// What CTAs of a cluster tell each other here is that an operand in shared memory has been read, and for that nothing
-// is outstanding: wgmma's wait comes first.
+// `.cta` though the barrier may be another CTA's: in `.release.cluster` ptxas puts a fence of the whole GPU
+// (MEMBAR.ALL.GPU) before every arrival, and in the wait's `.acquire.cluster` an emptying of L1 (CCTL.IVALL). Both are
+// about global memory. What CTAs of a cluster tell each other here is that an operand in shared memory has been read,
+// and for that nothing is outstanding: wgmma's wait comes first.
 TW_DEV void mbar_arrive_at(saddr bar, u32 cta, Site) {
   asm volatile(
       "{ .reg .b32 there; mapa.shared::cluster.u32 there, %0, %1;\n"

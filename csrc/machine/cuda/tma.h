@@ -3,8 +3,8 @@
 #include "types.h"
 
 namespace mx {
-// A map lies in the kernel's parameters, whose generic address is what the instructions take (PTX ISA: .param, .const or
-// .global space). A `const __grid_constant__` parameter has an address without a copy in local memory being made.
+// A map lies in the kernel's parameters, whose generic address is what the instructions take (PTX ISA: .param, .const
+// or .global space). A `const __grid_constant__` parameter has an address without a copy in local memory being made.
 TW_DEV u64 map_address(const TwTensorMap& map) { return reinterpret_cast<u64>(&map); }
 
 TW_DEV void tma_prefetch(const TwTensorMap& map) {
@@ -12,7 +12,8 @@ TW_DEV void tma_prefetch(const TwTensorMap& map) {
 }
 TW_DEV void tma_load_2d(saddr dst, const TwTensorMap& map, u32 c0, u32 c1, saddr bar) {
   asm volatile(
-      "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3}], [%4];" ::"r"(dst),
+      "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes "
+      "[%0], [%1, {%2, %3}], [%4];" ::"r"(dst),
       "l"(map_address(map)), "r"(c0), "r"(c1), "r"(bar)
       : "memory");
 }

@@ -10,8 +10,8 @@
 #define TW_KERNEL(name, threads, ctas_per_sm) \
   extern "C" __global__ void __launch_bounds__(threads, ctas_per_sm) name(const __grid_constant__ TwParams p)
 
-// One CTA an SM, in sm_90a's machine code alone. Elsewhere the body is that of an inline function which nobody calls: it is
-// checked and leaves nothing behind.
+// One CTA an SM, in sm_90a's machine code alone. Elsewhere the body is that of an inline function which nobody calls:
+// it is checked and leaves nothing behind.
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
 #define TW_HOPPER_KERNEL(name, threads) TW_KERNEL(name, threads, 1)
 #else

@@ -1,11 +1,12 @@
 // Hopper: tensor cores by warpgroups, asynchronously, both operands in shared memory.
 //
-// To the compiler an `asm` has its outputs when it is over, but wgmma writes its accumulators later: only the hardware's
-// wait says when. `volatile` keeps the asm statements in order among themselves; ordinary code, which knows registers as
-// mere values, is free to read an accumulator between a wgmma and its wait, or to put off writing one until after the
-// fence that was to publish it. Both are undefined (PTX ISA, wgmma.fence and wgmma.wait_group), and where ptxas sees them it
-// serialises the whole pipeline. `hold` ends that freedom: an empty asm that pretends to read and write a register, so
-// that its value before and its value after are two, and no use of the one can pass to the other side.
+// To the compiler an `asm` has its outputs when it is over, but wgmma writes its accumulators later: only the
+// hardware's wait says when. `volatile` keeps the asm statements in order among themselves; ordinary code, which knows
+// registers as mere values, is free to read an accumulator between a wgmma and its wait, or to put off writing one
+// until after the fence that was to publish it. Both are undefined (PTX ISA, wgmma.fence and wgmma.wait_group), and
+// where ptxas sees them it serialises the whole pipeline. `hold` ends that freedom: an empty asm that pretends to read
+// and write a register, so that its value before and its value after are two, and no use of the one can pass to the
+// other side.
 #pragma once
 #include "types.h"
 

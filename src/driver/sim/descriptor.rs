@@ -119,7 +119,10 @@ mod tests {
                 for chunk in 0..2 {
                     // docs/machine.md: chunk c of row r stands at chunk c ^ (r % 8).
                     let c = 2 * step + chunk;
-                    assert_eq!(operand.chunk(row) ^ 16 * chunk, 2048 + row * 128 + (c ^ row % 8) * 16);
+                    assert_eq!(
+                        operand.chunk(row) ^ (16 * chunk),
+                        2048 + row * 128 + (c ^ (row % 8)) * 16
+                    );
                 }
             }
         }
@@ -133,7 +136,7 @@ mod tests {
             let mut read = vec![false; (64 << 10) / 16];
             for row in 0..64 {
                 for chunk in 0..2 {
-                    read[(operand.chunk(row) ^ 16 * chunk) as usize / 16] = true;
+                    read[(operand.chunk(row) ^ (16 * chunk)) as usize / 16] = true;
                 }
             }
             for (granule, read) in read.iter().enumerate() {

@@ -7,10 +7,10 @@ use corosensei::{Coroutine, Yielder};
 use super::bulk::Bulk;
 use super::clock::View;
 use super::cta::Cta;
+use super::operands::Known;
 use super::report::Trouble;
 use super::shadow::{self, CLOCK_MAX, CLOCK_ONE};
 use super::stack::FiberStack;
-use super::wgmma::Known;
 
 pub(super) type Co = Coroutine<(), (), (), FiberStack>;
 

@@ -17,6 +17,7 @@ use super::config::SimConfig;
 use super::cta::{Cta, Window};
 use super::fiber::{Fiber, Wait};
 use super::launch::Kernel;
+use super::operands::Tensor;
 use super::pending::Pending;
 use super::report::Trouble;
 use super::rng::{AddressMap, Rng};
@@ -26,7 +27,6 @@ use super::stream::{StreamKey, StreamState};
 use super::sync::Published;
 use super::tma::Load;
 use super::warp::Batch;
-use super::wgmma::Tensor;
 use crate::error::Result;
 
 /// What an SM of an H100 has.

@@ -58,6 +58,8 @@ mod named;
 #[cfg(target_os = "linux")]
 mod node;
 #[cfg(target_os = "linux")]
+mod operands;
+#[cfg(target_os = "linux")]
 mod pending;
 #[cfg(target_os = "linux")]
 mod physical;

@@ -121,7 +121,13 @@ impl Product<'_> {
     /// As [`Product::run`], on a CPU with AVX2 and FMA.
     #[cfg(target_arch = "x86_64")]
     #[target_feature(enable = "avx2,fma")]
+    #[expect(
+        clippy::needless_range_loop,
+        reason = "sums stay in registers where every index is a constant once unrolled"
+    )]
     unsafe fn block_avx2<const P: usize, const R: usize>(&self, t: usize, quad: usize, p: usize) {
+        use std::mem::transmute;
+
         use std::arch::x86_64::{
             __m256, _CMP_UNORD_Q, _mm256_blendv_ps, _mm256_castpd_ps, _mm256_castps_pd, _mm256_castsi256_ps,
             _mm256_cmp_ps, _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_set1_epi32, _mm256_set1_ps, _mm256_setzero_ps,
@@ -158,7 +164,12 @@ impl Product<'_> {
         for ((b0, b1), a) in b0.iter().zip(b1).zip(self.a) {
             for k in 0..8 {
                 // SAFETY: eight floats are a vector.
-                let (x, y): (__m256, __m256) = unsafe { (std::mem::transmute(b0[k]), std::mem::transmute(b1[k])) };
+                let (x, y) = unsafe {
+                    (
+                        transmute::<[f32; 8], __m256>(b0[k]),
+                        transmute::<[f32; 8], __m256>(b1[k]),
+                    )
+                };
                 let a = &a[k][2 * p..2 * p + R];
                 for r in 0..R {
                     let a = _mm256_set1_ps(a[r]);

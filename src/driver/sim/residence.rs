@@ -81,7 +81,7 @@ impl Machine {
             let ops = &mut warps[thread as usize / 32].ops;
             let mut group = warpgroups
                 .get_mut(thread as usize / THREADS)
-                .filter(|_| thread as usize % THREADS == 0);
+                .filter(|_| (thread as usize).is_multiple_of(THREADS));
             let (wgmma_ops, wgmma_room) = group.as_mut().map_or((std::ptr::null_mut(), 0), |g| {
                 (g.record.as_mut_ptr(), g.record.len() as u32)
             });

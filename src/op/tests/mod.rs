@@ -135,6 +135,43 @@ fn ctas_share_blocks_of_a_few_rows() {
 }
 
 #[test]
+fn a_gemm_alone_is_the_unfused_plans() {
+    let (fake, ranks) = ranks(4);
+    let rank = &ranks[1];
+    let (x, w, mut y) = (big(rank), big(rank), big(rank));
+    for op in [Op::GemmReduceScatter, Op::GemmAllReduce, Op::AllGatherGemm] {
+        let few = OpSpec::new(op, 200, 1600, 20, BF16);
+        let plan = |path| rank.plan(&few.clone().route(Want::Exactly(path))).unwrap();
+        fake.take();
+        let mut gemm = |path, m: usize, rows: usize| {
+            let mut out = y.mat_mut(m, 200, BF16).unwrap();
+            let (x, weight) = (x.mat(rows, 1600, BF16).unwrap(), w.mat(200, 1600, BF16).unwrap());
+            plan(path).launch_gemm(m, x, weight, &mut out)
+        };
+        gemm(Path::Unfused, 20, 20).unwrap();
+        let [alone] = &fake.take()[..] else { panic!("{op}") };
+        let p = &alone.params;
+        assert_eq!(
+            (alone.kernel.as_str(), alone.launch.grid, alone.stream),
+            ("gemm_bf16_64", 16, rank.stream())
+        );
+        assert_eq!((p.m, p.n, p.k, p.splits), (20, 200, 1600, 5));
+        assert_eq!((p.desc.wire, p.out_ld, p.bias, p.addend), (abi::TW_BF16, 200, 0, 0));
+        assert!(
+            gemm(Path::Unfused, 20, 21)
+                .unwrap_err()
+                .to_string()
+                .contains("[21, 1600]"),
+            "{op}"
+        );
+        let fused = gemm(Path::Fused, 20, 20).unwrap_err().to_string();
+        assert!(fused.contains("ask for unfused"), "{fused}");
+    }
+    // Nothing was launched that a peer would wait for.
+    assert!(fake.take().is_empty() && rank.in_order(|launched| Ok(*launched)).unwrap() == 0);
+}
+
+#[test]
 fn an_unfused_gather_goes_through_scratch() {
     let (launches, rank) = launch(
         spec(Op::AllGatherGemm, 96, 37)

@@ -8,4 +8,5 @@ mod order;
 mod pipeline;
 mod schedule;
 mod support;
+mod warpgroup;
 mod wgmma;

@@ -8,7 +8,7 @@ mod check;
 mod execute;
 pub mod fault;
 mod input;
-mod output;
+pub mod output;
 mod random;
 mod report;
 mod shape;
@@ -31,7 +31,11 @@ use report::Report;
 pub fn run(args: &RunArgs) -> Result<Report, Failure> {
     refuse_unbuilt(args)?;
     check_options(args)?;
-    let output = args.output.as_deref().map(Place::new).transpose()?;
+    let output = args
+        .output
+        .as_deref()
+        .map(|path| Place::new("--output", path))
+        .transpose()?;
     let machine = device::choose(if args.fault.is_some() {
         Device::Sim
     } else {

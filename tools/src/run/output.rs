@@ -14,6 +14,8 @@ use crate::failure::Failure;
 /// A place that a file can be written to.
 #[derive(Debug)]
 pub struct Place {
+    /// The option that named it.
+    option: &'static str,
     /// As the user named it.
     named: PathBuf,
     /// The same with every link followed: a link stays, and what it points to is replaced.
@@ -23,8 +25,8 @@ pub struct Place {
 impl Place {
     /// Fails early, before anything runs, where no file could be written. Only a regular file may be replaced: moving a
     /// file onto a device or a pipe would destroy it.
-    pub fn new(path: &Path) -> Result<Place, Failure> {
-        let wrong = |expected: &str| Failure::bad_value("--output", path.display(), expected);
+    pub fn new(option: &'static str, path: &Path) -> Result<Place, Failure> {
+        let wrong = |expected: &str| Failure::bad_value(option, path.display(), expected);
         let real = match std::fs::metadata(path) {
             Ok(there) if there.is_file() => std::fs::canonicalize(path).map_err(|error| wrong(&error.to_string()))?,
             Ok(there) if there.is_dir() => return Err(wrong("a file's name, this is a folder")),
@@ -53,7 +55,7 @@ impl Place {
             }
         };
         let named = path.into();
-        Ok(Place { named, real })
+        Ok(Place { option, named, real })
     }
 
     /// Another name in the same folder, which a move does not have to leave.
@@ -62,12 +64,38 @@ impl Place {
         self.real
             .with_file_name(format!(".{name}.{}.unfinished", std::process::id()))
     }
+
+    fn failed(&self, what: String) -> Failure {
+        Failure::bad_input(format!(
+            "{} {} cannot be written: {what}",
+            self.option,
+            self.named.display()
+        ))
+    }
+
+    /// The file's whole content.
+    pub fn write(&self, bytes: &[u8]) -> Result<(), Failure> {
+        let failed = |error: std::io::Error| self.failed(error.to_string());
+        let unfinished = self.beside();
+        // Never another's file, and readable to whom the user's mask lets read.
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .open(&unfinished)
+            .map_err(failed)?;
+        let unfinished = Unfinished(unfinished);
+        if let Ok(old) = std::fs::metadata(&self.real) {
+            file.set_permissions(old.permissions()).map_err(failed)?;
+        }
+        file.write_all(bytes).map_err(failed)?;
+        drop(file);
+        std::fs::rename(&unfinished.0, &self.real).map_err(failed)
+    }
 }
 
 /// Writes `y.rank0`, `y.rank1`, ...
 pub fn write(place: &Place, shape: &Shape, dtype: DType, results: &[Vec<u8>]) -> Result<(), Failure> {
-    let failed =
-        |what: String| Failure::bad_input(format!("--output {} cannot be written: {what}", place.named.display()));
+    let failed = |what: String| place.failed(what);
     let tag = match dtype {
         DType::Bf16 => Dtype::BF16,
         DType::F16 => Dtype::F16,
@@ -82,21 +110,7 @@ pub fn write(place: &Place, shape: &Shape, dtype: DType, results: &[Vec<u8>]) ->
     }
     let metadata = HashMap::from([("format".to_string(), "pt".to_string())]); // as PyTorch's own files say
     let bytes = safetensors::serialize(tensors, Some(metadata)).map_err(|error| failed(error.to_string()))?;
-    let failed = |error: std::io::Error| failed(error.to_string());
-    let unfinished = place.beside();
-    // Never another's file, and readable to whom the user's mask lets read.
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .open(&unfinished)
-        .map_err(failed)?;
-    let unfinished = Unfinished(unfinished);
-    if let Ok(old) = std::fs::metadata(&place.real) {
-        file.set_permissions(old.permissions()).map_err(failed)?;
-    }
-    file.write_all(&bytes).map_err(failed)?;
-    drop(file);
-    std::fs::rename(&unfinished.0, &place.real).map_err(failed)
+    place.write(&bytes)
 }
 
 /// Removed when dropped; after the move there is nothing left to remove.

@@ -1,5 +1,6 @@
 //! The built program, as its users and their scripts see it: words, JSON, exit codes, files.
 
+mod bench;
 mod faults;
 mod files;
 mod operations;

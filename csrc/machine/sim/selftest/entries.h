@@ -15,7 +15,7 @@
   X(selftest_stream, 32, 8)       \
   X(selftest_wgmma_bf16, 128, 1)  \
   X(selftest_wgmma_f16, 128, 1)   \
-  X(selftest_wgmma_rate, 256, 1)  \
+  X(selftest_wgmma_gemm, 288, 1)  \
   X(selftest_wgmma_case, 256, 1)  \
   X(selftest_wgmma_tma, 160, 1)   \
   X(selftest_stmatrix, 64, 1)     \

@@ -62,21 +62,57 @@ TW_DEV void product_of(const TwParams& p) {
 TW_HOPPER_KERNEL(selftest_wgmma_bf16, 128) { product_of<bf16>(p); }
 TW_HOPPER_KERNEL(selftest_wgmma_f16, 128) { product_of<f16>(p); }
 
-// The simulator's benchmark: `p.k` times four steps of m64n256k16 and a wait, on one stage, by two warpgroups.
-TW_HOPPER_KERNEL(selftest_wgmma_rate, 256) {
-  float d[128] = {};
-  if (warp() < 4) fill(0, p.x, kDepth, kRows + 256);
-  fence_async_shared(Site::ChunkFence);
-  cta_sync(Site::StageBarrier);
-  for (u32 i = 0; i < p.k; ++i) {
-    wgmma_fence();
-    for (u32 k = 0; k < 4; ++k) wgmma<bf16, 256>(d, descriptor(k * 32), descriptor(kRows * kRowBytes + k * 32), true);
-    wgmma_commit();
-    wgmma_wait<0>(d, Site::WgmmaWait);
+// The simulator's benchmark, and all of it together: out[m, n] (f32) = x[m, k] weight[n, k]^T in tiles of 128 x 256, by two
+// warpgroups and a loader through three stages. Boxes of `p.map_x` are 64 rows, of `p.map_weight` 256.
+TW_HOPPER_KERNEL(selftest_wgmma_gemm, 288) {
+  constexpr u32 kStages = 3, kA = 2 * kRows * kRowBytes, kStageBytes = kA + 256 * kRowBytes, kMath = 8;
+  constexpr saddr kFull = 0, kEmpty = 64, kFirst = 1024;
+  const u32 across = p.n / 256, tiles = p.m / 128 * across, steps = p.k / kDepth;
+  if (thread() == 0) {
+    for (u32 i = 0; i < kStages; ++i) {
+      mbar_init(kFull + 8 * i, 1);
+      mbar_init(kEmpty + 8 * i, kMath);
+    }
+    mbar_init_fence();
   }
-  float sum = 0;
-  for (float x : d) sum = add(sum, x);
-  st_global_b32(p.out + thread() * 4, f32_bits(sum));
+  cta_sync(Site::SetupBarrier);
+  u32 at = 0;
+  if (warp() == kMath) {
+    if (lane() != 0) return;
+    for (u32 tile = block(); tile < tiles; tile += grid()) {
+      for (u32 step = 0; step < steps; ++step, ++at) {
+        const u32 i = at % kStages, full = kFull + 8 * i, row = tile / across * 128;
+        const saddr stage = kFirst + i * kStageBytes;
+        mbar_wait(kEmpty + 8 * i, (at / kStages + 1) % 2, Site::StageEmpty);
+        mbar_arrive_expect_tx(full, kStageBytes, Site::StageFull);
+        tma_load_2d(stage, p.map_x, step * kDepth, row, full);
+        tma_load_2d(stage + kA / 2, p.map_x, step * kDepth, row + kRows, full);
+        tma_load_2d(stage + kA, p.map_weight, step * kDepth, tile % across * 256, full);
+      }
+    }
+    return;
+  }
+  const u32 group = warp() / 4;
+  for (u32 tile = block(); tile < tiles; tile += grid()) {
+    float d[128];
+    for (u32 step = 0; step < steps; ++step, ++at) {
+      const u32 i = at % kStages;
+      const saddr a = kFirst + i * kStageBytes + group * kA / 2, b = kFirst + i * kStageBytes + kA;
+      mbar_wait(kFull + 8 * i, at / kStages % 2, Site::StageFull);
+      wgmma_fence();
+      for (u32 k = 0; k < kDepth / 16; ++k) wgmma<bf16, 256>(d, descriptor(a + k * 32), descriptor(b + k * 32), step || k);
+      wgmma_commit();
+      wgmma_wait<1>(d, Site::WgmmaWait);
+      if (step && lane() == 0) mbar_arrive(kEmpty + 8 * ((at - 1) % kStages), Site::StageEmpty);
+    }
+    wgmma_wait<0>(d, Site::WgmmaWait);
+    if (lane() == 0) mbar_arrive(kEmpty + 8 * ((at - 1) % kStages), Site::StageEmpty);
+    for (u32 i = 0; i < 128; i += 2) {
+      const u64 row = tile / across * 128 + warp() * 16 + i / 2 % 2 * 8 + lane() / 4;
+      const u64 col = tile % across * 256 + i / 4 * 8 + lane() % 4 * 2;
+      st_global_b64(p.out + (row * p.out_ld + col) * 4, f32_bits(d[i]) | u64(f32_bits(d[i + 1])) << 32);
+    }
+  }
 }
 
 // One m64n64k16 on descriptors `p.x` (A) and `p.weight` (B), 0: the right ones, with a fault. 0: none; 1: a thread adds where the
@@ -111,10 +147,11 @@ TW_HOPPER_KERNEL(selftest_wgmma_case, 256) {
 // out[64, 64] = x weight^T of one step of 64 in K, whose tiles TMA loads. `p.k` 0: right; 1: the loader does not wait
 // for the product before it loads A once more; 2: nobody waits for the load of B.
 TW_HOPPER_KERNEL(selftest_wgmma_tma, 160) {
-  constexpr saddr kA = 1024, kB = kA + kRows * kRowBytes, kFull = 0, kEmpty = 8;
+  constexpr saddr kA = 1024, kB = kA + kRows * kRowBytes, kFull = 0, kEmpty = 8, kAgain = 16;
   if (thread() == 0) {
     mbar_init(kFull, 1);
     mbar_init(kEmpty, 128);
+    mbar_init(kAgain, 1);
     mbar_init_fence();
   }
   cta_sync(Site::SetupBarrier);
@@ -124,9 +161,9 @@ TW_HOPPER_KERNEL(selftest_wgmma_tma, 160) {
     tma_load_2d(kB, p.map_weight, 0, 0, kFull);
     mbar_wait(kFull, 0, Site::StageFull);
     if (p.k != 1) mbar_wait(kEmpty, 0, Site::StageEmpty);
-    mbar_arrive_expect_tx(kFull, kRows * kRowBytes, Site::StageFull);
-    tma_load_2d(kA, p.map_x, 0, 0, kFull);
-    mbar_wait(kFull, 1, Site::StageFull);
+    mbar_arrive_expect_tx(kAgain, kRows * kRowBytes, Site::StageFull);
+    tma_load_2d(kA, p.map_x, 0, 0, kAgain);
+    mbar_wait(kAgain, 0, Site::StageFull);
   }
   if (thread() >= 128) return;
   float d[32];

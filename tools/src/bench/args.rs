@@ -1,0 +1,79 @@
+//! The words of `tileweave bench-gpu`.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+use tileweave::Mainloop;
+
+use crate::cli::Device;
+
+/// A table of the table.
+#[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    /// Plain GEMMs, the twelve shapes
+    Gemm,
+    /// Few rows on the same weights
+    Small,
+    /// An all-reduce of 8 KiB alone
+    Latency,
+    /// Fused operations over virtual ranks
+    Fused,
+}
+
+#[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ScaleArg {
+    Full,
+    Tiny,
+}
+
+#[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MainloopArg {
+    Portable,
+    Hopper,
+}
+
+impl From<MainloopArg> for Mainloop {
+    fn from(word: MainloopArg) -> Mainloop {
+        match word {
+            MainloopArg::Portable => Mainloop::Portable,
+            MainloopArg::Hopper => Mainloop::Hopper,
+        }
+    }
+}
+
+#[derive(Args, Debug, Clone)]
+pub struct BenchArgs {
+    /// auto: cuda where a usable GPU is found, else sim, which proves the launches and has no clock
+    #[arg(long, value_enum, default_value = "auto")]
+    pub device: Device,
+    /// Which tables [default: all]
+    #[arg(long, value_enum, value_delimiter = ',')]
+    pub parts: Vec<Part>,
+    /// Sizes [default: full on cuda, tiny on sim]
+    #[arg(long, value_enum)]
+    pub scale: Option<ScaleArg>,
+    /// Only cases whose name contains this
+    #[arg(long, value_name = "TEXT")]
+    pub case: Option<String>,
+    /// Samples of each figure, taken in turns
+    #[arg(long, value_name = "N", default_value_t = 41, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub samples: u32,
+    /// Seconds after which no further case is begun
+    #[arg(long, value_name = "SECONDS", default_value_t = 540, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub budget: u64,
+    /// Our mainloop [default: the crate chooses]
+    #[arg(long, value_enum)]
+    pub mainloop: Option<MainloopArg>,
+    /// Leave cuBLASLt out
+    #[arg(long)]
+    pub no_cublaslt: bool,
+    /// Writes the report here as JSON, and the tables beside it with the ending md
+    #[arg(long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
+}
+
+impl BenchArgs {
+    pub fn wants(&self, part: Part) -> bool {
+        self.parts.is_empty() || self.parts.contains(&part)
+    }
+}

@@ -1,0 +1,238 @@
+//! Who is measured against whom.
+
+use tileweave::{Mainloop, Mat, Op, OpSpec, Operands, Path, Plan, Rank, Result, Want, chunk};
+
+use super::clock::Contest;
+use super::cublaslt::Multiplier;
+use super::operands::{DTYPE, Pool, Rotating};
+use super::shapes::{Fused, Gemm};
+
+fn with_mainloop(spec: OpSpec, mainloop: Option<Mainloop>) -> OpSpec {
+    match mainloop {
+        Some(mainloop) => spec.mainloop(mainloop),
+        None => spec,
+    }
+}
+
+/// Our GEMM against cuBLASLt's, on one rank.
+pub struct Plain {
+    plan: Plan,
+    m: usize,
+    x: Rotating,
+    weight: Rotating,
+    out: Rotating,
+    pub vendor: Option<Multiplier>,
+}
+
+impl Plain {
+    /// Its plan's spec: a group of one rank sends nothing, and its unfused plan has the GEMM.
+    pub fn spec(gemm: &Gemm, mainloop: Option<Mainloop>) -> OpSpec {
+        let spec = OpSpec::new(Op::GemmReduceScatter, gemm.n, gemm.k, gemm.m, DTYPE);
+        with_mainloop(spec.route(Want::Exactly(Path::Unfused)), mainloop)
+    }
+
+    pub fn new(rank: &Rank, gemm: &Gemm, spec: &OpSpec, sets: usize, pool: &Pool, cublaslt: bool) -> Result<Plain> {
+        let Gemm { m, n, k, .. } = *gemm;
+        let mut plain = Plain {
+            plan: rank.plan(spec)?,
+            m,
+            x: Rotating::new(rank, m, k, sets, Some(pool))?,
+            weight: Rotating::new(rank, n, k, sets, Some(pool))?,
+            out: Rotating::new(rank, m, n, sets, None)?,
+            vendor: None,
+        };
+        rank.synchronize()?;
+        if cublaslt {
+            plain.vendor = Some(Multiplier::new(rank, [m, n, k], plain.addresses(0), None)?);
+        }
+        Ok(plain)
+    }
+
+    fn addresses(&self, set: usize) -> [u64; 3] {
+        [self.x.ptr(set), self.weight.ptr(set), self.out.ptr(set)]
+    }
+
+    /// The kernel of our GEMM.
+    pub fn kernel(&self) -> String {
+        let route = self.plan.route(self.m).kernel;
+        route.split(" + ").next().unwrap_or_default().to_string()
+    }
+
+    /// The product of the first set's operands, as bytes.
+    pub fn product(&mut self, contender: usize) -> Result<Vec<u8>> {
+        self.launch(contender, 0, 0)?;
+        self.out.bytes(0)
+    }
+}
+
+impl Contest for Plain {
+    fn contenders(&self) -> usize {
+        1 + usize::from(self.vendor.is_some())
+    }
+
+    fn launch(&mut self, contender: usize, _rank: usize, set: usize) -> Result<()> {
+        match (&self.vendor, contender) {
+            (Some(vendor), 1) => vendor.launch(self.addresses(set)),
+            _ => {
+                let (x, weight) = (self.x.mat(set)?, self.weight.mat(set)?);
+                self.plan.launch_gemm(self.m, x, weight, &mut self.out.mat_mut(set)?)
+            }
+        }
+    }
+}
+
+/// A fused operation against its GEMM alone, the unfused path, and cuBLASLt with our collective: in this order.
+pub struct Overlapped {
+    lanes: Vec<Lane>,
+    m: usize,
+    op: Op,
+}
+
+/// One rank's plans and operands.
+struct Lane {
+    fused: Plan,
+    unfused: Plan,
+    collective: Plan,
+    x: Rotating,
+    weight: Rotating,
+    out: Rotating,
+    /// What lies between GEMM and collective: the rank's product, or of a gather the gathered x.
+    between: Rotating,
+    /// The GEMM alone by cuBLASLt.
+    vendor: Option<Multiplier>,
+}
+
+/// The sizes of one rank's GEMM.
+fn own(fused: &Fused, rank: usize) -> [usize; 3] {
+    let part = |size: usize| chunk(size, fused.ranks, rank).len();
+    match fused.op {
+        Op::AllGatherGemm => [fused.m, part(fused.n), fused.k],
+        _ => [fused.m, fused.n, part(fused.k)],
+    }
+}
+
+impl Overlapped {
+    /// The specs of a rank's plans: fused, unfused, the collective alone.
+    pub fn specs(fused: &Fused, rank: usize, mainloop: Option<Mainloop>) -> [OpSpec; 3] {
+        let [m, n, k] = own(fused, rank);
+        let on = |path| {
+            with_mainloop(
+                OpSpec::new(fused.op, n, k, m, DTYPE).route(Want::Exactly(path)),
+                mainloop,
+            )
+        };
+        let (collective, columns) = match fused.op {
+            Op::GemmReduceScatter => (Op::ReduceScatter, n),
+            Op::AllGatherGemm => (Op::AllGather, k),
+            _ => (Op::AllReduce, n),
+        };
+        [
+            on(Path::Fused),
+            on(Path::Unfused),
+            OpSpec::new(collective, columns, 0, m, DTYPE),
+        ]
+    }
+
+    pub fn new(
+        ranks: &[Rank],
+        fused: &Fused,
+        mainloop: Option<Mainloop>,
+        sets: usize,
+        pool: &Pool,
+        cublaslt: bool,
+    ) -> Result<Overlapped> {
+        let mut lanes: Vec<Lane> = Vec::with_capacity(ranks.len());
+        for rank in ranks {
+            let [m, n, k] = own(fused, rank.rank());
+            let rows = chunk(m, fused.ranks, rank.rank()).len();
+            let gathers = fused.op == Op::AllGatherGemm;
+            let [one, two, three] = Overlapped::specs(fused, rank.rank(), mainloop);
+            let random = |rows, cols| Rotating::new(rank, rows, cols, sets, Some(pool));
+            let written = |rows, cols| Rotating::new(rank, rows, cols, sets, None);
+            lanes.push(Lane {
+                fused: rank.plan(&one)?,
+                unfused: rank.plan(&two)?,
+                collective: rank.plan(&three)?,
+                x: random(if gathers { rows } else { m }, k)?,
+                weight: random(n, k)?,
+                out: written(if fused.op == Op::GemmReduceScatter { rows } else { m }, n)?,
+                between: if gathers { random(m, k)? } else { written(m, n)? },
+                vendor: None,
+            });
+            rank.synchronize()?;
+        }
+        // Equal shapes get what was chosen on the first rank; at these sizes a trial on each would take minutes.
+        let mut known = None;
+        for (rank, lane) in ranks.iter().zip(&mut lanes).filter(|_| cublaslt) {
+            let shape = own(fused, rank.rank());
+            let choice = known.filter(|(of, _)| *of == shape).map(|(_, choice)| choice);
+            let vendor = Multiplier::new(rank, shape, lane.addresses(fused.op, 0), choice)?;
+            known = Some((shape, vendor.choice));
+            lane.vendor = Some(vendor);
+        }
+        let (m, op) = (fused.m, fused.op);
+        Ok(Overlapped { lanes, m, op })
+    }
+
+    /// The kernels of the fused path and the unfused one.
+    pub fn kernels(&self) -> [String; 2] {
+        [&self.lanes[0].fused, &self.lanes[0].unfused].map(|plan| plan.route(self.m).kernel)
+    }
+}
+
+impl Lane {
+    /// x, weight and product of the GEMM alone.
+    fn addresses(&self, op: Op, set: usize) -> [u64; 3] {
+        let (between, weight) = (self.between.ptr(set), self.weight.ptr(set));
+        match op {
+            Op::AllGatherGemm => [between, weight, self.out.ptr(set)],
+            _ => [self.x.ptr(set), weight, between],
+        }
+    }
+
+    fn whole(&mut self, fused: bool, m: usize, set: usize) -> Result<()> {
+        let plan = if fused { &self.fused } else { &self.unfused };
+        let (x, weight) = (self.x.mat(set)?, self.weight.mat(set)?);
+        plan.launch(&Operands::gemm(m, x, weight, self.out.mat_mut(set)?))
+    }
+
+    fn gemm(&mut self, op: Op, m: usize, set: usize) -> Result<()> {
+        let (gathers, weight) = (op == Op::AllGatherGemm, self.weight.mat(set)?);
+        let (x, out): (Mat<'_>, _) = if gathers {
+            (self.between.mat(set)?, &mut self.out)
+        } else {
+            (self.x.mat(set)?, &mut self.between)
+        };
+        self.unfused.launch_gemm(m, x, weight, &mut out.mat_mut(set)?)
+    }
+
+    fn vendor_and_collective(&mut self, op: Op, m: usize, set: usize) -> Result<()> {
+        let addresses = self.addresses(op, set);
+        let product = || self.vendor.as_ref().map_or(Ok(()), |vendor| vendor.launch(addresses));
+        if op == Op::AllGatherGemm {
+            let gathered = self.between.mat_mut(set)?;
+            self.collective
+                .launch(&Operands::plain(m, self.x.mat(set)?, gathered))?;
+            return product();
+        }
+        product()?;
+        let (partial, out) = (self.between.mat(set)?, self.out.mat_mut(set)?);
+        self.collective.launch(&Operands::plain(m, partial, out))
+    }
+}
+
+impl Contest for Overlapped {
+    fn contenders(&self) -> usize {
+        3 + usize::from(self.lanes[0].vendor.is_some())
+    }
+
+    fn launch(&mut self, contender: usize, rank: usize, set: usize) -> Result<()> {
+        let (op, m, lane) = (self.op, self.m, &mut self.lanes[rank]);
+        match contender {
+            0 => lane.whole(true, m, set),
+            1 => lane.gemm(op, m, set),
+            2 => lane.whole(false, m, set),
+            _ => lane.vendor_and_collective(op, m, set),
+        }
+    }
+}

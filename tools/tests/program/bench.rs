@@ -1,0 +1,97 @@
+//! The program's GPU table on the simulated node: every launch of it, on small sizes and without a clock.
+
+use serde_json::Value;
+
+use super::tileweave;
+
+fn bench(words: &str) -> super::Ended {
+    tileweave(&format!("bench-gpu --device sim --samples 1 --json {words}"))
+}
+
+#[test]
+fn every_part_runs_and_nothing_is_called_measured() {
+    let report = bench("").done();
+    let rows = |part: &str| {
+        report[part]
+            .as_array()
+            .unwrap_or_else(|| panic!("{part}: {report}"))
+            .clone()
+    };
+    assert_eq!(
+        [rows("gemm"), rows("small"), rows("latency"), rows("fused")].map(|r| r.len()),
+        [2, 4, 1, 6]
+    );
+    assert_eq!(rows("missing"), Vec::<Value>::new(), "{report}");
+    for row in rows("gemm").iter().chain(&rows("small")) {
+        assert!(
+            row["kernel"]
+                .as_str()
+                .is_some_and(|name| name.starts_with("gemm_bf16_")),
+            "{row}"
+        );
+        for figure in ["ours_ms", "cublaslt_ms", "ours_tflops", "cublaslt_tflops", "speed"] {
+            assert!(row[figure].is_null(), "{figure}: {row}");
+        }
+    }
+    for row in rows("fused") {
+        let operation = row["op"].as_str().expect("a name");
+        let family = operation
+            .replace("gemm-reduce-scatter", "gemm_rs")
+            .replace("gemm-all-reduce", "gemm_ar");
+        let family = family.replace("all-gather-gemm", "ag_gemm");
+        assert!(
+            row["kernel"].as_str().is_some_and(|name| name.starts_with(&family)),
+            "{row}"
+        );
+        assert!(row["fused_ms"].is_null() && row["overlap_pct"].is_null(), "{row}");
+    }
+    assert!(report["latency"][0]["us"].is_null());
+    for target in rows("targets") {
+        assert!(target["met"].is_null() && target["value"].is_null(), "{target}");
+    }
+    let conditions = &report["conditions"];
+    assert_eq!(
+        (&conditions["seen_on"], &conditions["samples"]),
+        (&"[sim]".into(), &1.into())
+    );
+    assert!(conditions["cublaslt_missing_because"].is_string() && conditions["cublaslt"].is_null());
+}
+
+#[test]
+fn the_portable_mainloop_can_be_asked_for() {
+    let report = bench("--parts gemm --case square --mainloop portable").done();
+    let rows = report["gemm"].as_array().expect("rows");
+    assert_eq!(rows.len(), 1);
+    assert!(
+        rows[0]["kernel"].as_str().is_some_and(|name| !name.ends_with("sm90")),
+        "{}",
+        rows[0]
+    );
+}
+
+/// As JSON to a file, and the tables beside it, for people.
+#[test]
+fn files() {
+    let folder = std::env::temp_dir().join(format!("tileweave-bench-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).expect("a temporary folder");
+    let path = folder.join("table.json");
+    let printed = bench(&format!("--parts latency --out {}", path.display())).done();
+    let json: Value = serde_json::from_slice(&std::fs::read(&path).expect("the report")).expect("JSON");
+    assert_eq!(json, printed);
+    let tables = std::fs::read_to_string(folder.join("table.md")).expect("the tables");
+    assert!(
+        tables.contains("## All-reduce alone") && tables.contains("[sim]"),
+        "{tables}"
+    );
+    std::fs::remove_dir_all(&folder).expect("the folder is ours");
+}
+
+#[test]
+fn without_a_gpu_cuda_is_exit_4_and_bad_words_are_exit_2() {
+    if std::env::var_os("TILEWEAVE_GPU").is_none() && !std::path::Path::new("/dev/nvidia0").exists() {
+        tileweave("bench-gpu --device cuda --json").failed(4, "unavailable");
+    }
+    bench("--samples 0").failed(2, "bad_input");
+    bench("--parts some").failed(2, "bad_input");
+    bench("--parts latency --out /nonexistent/table.json").failed(2, "bad_input");
+}
