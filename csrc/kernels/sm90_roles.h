@@ -48,6 +48,7 @@ TW_DEV void sm90_roles(Load load, Store store, Math math, Talk talk) {
     } else {
       if (mx::warp() == 0) load();
       if (mx::warp() == 1) store();
+      mx::warp_sync();  // mostly one lane has worked; barriers want the warp together
       join();
     }
   } else {
