@@ -24,6 +24,7 @@ enum {
 // Tile configurations, `TwDescriptor::tile`; the constants below are checked where the tiles are defined.
 enum { TW_TILE_64 = 0, TW_TILE_128 = 1, TW_TILE_F32 = 2, TW_TILE_MEMORY = 3, TW_TILE_256 = 4, TW_TILE_SLIM = 5 };
 #define TW_TILE_PAIRS 256     // added where blocks are taken in pairs (`TwParams::cluster` 2)
+#define TW_TILE_HOPPER 512    // added where ranks chose the Hopper mainloop, whatever operands make of it on one of them
 #define TW_TILE_64_M 64       // mma.sync, bf16 and f16
 #define TW_TILE_64_N 64
 #define TW_TILE_64_THREADS 128
@@ -86,7 +87,7 @@ enum { TW_ABORT_NONE = 0, TW_ABORT_WAIT = 1, TW_ABORT_DISAGREED = 2, TW_ABORT_HO
 // What one operation is: equal on every rank, or the hello's hashes differ.
 typedef struct TwDescriptor {
   uint32_t op, algorithm, dtype, wire;
-  uint32_t tile;      // tile configuration, TW_TILE_PAIRS
+  uint32_t tile;      // tile configuration, TW_TILE_PAIRS, TW_TILE_HOPPER
   uint32_t grid;      // CTAs, equal on every rank; of a one-shot those of one item a block, whatever a rank's splits of K
   uint32_t has_bias;  // added once, after the sum
   uint32_t world;

@@ -4,6 +4,7 @@ pub const TW_ABI_VERSION: u32 = 1;
 pub const TW_MAX_RANKS: u32 = 16;
 pub const TW_CACHE_LINE: u32 = 128;
 pub const TW_TILE_PAIRS: u32 = 256;
+pub const TW_TILE_HOPPER: u32 = 512;
 pub const TW_TILE_64_M: u32 = 64;
 pub const TW_TILE_64_N: u32 = 64;
 pub const TW_TILE_64_THREADS: u32 = 128;

@@ -73,7 +73,12 @@ pub(crate) fn describe(descriptor: &TwDescriptor) -> String {
     } else {
         ""
     };
-    let tile = match d.tile & !abi::TW_TILE_PAIRS {
+    let mainloop = if d.tile & abi::TW_TILE_HOPPER != 0 {
+        ", Hopper mainloop"
+    } else {
+        ""
+    };
+    let tile = match d.tile & !(abi::TW_TILE_PAIRS | abi::TW_TILE_HOPPER) {
         abi::TW_TILE_64 => "64 x 64 tiles",
         abi::TW_TILE_128 => "128 x 128 tiles",
         abi::TW_TILE_256 => "128 x 256 tiles",
@@ -82,7 +87,7 @@ pub(crate) fn describe(descriptor: &TwDescriptor) -> String {
         _ => "unknown tiles",
     };
     format!(
-        "{} of {} ({}, wire {}{}{algorithm}, {tile}{pairs}, {} CTAs, panel {}, {} ranks)",
+        "{} of {} ({}, wire {}{}{algorithm}, {tile}{pairs}{mainloop}, {} CTAs, panel {}, {} ranks)",
         op_name(d.op),
         sizes.join(", "),
         dtype(d.dtype),

@@ -71,11 +71,16 @@ fn blocks(on: Tiling) -> Result<(u32, u32)> {
 /// What a hello says of a kernel's blocks: all that peers deal with. Of a gather that is their rows.
 fn agreed_tile(op: Op, kernel: Kernel, on: &Tiling) -> u32 {
     let pairs = if on.cluster > 1 { abi::TW_TILE_PAIRS } else { 0 };
-    match (op, kernel.tile) {
+    let mainloop = match kernel.mainloop {
+        Mainloop::Hopper => abi::TW_TILE_HOPPER,
+        Mainloop::Portable => 0,
+    };
+    let blocks = match (op, kernel.tile) {
         (Op::AllGatherGemm, Tile::Wide | Tile::Large) => Tile::Large.code(),
         (_, Tile::Slim) => Tile::Small.code(),
         (_, tile) => tile.code() | pairs,
-    }
+    };
+    blocks | mainloop
 }
 
 /// The kernels of one launch, in order.
