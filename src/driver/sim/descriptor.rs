@@ -93,6 +93,10 @@ impl Operand {
     pub fn reads(self, addr: u32, bytes: u32) -> bool {
         let (begin, end) = (addr / CHUNK * CHUNK, addr.saturating_add(bytes));
         let base = self.start / PATTERN * PATTERN;
+        // Most that is asked about lies in none of its patterns: output chunks, flags.
+        if end <= base || begin >= base + (self.rows / 8).saturating_sub(1) * self.stride + PATTERN {
+            return false;
+        }
         (0..self.rows / 8).any(|eight| {
             let pattern = base + eight * self.stride;
             let common = begin.max(pattern)..end.min(pattern + PATTERN);
