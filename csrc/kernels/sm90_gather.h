@@ -79,9 +79,11 @@ TW_DEV void sm90_gather(const TwParams& p) {
         ChunkWriter<Tile> chunks;
         for (uint32_t q = 0; q < p.panels; ++q) {
           walk.each(q, [&](const GatherTile& t) { multiply_output<Tile>(p, p.m, t.block, ring, chunks); });
-          if (mx::lane() != 0) continue;
-          if (q != 0) mx::mbar_wait(Sm90Ring<Tile>::round_read(), (q - 1) & 1, Site::RoundRead);
-          mx::mbar_arrive(Sm90Ring<Tile>::round_read(), Site::RoundRead);
+          if (mx::lane() == 0) {
+            if (q != 0) mx::mbar_wait(Sm90Ring<Tile>::round_read(), (q - 1) & 1, Site::RoundRead);
+            mx::mbar_arrive(Sm90Ring<Tile>::round_read(), Site::RoundRead);
+          }
+          mx::warp_sync();  // wgmma wants the warp together
         }
       },
       [&](auto join) {
@@ -92,7 +94,8 @@ TW_DEV void sm90_gather(const TwParams& p) {
         for (uint32_t q = 0; q < p.panels; ++q) {
           s.open_round(q);
           push_rows(s, walk.order, staging, q, mx::block(), mx::grid());
-          // close_round's barrier keeps the thread that arrives from the next round until all have seen this one's end.
+          // Barriers of close_round and open_round keep the thread that arrives from the next round until all have seen this
+          // one's end.
           if (Sm90Talk::thread() == 0) mx::mbar_arrive(Sm90Ring<Tile>::round_read(), Site::RoundRead);
           mx::mbar_wait(Sm90Ring<Tile>::round_read(), q & 1, Site::RoundRead);
           s.close_round(q, used);

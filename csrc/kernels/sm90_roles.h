@@ -35,6 +35,7 @@ using Sm90Reduces = Sm90Registers<152>;  // adds partials, sends and takes in re
 template <class Tile, class Registers, class Load, class Store, class Math, class Talk>
 TW_DEV void sm90_roles(Load load, Store store, Math math, Talk talk) {
   const auto join = [] {
+    mx::warp_sync();  // mostly one lane has worked; barriers want the warp together
     mx::cta_sync(Site::LastBarrier);
     Sm90Ring<Tile>::leave();
   };

@@ -117,15 +117,20 @@ pub(crate) fn choose(spec: &OpSpec, op: Option<Op>, m: u64, setting: &Setting) -
     }
     let tile = if one_shot(spec, m, setting) {
         Tile::Slim
-    } else if blocks(Tile::Wide) >= WIDE_BLOCKS {
+    } else if spec
+        .columns
+        .map_or(blocks(Tile::Wide) >= WIDE_BLOCKS, |columns| columns == 256)
+    {
         Tile::Wide
     } else {
         Tile::Large
     };
     let rows = block_rows(op.unwrap_or(Op::GemmAllReduce), m, setting.world as u64, tile);
-    let pairs = setting.pairs
-        && (n > 0 || spec.op == Op::AllGatherGemm)
-        && rows >= if tile == Tile::Slim { 2 } else { PAIR_ROWS };
+    let least = if tile == Tile::Slim { 2 } else { PAIR_ROWS };
+    // A rank without columns has no blocks to pair, but in a gather, whose ranks must agree, the others may have.
+    let some = n > 0 || spec.op == Op::AllGatherGemm;
+    let asked = spec.pairs.filter(|_| tile != Tile::Slim);
+    let pairs = setting.pairs && some && asked.unwrap_or(rows >= least);
     Choice {
         mainloop,
         tile,
@@ -216,6 +221,29 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn blocks_that_are_asked_for() {
+        let of = |columns, pairs, hopper| {
+            let spec = OpSpec::new(Op::GemmAllReduce, 8192, 4096, 1 << 20, DType::Bf16).blocks(columns, pairs);
+            let c = choose(&spec, Some(Op::GemmAllReduce), 2048, &setting(4, hopper));
+            (c.tile, c.cluster)
+        };
+        assert_eq!(
+            (of(128, false, true), of(256, true, true)),
+            ((Tile::Large, 1), (Tile::Wide, 2))
+        );
+        assert_eq!(
+            of(256, true, false),
+            (Tile::Large, 1),
+            "the portable mainloop has its own"
+        );
+        let odd = OpSpec::new(Op::GemmAllReduce, 8, 8, 8, DType::Bf16).blocks(192, false);
+        assert_eq!(
+            odd.check().unwrap_err().to_string(),
+            "columns is 192: expected 128 or 256"
+        );
     }
 
     #[test]

@@ -137,6 +137,10 @@ pub struct OpSpec {
     pub route: Want,
     /// The mainloop asked for, on every rank alike; `None`: the crate chooses.
     pub mainloop: Option<Mainloop>,
+    /// The columns of a Hopper block of 128 rows, 128 or 256, on every rank alike; `None`: the crate chooses.
+    pub columns: Option<usize>,
+    /// Whether Hopper CTAs work in pairs, on every rank alike; `None`: the crate chooses.
+    pub pairs: Option<bool>,
 }
 
 impl OpSpec {
@@ -152,6 +156,8 @@ impl OpSpec {
             bias: false,
             route: Want::Auto,
             mainloop: None,
+            columns: None,
+            pairs: None,
         }
     }
 
@@ -175,6 +181,16 @@ impl OpSpec {
     pub fn mainloop(self, mainloop: Mainloop) -> OpSpec {
         OpSpec {
             mainloop: Some(mainloop),
+            ..self
+        }
+    }
+
+    /// In Hopper blocks of so many columns, 128 or 256, by CTAs in pairs or alone: for benchmarks, over the crate's own
+    /// choice. Not for one-shot all-reduces, which have one kind of block. Every rank asks for the same.
+    pub fn blocks(self, columns: usize, pairs: bool) -> OpSpec {
+        OpSpec {
+            columns: Some(columns),
+            pairs: Some(pairs),
             ..self
         }
     }
@@ -216,6 +232,9 @@ impl OpSpec {
         }
         if !self.op.has_gemm() && self.k != 0 {
             return Err(Error::bad_argument("k", self.k, format!("0: {} has no GEMM", self.op)));
+        }
+        if let Some(columns) = self.columns.filter(|columns| ![128, 256].contains(columns)) {
+            return Err(Error::bad_argument("columns", columns, "128 or 256"));
         }
         if !self.op.has_gemm() && self.bias {
             return Err(Error::bad_argument(

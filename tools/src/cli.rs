@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use tileweave::{DType, Op, Wire};
+use tileweave::{DType, Mainloop, Op, Wire};
 
 use crate::bench::args::BenchArgs;
 use crate::failure::{Failure, one_line};
@@ -93,6 +93,9 @@ pub struct RunArgs {
     /// The path; an explicit one that cannot be had is an error
     #[arg(long, value_enum, default_value = "auto")]
     pub route: RouteArg,
+    /// The GEMM's mainloop [default: the crate chooses]; one that cannot serve is an error
+    #[arg(long, value_enum)]
+    pub mainloop: Option<MainloopArg>,
     /// The type partials travel in
     #[arg(long, value_enum, default_value = "output")]
     pub wire: WireArg,
@@ -124,6 +127,21 @@ pub enum Device {
     Auto,
     Sim,
     Cuda,
+}
+
+#[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MainloopArg {
+    Portable,
+    Hopper,
+}
+
+impl From<MainloopArg> for Mainloop {
+    fn from(word: MainloopArg) -> Mainloop {
+        match word {
+            MainloopArg::Portable => Mainloop::Portable,
+            MainloopArg::Hopper => Mainloop::Hopper,
+        }
+    }
 }
 
 #[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]

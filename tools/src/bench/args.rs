@@ -3,9 +3,8 @@
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
-use tileweave::Mainloop;
 
-use crate::cli::Device;
+use crate::cli::{Device, MainloopArg};
 
 /// A table of the table.
 #[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,21 +23,6 @@ pub enum Part {
 pub enum ScaleArg {
     Full,
     Tiny,
-}
-
-#[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
-pub enum MainloopArg {
-    Portable,
-    Hopper,
-}
-
-impl From<MainloopArg> for Mainloop {
-    fn from(word: MainloopArg) -> Mainloop {
-        match word {
-            MainloopArg::Portable => Mainloop::Portable,
-            MainloopArg::Hopper => Mainloop::Hopper,
-        }
-    }
 }
 
 #[derive(Args, Debug, Clone)]

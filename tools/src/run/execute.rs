@@ -100,10 +100,14 @@ impl LaunchSize {
     }
 
     fn spec(&self, shape: &Shape, problem: &Problem, args: &RunArgs, max_m: usize, route: Want) -> OpSpec {
-        OpSpec::new(shape.op, self.n, self.k, max_m, problem.dtype)
+        let spec = OpSpec::new(shape.op, self.n, self.k, max_m, problem.dtype)
             .wire(args.wire.into())
             .bias(problem.bias.is_some())
-            .route(route)
+            .route(route);
+        match args.mainloop {
+            Some(mainloop) => spec.mainloop(mainloop.into()),
+            None => spec,
+        }
     }
 }
 

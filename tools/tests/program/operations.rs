@@ -172,3 +172,18 @@ fn people_get_a_table() {
         assert!(ended.stdout.contains(part), "{part}: {}", ended.stdout);
     }
 }
+
+/// On the simulated node both mainloops add in one order, so even their bits are equal.
+#[test]
+fn by_either_mainloop() {
+    for op in GEMMS {
+        let of = |mainloop: &str, sm90: bool| {
+            let words = format!("--op {op} --ranks 2 --m 150 --n 264 --k 96 --mainloop {mainloop}");
+            let report = run(&words).done();
+            let kernel = report["kernel"].as_str().expect("a name");
+            assert_eq!(kernel.ends_with("_sm90"), sm90, "{kernel}");
+            report["result_digest"].clone()
+        };
+        assert_eq!(of("portable", false), of("hopper", true), "{op}");
+    }
+}

@@ -103,6 +103,14 @@ fn an_explicit_route_is_never_replaced() {
 }
 
 #[test]
+fn an_explicit_mainloop_is_never_replaced() {
+    for (words, why) in [("--dtype f32", "f32"), ("--ranks 2 --k 20", "K = 10 is 20 bytes")] {
+        let error = run(&format!("{words} --mainloop hopper")).failed(4, "unavailable");
+        assert!(error["message"].to_string().contains(why), "{error}");
+    }
+}
+
+#[test]
 fn faults_are_the_simulated_nodes() {
     let ended = tileweave("run --device cuda --fault silent:0 --json");
     ended.failed(2, "bad_input");
