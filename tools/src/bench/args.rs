@@ -3,7 +3,9 @@
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
+use tileweave::Mainloop;
 
+use super::contests::Tuning;
 use crate::cli::{Device, MainloopArg};
 
 /// A table of the table.
@@ -48,15 +50,37 @@ pub struct BenchArgs {
     /// Our mainloop [default: the crate chooses]
     #[arg(long, value_enum)]
     pub mainloop: Option<MainloopArg>,
+    /// Columns of a Hopper block, 128 or 256, together with --pairs [default: the crate chooses both]
+    #[arg(long, value_name = "COLUMNS", requires = "pairs", value_parser = parse_columns)]
+    pub columns: Option<usize>,
+    /// Whether Hopper CTAs work in pairs, together with --columns
+    #[arg(long, value_name = "true|false", requires = "columns")]
+    pub pairs: Option<bool>,
     /// Leave cuBLASLt out
     #[arg(long)]
     pub no_cublaslt: bool,
+    /// Leave NCCL out
+    #[arg(long)]
+    pub no_nccl: bool,
     /// Writes the report here as JSON, and the tables beside it with the ending md
     #[arg(long, value_name = "FILE")]
     pub out: Option<PathBuf>,
 }
 
+fn parse_columns(text: &str) -> Result<usize, String> {
+    let columns = text.parse().ok().filter(|columns| [128, 256].contains(columns));
+    columns.ok_or_else(|| "expected 128 or 256".into())
+}
+
 impl BenchArgs {
+    /// What was asked for of our GEMMs.
+    pub fn tuning(&self) -> Tuning {
+        Tuning {
+            mainloop: self.mainloop.map(Mainloop::from),
+            blocks: self.columns.zip(self.pairs),
+        }
+    }
+
     pub fn wants(&self, part: Part) -> bool {
         self.parts.is_empty() || self.parts.contains(&part)
     }

@@ -3,9 +3,9 @@
 //! A turn: the streams meet, then each contender runs once (a number of launches in a row), and after each the streams
 //! meet again. A contender's time is the longest among the ranks, of each from its own start to its own end: the
 //! ranks start together, but for what an event takes to travel. Who begins moves on with every turn. Before the
-//! first contender a long fill keeps the first stream busy, so that the host is ahead when the clock starts; the
-//! rest is enqueued while GPUs work. The host waits for all at the end of a turn: launch queues never fill up, which
-//! would block one rank's launch while another rank waits for it.
+//! first contender long fills keep the first stream busy, so that the host is ahead when the clock starts; the
+//! rest is enqueued while GPUs work, each launch on all ranks before the next. The host waits for all at the end of a turn:
+//! launch queues never fill up, which would block one rank's launch while another rank waits for it.
 
 use tileweave::driver::{Driver, Event, Kind};
 use tileweave::{Buffer, Rank, Result};
@@ -14,8 +14,12 @@ use tileweave::{Buffer, Rank, Result};
 pub trait Contest {
     /// How many there are.
     fn contenders(&self) -> usize;
-    /// Enqueues one launch of a contender on a rank, on its operands number `set`.
-    fn launch(&mut self, contender: usize, rank: usize, set: usize) -> Result<()>;
+    /// Enqueues one launch of a contender on every rank, on the operands number `set`.
+    fn launch(&mut self, contender: usize, set: usize) -> Result<()>;
+    /// Waits for all that was enqueued.
+    fn wait(&mut self, ranks: &[Rank]) -> Result<()> {
+        ranks.iter().try_for_each(Rank::synchronize)
+    }
 }
 
 /// How much is measured.
@@ -26,21 +30,21 @@ pub struct Effort {
     pub launches: usize,
     /// Sets of operands.
     pub sets: usize,
+    /// Long fills that the host enqueues behind.
+    pub fills: usize,
 }
 
 /// Turns before the first that counts.
 const WARMUP: usize = 3;
-/// Bytes of the fill that the host enqueues behind: about 0.2 ms of an H200's memory.
+/// Bytes of a fill that the host enqueues behind: about 0.2 ms of an H200's memory.
 const PLUG_BYTES: usize = 512 << 20;
 
 /// The samples of each contender in milliseconds a launch, in turns; `None` where the machine has no clock, after one turn.
 pub fn measure(ranks: &[Rank], contest: &mut dyn Contest, effort: Effort) -> Result<Option<Vec<Vec<f64>>>> {
     // First alone, and waited for: libraries load code at a first launch, which must not happen under kernels that wait.
     for contender in 0..contest.contenders() {
-        for rank in 0..ranks.len() {
-            contest.launch(contender, rank, 0)?;
-        }
-        ranks.iter().try_for_each(Rank::synchronize)?;
+        contest.launch(contender, 0)?;
+        contest.wait(ranks)?;
     }
     let node = ranks[0].node();
     let clocked = node.driver().kind() == Kind::Cuda;
@@ -103,25 +107,29 @@ impl<'a> Field<'a> {
     fn turn(&self, contest: &mut dyn Contest, effort: Effort, turn: usize) -> Result<Option<Vec<f64>>> {
         let (driver, count) = (self.driver, self.events.len());
         let first = self.ranks[0].stream();
-        driver.fill(self.plug.ptr(), turn as u8, self.plug.len(), first)?;
+        for _ in 0..effort.fills {
+            driver.fill(self.plug.ptr(), turn as u8, self.plug.len(), first)?;
+        }
         for place in 0..count {
             let contender = (turn + place) % count;
             let events = &self.events[contender];
             self.start(self.go[contender])?;
-            for (r, rank) in self.ranks.iter().enumerate() {
-                driver.event_record(events[r][0], rank.stream())?;
-                for launch in 0..effort.launches {
-                    // Each contender begins elsewhere: none finds in the L2 what the one before it has read.
-                    let set = turn * effort.launches + launch + contender * effort.sets / count;
-                    contest.launch(contender, r, set % effort.sets)?;
-                }
-                driver.event_record(events[r][1], rank.stream())?;
+            for (rank, pair) in self.ranks.iter().zip(events) {
+                driver.event_record(pair[0], rank.stream())?;
+            }
+            for launch in 0..effort.launches {
+                // Each contender begins elsewhere: none finds in the L2 what the one before it has read.
+                let set = turn * effort.launches + launch + contender * effort.sets / count;
+                contest.launch(contender, set % effort.sets)?;
+            }
+            for (rank, pair) in self.ranks.iter().zip(events) {
+                driver.event_record(pair[1], rank.stream())?;
             }
             for pair in &events[1..] {
                 driver.stream_wait_event(first, pair[1])?;
             }
         }
-        self.ranks.iter().try_for_each(Rank::synchronize)?;
+        contest.wait(self.ranks)?;
         let mut times = Vec::with_capacity(count);
         for events in &self.events {
             let mut longest = 0.0f64;

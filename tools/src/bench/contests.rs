@@ -7,10 +7,24 @@ use super::cublaslt::Multiplier;
 use super::operands::{DTYPE, Pool, Rotating};
 use super::shapes::{Fused, Gemm};
 
-fn with_mainloop(spec: OpSpec, mainloop: Option<Mainloop>) -> OpSpec {
-    match mainloop {
-        Some(mainloop) => spec.mainloop(mainloop),
-        None => spec,
+/// What is asked for of our GEMMs; `None`: the crate chooses.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Tuning {
+    pub mainloop: Option<Mainloop>,
+    /// Columns of a Hopper block, and whether CTAs work in pairs.
+    pub blocks: Option<(usize, bool)>,
+}
+
+impl Tuning {
+    fn apply(self, spec: OpSpec) -> OpSpec {
+        let spec = match self.mainloop {
+            Some(mainloop) => spec.mainloop(mainloop),
+            None => spec,
+        };
+        match self.blocks {
+            Some((columns, pairs)) => spec.blocks(columns, pairs),
+            None => spec,
+        }
     }
 }
 
@@ -26,9 +40,9 @@ pub struct Plain {
 
 impl Plain {
     /// Its plan's spec: a group of one rank sends nothing, and its unfused plan has the GEMM.
-    pub fn spec(gemm: &Gemm, mainloop: Option<Mainloop>) -> OpSpec {
+    pub fn spec(gemm: &Gemm, tuning: Tuning) -> OpSpec {
         let spec = OpSpec::new(Op::GemmReduceScatter, gemm.n, gemm.k, gemm.m, DTYPE);
-        with_mainloop(spec.route(Want::Exactly(Path::Unfused)), mainloop)
+        tuning.apply(spec.route(Want::Exactly(Path::Unfused)))
     }
 
     pub fn new(rank: &Rank, gemm: &Gemm, spec: &OpSpec, sets: usize, pool: &Pool, cublaslt: bool) -> Result<Plain> {
@@ -60,7 +74,7 @@ impl Plain {
 
     /// The product of the first set's operands, as bytes.
     pub fn product(&mut self, contender: usize) -> Result<Vec<u8>> {
-        self.launch(contender, 0, 0)?;
+        self.launch(contender, 0)?;
         self.out.bytes(0)
     }
 }
@@ -70,7 +84,7 @@ impl Contest for Plain {
         1 + usize::from(self.vendor.is_some())
     }
 
-    fn launch(&mut self, contender: usize, _rank: usize, set: usize) -> Result<()> {
+    fn launch(&mut self, contender: usize, set: usize) -> Result<()> {
         match (&self.vendor, contender) {
             (Some(vendor), 1) => vendor.launch(self.addresses(set)),
             _ => {
@@ -113,14 +127,9 @@ fn own(fused: &Fused, rank: usize) -> [usize; 3] {
 
 impl Overlapped {
     /// The specs of a rank's plans: fused, unfused, the collective alone.
-    pub fn specs(fused: &Fused, rank: usize, mainloop: Option<Mainloop>) -> [OpSpec; 3] {
+    pub fn specs(fused: &Fused, rank: usize, tuning: Tuning) -> [OpSpec; 3] {
         let [m, n, k] = own(fused, rank);
-        let on = |path| {
-            with_mainloop(
-                OpSpec::new(fused.op, n, k, m, DTYPE).route(Want::Exactly(path)),
-                mainloop,
-            )
-        };
+        let on = |path| tuning.apply(OpSpec::new(fused.op, n, k, m, DTYPE).route(Want::Exactly(path)));
         let (collective, columns) = match fused.op {
             Op::GemmReduceScatter => (Op::ReduceScatter, n),
             Op::AllGatherGemm => (Op::AllGather, k),
@@ -136,7 +145,7 @@ impl Overlapped {
     pub fn new(
         ranks: &[Rank],
         fused: &Fused,
-        mainloop: Option<Mainloop>,
+        tuning: Tuning,
         sets: usize,
         pool: &Pool,
         cublaslt: bool,
@@ -146,7 +155,7 @@ impl Overlapped {
             let [m, n, k] = own(fused, rank.rank());
             let rows = chunk(m, fused.ranks, rank.rank()).len();
             let gathers = fused.op == Op::AllGatherGemm;
-            let [one, two, three] = Overlapped::specs(fused, rank.rank(), mainloop);
+            let [one, two, three] = Overlapped::specs(fused, rank.rank(), tuning);
             let random = |rows, cols| Rotating::new(rank, rows, cols, sets, Some(pool));
             let written = |rows, cols| Rotating::new(rank, rows, cols, sets, None);
             lanes.push(Lane {
@@ -172,6 +181,21 @@ impl Overlapped {
         }
         let (m, op) = (fused.m, fused.op);
         Ok(Overlapped { lanes, m, op })
+    }
+
+    /// The GEMM alone on every rank.
+    pub fn gemms(&mut self, set: usize) -> Result<()> {
+        let (op, m) = (self.op, self.m);
+        self.lanes.iter_mut().try_for_each(|lane| lane.gemm(op, m, set))
+    }
+
+    /// Of every rank, where a collective between or behind the GEMMs reads and writes.
+    pub fn exchanged(&self, set: usize) -> Vec<(u64, u64)> {
+        let ends = |lane: &Lane| match self.op {
+            Op::AllGatherGemm => (lane.x.ptr(set), lane.between.ptr(set)),
+            _ => (lane.between.ptr(set), lane.out.ptr(set)),
+        };
+        self.lanes.iter().map(ends).collect()
     }
 
     /// The kernels of the fused path and the unfused one.
@@ -226,13 +250,13 @@ impl Contest for Overlapped {
         3 + usize::from(self.lanes[0].vendor.is_some())
     }
 
-    fn launch(&mut self, contender: usize, rank: usize, set: usize) -> Result<()> {
-        let (op, m, lane) = (self.op, self.m, &mut self.lanes[rank]);
-        match contender {
+    fn launch(&mut self, contender: usize, set: usize) -> Result<()> {
+        let (op, m) = (self.op, self.m);
+        self.lanes.iter_mut().try_for_each(|lane| match contender {
             0 => lane.whole(true, m, set),
             1 => lane.gemm(op, m, set),
             2 => lane.whole(false, m, set),
             _ => lane.vendor_and_collective(op, m, set),
-        }
+        })
     }
 }

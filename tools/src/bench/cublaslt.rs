@@ -61,10 +61,10 @@ pub struct Multiplier {
 }
 
 /// Makes a stream's context current until it is dropped.
-struct Current;
+pub struct Current;
 
 impl Current {
-    fn of(rank: &Rank) -> Result<Current> {
+    pub fn of(rank: &Rank) -> Result<Current> {
         let mut context = null_mut();
         // SAFETY: the stream lives as long as its rank; `context` outlives the calls. Both symbols are there: the rank was
         // made by the crate's CUDA driver, which checked the library.
@@ -93,7 +93,8 @@ impl Drop for Current {
     }
 }
 
-fn stream(rank: &Rank) -> *mut c_void {
+/// A rank's stream as the libraries take it.
+pub fn stream(rank: &Rank) -> *mut c_void {
     std::ptr::with_exposed_provenance_mut(rank.stream().0)
 }
 

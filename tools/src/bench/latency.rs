@@ -23,17 +23,23 @@ pub fn spec(elements: usize) -> OpSpec {
     OpSpec::new(Op::AllReduce, elements, 0, 1, DTYPE)
 }
 
-pub fn measure(ranks: &[Rank], elements: usize, samples: usize, pool: &Pool) -> Result<Latency> {
-    let mut lanes: Vec<(Plan, Rotating, Rotating)> = Vec::new();
-    for rank in ranks {
+/// Every rank's plan, input and output.
+pub fn lanes(ranks: &[Rank], elements: usize, pool: &Pool) -> Result<Vec<(Plan, Rotating, Rotating)>> {
+    let lane = |rank: &Rank| {
         let x = Rotating::new(rank, 1, elements, 1, Some(pool))?;
-        lanes.push((
+        let lane = (
             rank.plan(&spec(elements))?,
             x,
             Rotating::new(rank, 1, elements, 1, None)?,
-        ));
+        );
         rank.synchronize()?;
-    }
+        Ok(lane)
+    };
+    ranks.iter().map(lane).collect()
+}
+
+pub fn measure(ranks: &[Rank], elements: usize, samples: usize, pool: &Pool) -> Result<Latency> {
+    let mut lanes = lanes(ranks, elements, pool)?;
     let kernel = lanes[0].0.route(1).kernel;
     let mut all = Vec::with_capacity(samples);
     for turn in 0..WARMUP + samples {

@@ -2,10 +2,12 @@
 //! measured and how; on the simulated node the same program runs on small sizes and has no clock, which proves the launches.
 
 pub mod args;
+mod beside;
 mod clock;
 mod contests;
 mod cublaslt;
 mod latency;
+mod nccl;
 mod operands;
 mod overlap;
 mod report;
@@ -16,11 +18,11 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use tileweave::driver::Kind;
-use tileweave::{GroupConfig, Mainloop, Node, OpSpec, Rank};
+use tileweave::{GroupConfig, Node, OpSpec, Rank};
 
 use self::args::{BenchArgs, Part, ScaleArg};
 use self::clock::Effort;
-use self::contests::{Overlapped, Plain};
+use self::contests::{Overlapped, Plain, Tuning};
 use self::operands::{DTYPE, Pool};
 use self::report::{Conditions, FusedRow, GemmRow, LatencyRow, Missing, Report};
 use self::shapes::{Fused, Gemm, Scale};
@@ -43,7 +45,7 @@ struct Bench<'a> {
     machine: &'a Machine,
     args: &'a BenchArgs,
     pool: Pool,
-    mainloop: Option<Mainloop>,
+    tuning: Tuning,
     cublaslt: bool,
     clocked: bool,
     until: Instant,
@@ -64,8 +66,15 @@ pub fn run(args: &BenchArgs) -> Result<Report, Failure> {
         Machine::Cuda(_) if args.no_cublaslt => Err("--no-cublaslt".to_string()),
         Machine::Cuda(_) => cublaslt::Library::open(),
     };
-    if let Err(reason) = &library {
-        device::notice(&format!("no cuBLASLt to compare with: {reason}"));
+    let nccl = match &machine {
+        Machine::Sim => Err("the simulated node has none".to_string()),
+        Machine::Cuda(_) if args.no_nccl => Err("--no-nccl".to_string()),
+        Machine::Cuda(_) => nccl::Library::open(),
+    };
+    for (what, reason) in [("cuBLASLt", library.as_ref().err()), ("NCCL", nccl.as_ref().err())] {
+        if let Some(reason) = reason {
+            device::notice(&format!("no {what} to compare with: {reason}"));
+        }
     }
     let scale = match args.scale {
         Some(ScaleArg::Full) => Scale::Full,
@@ -78,13 +87,13 @@ pub fn run(args: &BenchArgs) -> Result<Report, Failure> {
         args,
         // Not a power of two: rows of matrices begin at different values.
         pool: Pool::new(if clocked { (8 << 20) - 3 } else { (64 << 10) - 3 }),
-        mainloop: args.mainloop.map(Mainloop::from),
+        tuning: args.tuning(),
         cublaslt: library.is_ok(),
         clocked,
         until: Instant::now() + Duration::from_secs(args.budget),
     };
     let mut report = Report {
-        conditions: conditions(args, &machine, &library)?,
+        conditions: conditions(args, &machine, &library, &nccl)?,
         gemm: Vec::new(),
         small: Vec::new(),
         latency: Vec::new(),
@@ -107,9 +116,18 @@ pub fn run(args: &BenchArgs) -> Result<Report, Failure> {
         report.fused = bench.cases(shapes::fused(scale), fused_name, |fused| bench.fused(fused), missing);
     }
     report.judge();
-    if let Some((json, tables)) = out {
+    let write = |report: &Report| {
+        let Some((json, tables)) = &out else { return Ok(()) };
         json.write(report.to_json()?.as_bytes())?;
-        tables.write(report.to_tables().as_bytes())?;
+        tables.write(report.to_tables().as_bytes())
+    };
+    write(&report)?;
+    if let Ok(library) = &nccl {
+        if let Err(reason) = bench.beside_nccl(library, scale, &mut report) {
+            device::notice(&format!("NCCL was given up: {reason}"));
+            report.conditions.nccl_missing_because = Some(reason);
+        }
+        write(&report)?;
     }
     Ok(report)
 }
@@ -167,6 +185,7 @@ impl Bench<'_> {
             samples,
             launches,
             sets,
+            fills: 1,
         }
     }
 
@@ -181,7 +200,7 @@ impl Bench<'_> {
         } else {
             1
         };
-        let spec = Plain::spec(gemm, self.mainloop);
+        let spec = Plain::spec(gemm, self.tuning);
         let ranks = self.group(std::slice::from_ref(&spec), 1)?;
         let mut plain = Plain::new(&ranks[0], gemm, &spec, sets, &self.pool, self.cublaslt)?;
         let difference = match plain.vendor {
@@ -215,12 +234,12 @@ impl Bench<'_> {
 
     fn fused(&self, fused: &Fused) -> tileweave::Result<FusedRow> {
         let specs: Vec<OpSpec> = (0..fused.ranks)
-            .flat_map(|rank| Overlapped::specs(fused, rank, self.mainloop))
+            .flat_map(|rank| Overlapped::specs(fused, rank, self.tuning))
             .collect();
         let ranks = self.group(&specs, fused.ranks)?;
         // Every rank's operands are far beyond what the L2 holds.
         let sets = 2;
-        let mut contest = Overlapped::new(&ranks, fused, self.mainloop, sets, &self.pool, self.cublaslt)?;
+        let mut contest = Overlapped::new(&ranks, fused, self.tuning, sets, &self.pool, self.cublaslt)?;
         let samples = clock::measure(&ranks, &mut contest, self.effort(1, sets))?;
         let ms = |contender: usize| samples.as_ref()?.get(contender).map(|s| median_estimate(s));
         let (fused_over_gemm, (overlap_pct, not_resolvable_ms)) = match samples.as_deref() {
@@ -265,6 +284,8 @@ impl Bench<'_> {
             bytes: elements * DTYPE.size(),
             // Simulated nanoseconds order events and measure nothing.
             us: self.clocked.then(|| median_estimate(&measured.samples)),
+            in_a_row_us: None,
+            nccl_in_a_row_us: None,
         })
     }
 }
@@ -273,6 +294,7 @@ fn conditions(
     args: &BenchArgs,
     machine: &Machine,
     library: &Result<cublaslt::Library, String>,
+    nccl: &Result<nccl::Library, String>,
 ) -> Result<Conditions, Failure> {
     let node = machine.plain_node(1)?;
     let place = tileweave::driver::Place {
@@ -298,7 +320,8 @@ fn conditions(
         nvcc: kernels::NVCC_VERSION,
         cublaslt: library.as_ref().ok().map(version),
         cublaslt_missing_because: library.as_ref().err().cloned(),
-        nccl_missing_because: Some("not measured in this process: see docs/performance.md".into()),
+        nccl: nccl.as_ref().ok().map(nccl::Library::version),
+        nccl_missing_because: nccl.as_ref().err().cloned(),
         seen_on: if cuda { "[1 GPU]" } else { "[sim]" },
         samples: args.samples as usize,
     })

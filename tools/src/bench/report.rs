@@ -24,6 +24,8 @@ pub struct Conditions {
     pub nvcc: Option<&'static str>,
     pub cublaslt: Option<String>,
     pub cublaslt_missing_because: Option<String>,
+    pub nccl: Option<String>,
+    /// Why there is none, or why it was given up on the way.
     pub nccl_missing_because: Option<String>,
     pub seen_on: &'static str,
     pub samples: usize,
@@ -77,7 +79,11 @@ pub struct LatencyRow {
     pub kernel: String,
     pub ranks: usize,
     pub bytes: usize,
+    /// By the kernels' own clock.
     pub us: Option<Estimate>,
+    /// By events, of one of many in a row: ours and NCCL's.
+    pub in_a_row_us: Option<Estimate>,
+    pub nccl_in_a_row_us: Option<Estimate>,
 }
 
 /// What has to be reached.
@@ -182,7 +188,8 @@ impl Report {
     pub fn to_tables(&self) -> String {
         let c = &self.conditions;
         let or_none = |value: &Option<String>, reason: &Option<String>| match (value, reason) {
-            (Some(value), _) => value.clone(),
+            (Some(value), None) => value.clone(),
+            (Some(value), Some(reason)) => format!("{value} (given up: {reason})"),
             (None, Some(reason)) => format!("- ({reason})"),
             (None, None) => "-".into(),
         };
@@ -196,7 +203,7 @@ impl Report {
             or_none(&c.cuda_of_driver, &None),
             c.nvcc.unwrap_or("-"),
             or_none(&c.cublaslt, &c.cublaslt_missing_because),
-            or_none(&None, &c.nccl_missing_because),
+            or_none(&c.nccl, &c.nccl_missing_because),
             c.commit.unwrap_or("unknown"),
             c.command,
             c.samples,
@@ -213,9 +220,10 @@ impl Report {
         if !self.latency.is_empty() {
             let cells = |row: &LatencyRow| {
                 let (ranks, bytes) = (row.ranks.to_string(), row.bytes.to_string());
-                vec![row.kernel.clone(), ranks, bytes, interval(row.us, 2)]
+                let figures = [row.us, row.in_a_row_us, row.nccl_in_a_row_us].map(|us| interval(us, 2));
+                [row.kernel.clone(), ranks, bytes].into_iter().chain(figures).collect()
             };
-            let head = ["kernel", "ranks", "bytes", "us"];
+            let head = ["kernel", "ranks", "bytes", "us", "us in a row", "NCCL us in a row"];
             text += &table("All-reduce alone", &head, self.latency.iter().map(cells).collect());
         }
         if !self.fused.is_empty() {

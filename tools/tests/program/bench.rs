@@ -54,7 +54,13 @@ fn every_part_runs_and_nothing_is_called_measured() {
         (&conditions["seen_on"], &conditions["samples"]),
         (&"[sim]".into(), &1.into())
     );
-    assert!(conditions["cublaslt_missing_because"].is_string() && conditions["cublaslt"].is_null());
+    for library in ["cublaslt", "nccl"] {
+        let reason = &conditions[format!("{library}_missing_because")];
+        assert!(
+            reason.is_string() && conditions[library].is_null(),
+            "{library}: {conditions}"
+        );
+    }
 }
 
 #[test]
@@ -67,6 +73,35 @@ fn the_portable_mainloop_can_be_asked_for() {
         "{}",
         rows[0]
     );
+}
+
+/// So that they can be compared on a GPU: plain and fused, by kernels of their own.
+#[test]
+fn blocks_can_be_asked_for() {
+    let kernels = |words: &str| {
+        let report = bench(&format!("--parts gemm,fused --case tiny {words}")).done();
+        let rows = |part: &str| report[part].as_array().expect("rows").clone();
+        assert_eq!((rows("gemm").len(), rows("fused").len()), (2, 6), "{report}");
+        let all = [rows("gemm"), rows("fused")].concat();
+        let name = |row: &Value| row["kernel"].as_str().expect("a name").to_string();
+        all.iter().map(name).collect::<Vec<_>>()
+    };
+    let (small, wide) = (
+        kernels("--columns 128 --pairs false"),
+        kernels("--columns 256 --pairs true"),
+    );
+    assert!(
+        small.iter().zip(&wide).all(|(small, wide)| small != wide),
+        "{small:?} {wide:?}"
+    );
+    for words in [
+        "--columns 128",
+        "--pairs true",
+        "--columns 64 --pairs true",
+        "--columns 128 --pairs maybe",
+    ] {
+        bench(words).failed(2, "bad_input");
+    }
 }
 
 /// As JSON to a file, and the tables beside it, for people.
