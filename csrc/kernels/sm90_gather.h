@@ -4,9 +4,10 @@
 // proxy fence.
 //
 // A round's staging is dead when all its TMA loads have completed, which the math warps know, who have waited for each:
-// they tell the communicator, which then gives the credit. A CTA without peers' rows could multiply through all rounds before
-// its communicator has pushed the first, and an mbarrier tells two phases apart, not three: so the communicator arrives,
-// too, and math arrives for a round once the round before is over.
+// they tell the communicator, which then gives the credit. It asks for a round's end after it has pushed the next one, so that
+// those rows travel meanwhile. A CTA without peers' rows could multiply through all rounds before its communicator has
+// pushed the first, and an mbarrier tells two phases apart, not three: so the communicator arrives, too, once it has seen the
+// end of the round before, and so does math.
 #pragma once
 #include "kernels/gather_push.h"
 #include "kernels/sm90_roles.h"
@@ -94,11 +95,12 @@ TW_DEV void sm90_gather(const TwParams& p) {
         for (uint32_t q = 0; q < p.panels; ++q) {
           s.open_round(q);
           push_rows(s, walk.order, staging, q, mx::block(), mx::grid());
-          // Barriers of close_round and open_round keep the thread that arrives from the next round until all have seen this
-          // one's end.
+          if (q != 0) {
+            mx::mbar_wait(Sm90Ring<Tile>::round_read(), (q - 1) & 1, Site::RoundRead);
+            s.close_previous(used);
+          }
+          // The barrier of close_previous keeps this thread from ending the round before all have seen the last one's end.
           if (Sm90Talk::thread() == 0) mx::mbar_arrive(Sm90Ring<Tile>::round_read(), Site::RoundRead);
-          mx::mbar_wait(Sm90Ring<Tile>::round_read(), q & 1, Site::RoundRead);
-          s.close_round(q, used);
         }
         join();
         s.finish(used);

@@ -3,7 +3,7 @@
 //   begin       read epoch and round; CTA 0 says hello to every peer; look at the abort word once
 //   open_round  before a CTA pushes into a staging half again: round 1 of a launch waits for every peer's hello (it has
 //               finished the operation before, which read that half), later rounds for every rank's credit of two rounds ago
-//   close_round the last CTA that has consumed a round gives the credit
+//   close_round the last CTA that has consumed a round gives the credit (close_previous: with the next one open)
 //   agree       before a CTA consumes anything: every peer's hello is there and carries the same hash
 //   finish      the last CTA out agrees, too, retires the last round and advances epoch and round
 //
@@ -113,21 +113,11 @@ class Session {
 
   // `used`: bytes of the staging half that the operation may have touched in this round.
   TW_DEV void close_round(uint32_t q, uint64_t used) {
-    if (q + 1 == p.panels) return;  // the end of the operation closes the last
-    Team::sync(Site::RetireBarrier);
-    if (Team::thread() != 0) return;
-    const gaddr count = own_heap(p) + offsetof(TwControl, panel_done) + (round & 1) * 4;
-    if (mx::atom_add_acq_rel_gpu(count, 1, Site::CreditArrive) != mx::grid() - 1) return;
-    mx::st_global_b32(count, 0);  // next counted in round + 2, which this rank's own credit opens
-    if (!alive || aborted()) return;  // some CTA has not consumed: no credit, ever
-    mx::discard(own_heap(p) + staging_at(p, round), used);
-    clear_packets(0, 1);
-    // Covers every CTA's reads of this half: each arrived with acq_rel, this thread last.
-    for (uint32_t r = 0; r < p.group.world; ++r) {
-      mx::st_release_sys(heap_of(p, r) + credit_at(round, p.group.rank), round, Site::CreditRelease);
-      signals += r != p.group.rank;
-    }
+    if (q + 1 != p.panels) retire(round, used);  // the end of the operation closes the last
   }
+
+  // The same for the round before the one that is open.
+  TW_DEV void close_previous(uint64_t used) { retire(round - 1, used); }
 
   // Adds what this team's threads sent to the rank's totals; roles that do not finish call it themselves.
   TW_DEV void count_sent() {
@@ -155,7 +145,7 @@ class Session {
     // A CTA that gave up had seen, or raised, this rank's abort word before it left.
     if (ok && Team::thread() == 0) ok = !aborted();
     alive = Team::sync_and(ok, Site::CreditBarrier);
-    if (alive) clear_packets(Team::thread(), Team::threads());
+    if (alive) clear_packets(round, Team::thread(), Team::threads());
     if (Team::thread() == 0) {
       if (alive) {
         mx::discard(own_heap(p) + staging_at(p, round), used);
@@ -169,6 +159,23 @@ class Session {
   }
 
  private:
+  // A round that this CTA has consumed; the rank's last CTA gives the credit.
+  TW_DEV void retire(uint64_t of, uint64_t used) {
+    Team::sync(Site::RetireBarrier);
+    if (Team::thread() != 0) return;
+    const gaddr count = own_heap(p) + offsetof(TwControl, panel_done) + (of & 1) * 4;
+    if (mx::atom_add_acq_rel_gpu(count, 1, Site::CreditArrive) != mx::grid() - 1) return;
+    mx::st_global_b32(count, 0);  // next counted two rounds on, which this rank's own credit opens
+    if (!alive || aborted()) return;  // some CTA has not consumed: no credit, ever
+    mx::discard(own_heap(p) + staging_at(p, of), used);
+    clear_packets(of, 0, 1);
+    // Covers every CTA's reads of this half: each arrived with acq_rel, this thread last.
+    for (uint32_t r = 0; r < p.group.world; ++r) {
+      mx::st_release_sys(heap_of(p, r) + credit_at(of, p.group.rank), of, Site::CreditRelease);
+      signals += r != p.group.rank;
+    }
+  }
+
   TW_DEV bool aborted() const {
     return mx::ld_relaxed_sys(own_heap(p) + offsetof(TwControl, abort)) != TW_ABORT_NONE;
   }
@@ -209,9 +216,9 @@ class Session {
 
   // Every round is retired once, by all threads of one CTA or (between the rounds of a launch) by one thread, when all of
   // this rank's reads of its half are done and no peer may write there yet: that needs this round's credit or the next hello.
-  TW_DEV void clear_packets(uint32_t first, uint32_t step) {
-    if (round / 2 % (kPacketClearPeriod / 2) != 0) return;
-    const gaddr begin = own_heap(p) + packets_at(p, round);
+  TW_DEV void clear_packets(uint64_t of, uint32_t first, uint32_t step) {
+    if (of / 2 % (kPacketClearPeriod / 2) != 0) return;
+    const gaddr begin = own_heap(p) + packets_at(p, of);
     for (uint64_t at = uint64_t(first) * 16; at < p.group.packets_half; at += uint64_t(step) * 16) {
       mx::st_packet(begin + at, {{0, 0, 0, 0}});
     }
