@@ -40,7 +40,7 @@ TW_DEV void push_partial(Session<typename Source::Team>& s, const Block& b, cons
 // (sum, bias, result, store) is a loop over groups, so that registers hold one group, not a block.
 template <class Source>
 struct Group {
-  static constexpr uint32_t kSize = Source::kOctets < 4 ? Source::kOctets : 4;
+  static constexpr uint32_t kSize = Source::kOctets < 8 ? 2 : 4;
   static_assert(Source::kOctets % kSize == 0, "Group");
   Octet o[kSize];
 };
