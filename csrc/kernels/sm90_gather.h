@@ -79,7 +79,7 @@ TW_DEV void sm90_gather(const TwParams& p) {
         Sm90Ring<Tile> ring;
         ChunkWriter<Tile> chunks;
         for (uint32_t q = 0; q < p.panels; ++q) {
-          walk.each(q, [&](const GatherTile& t) { multiply_output<Tile>(p, p.m, t.block, ring, chunks); });
+          walk.each(q, [&](const GatherTile& t) { multiply_output<Tile, false>(p, p.m, t.block, ring, chunks); });
           if (mx::lane() == 0) {
             if (q != 0) mx::mbar_wait(Sm90Ring<Tile>::round_read(), (q - 1) & 1, Site::RoundRead);
             mx::mbar_arrive(Sm90Ring<Tile>::round_read(), Site::RoundRead);
