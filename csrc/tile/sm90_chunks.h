@@ -8,7 +8,7 @@
 //                                                    before the buffer's next chunk: wait until it has been read;
 //                                                    arrive chunk_empty
 //
-// So copies from all buffers are under way at once: their latency to a peer's memory is paid for twice a block, not for every chunk.
+// So copies from all buffers are under way at once, and a chunk does not wait for the latency of the one before.
 //
 // A chunk is 64 rows: of a partial on its way to staging, two groups of columns (one in f32) in fragment order, as it lies
 // there; of an output matrix, 128 bytes of each row, swizzled as TMA wants them.
@@ -97,8 +97,9 @@ class ChunkReader {
     for (uint32_t wg = 0; wg < kSm90MathGroups; ++wg) {
       for (uint32_t c = 0; c < kSm90Chunks; ++c) {
         if (!grid.exists(wg, c) || !sends(wg)) continue;
-        // The last chunks of the block, as many as there are buffers: one each, if there were so many.
-        mx::mbar_arrive(Sm90Ring<Tile>::chunk_empty(wg * kSm90Chunks + (n[wg] - 1 - c) % kSm90Chunks), Site::ChunkEmpty);
+        // The last chunks of the block: of every buffer that it used.
+        const uint32_t buffer = (n[wg] - 1 - c) % kSm90Chunks;
+        mx::mbar_arrive(Sm90Ring<Tile>::chunk_empty(wg * kSm90Chunks + buffer), Site::ChunkEmpty);
       }
     }
   }
