@@ -4,10 +4,10 @@
 // proxy fence.
 //
 // A round's staging is dead when all its TMA loads have completed, which the math warps know, who have waited for each:
-// they tell the communicator, which then gives the credit. It asks for a round's end after it has pushed the next one, so that
-// those rows travel meanwhile. A CTA without peers' rows could multiply through all rounds before its communicator has
-// pushed the first, and an mbarrier tells two phases apart, not three: so the communicator arrives, too, once it has seen the
-// end of the round before, and so does math.
+// they tell the communicator, which then gives the credit. It asks for a round's end after it has pushed the next one,
+// whose rows travel meanwhile. A CTA without peers' rows could multiply through all rounds before its communicator has
+// pushed the first, and an mbarrier tells two phases apart, not three: so the communicator arrives, too, and both it and
+// math arrive for a round once they have seen the end of the round before.
 #pragma once
 #include "kernels/gather_push.h"
 #include "kernels/sm90_roles.h"
@@ -79,7 +79,7 @@ TW_DEV void sm90_gather(const TwParams& p) {
         Sm90Ring<Tile> ring;
         ChunkWriter<Tile> chunks;
         for (uint32_t q = 0; q < p.panels; ++q) {
-          walk.each(q, [&](const GatherTile& t) { multiply_output<Tile>(p, p.m, t.block, ring, chunks); });
+          walk.each(q, [&](const GatherTile& t) { multiply_output<Tile, false>(p, p.m, t.block, ring, chunks); });
           if (mx::lane() == 0) {
             if (q != 0) mx::mbar_wait(Sm90Ring<Tile>::round_read(), (q - 1) & 1, Site::RoundRead);
             mx::mbar_arrive(Sm90Ring<Tile>::round_read(), Site::RoundRead);
@@ -99,7 +99,7 @@ TW_DEV void sm90_gather(const TwParams& p) {
             mx::mbar_wait(Sm90Ring<Tile>::round_read(), (q - 1) & 1, Site::RoundRead);
             s.close_previous(used);
           }
-          // The barrier of close_previous keeps this thread from ending the round before all have seen the last one's end.
+          // The barrier of close_previous: this round cannot end before all have seen the last one's end.
           if (Sm90Talk::thread() == 0) mx::mbar_arrive(Sm90Ring<Tile>::round_read(), Site::RoundRead);
         }
         join();

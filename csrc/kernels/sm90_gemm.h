@@ -25,7 +25,7 @@ TW_DEV void sm90_gemm(const TwParams& p) {
       [&] {
         Sm90Ring<Tile> ring;
         ChunkWriter<Tile> chunks;
-        each([&](const Block& b) { multiply_output<Tile>(p, p.m, b, ring, chunks); });
+        each([&](const Block& b) { multiply_output<Tile, true>(p, p.m, b, ring, chunks); });
       },
       [](auto join) { join(); });
 }

@@ -99,15 +99,14 @@ TW_DEV void multiply_partial(const TwParams& p, const Block& b, Sm90Ring<Tile>& 
   }
 }
 
-// Math of a block of the output.
-template <class Tile>
+// Math of a block of the output. kWide: which may be f32.
+template <class Tile, bool kWide>
 TW_DEV void multiply_output(const TwParams& p, uint32_t rows, const Block& b, Sm90Ring<Tile>& ring, ChunkWriter<Tile>& chunks) {
   typename Tile::Values values;
   const bool live = ring.multiply(p.k, values);
-  if (p.desc.wire == TW_F32) {
-    write_output<Tile, true>(p, rows, b, values, live, chunks);
-  } else {
-    write_output<Tile, false>(p, rows, b, values, live, chunks);
+  if constexpr (kWide) {
+    if (p.desc.wire == TW_F32) return write_output<Tile, true>(p, rows, b, values, live, chunks);
   }
+  write_output<Tile, false>(p, rows, b, values, live, chunks);
 }
 }  // namespace tw

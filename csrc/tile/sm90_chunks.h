@@ -5,7 +5,10 @@
 //     math, all 128 threads of a warpgroup         storer, one thread
 //       wait chunk_empty                             wait chunk_full
 //       write; proxy fence; arrive chunk_full        bulk copy; commit
-//                                                    once the copy before it has been read: arrive its chunk_empty
+//                                                    before the buffer's next chunk: wait until it has been read;
+//                                                    arrive chunk_empty
+//
+// So copies from all buffers are under way at once, and a chunk does not wait for the latency of the one before.
 //
 // A chunk is 64 rows: of a partial on its way to staging, two groups of columns (one in f32) in fragment order, as it lies
 // there; of an output matrix, 128 bytes of each row, swizzled as TMA wants them.
@@ -60,36 +63,45 @@ class ChunkWriter {
 template <class Tile>
 class ChunkReader {
   uint32_t n[kSm90MathGroups] = {};
-  saddr held = 0;  // chunk_empty of the buffer whose copy was issued last
-  bool holds = false;
-
-  TW_DEV void release() {
-    if (holds) mx::mbar_arrive(held, Site::ChunkEmpty);
-    holds = false;
-  }
 
  public:
   // Takes the chunks of a block as they come, of those warpgroups that send any: `copy(warpgroup, chunk, source)` issues
   // a bulk copy, or nothing. At the end all have been read.
   template <class Sends, class Copy>
   TW_DEV void each(const ChunkGrid<Tile>& grid, Sends sends, Copy copy) {
+    static_assert(Tile::kGroupsN == 1, "warpgroups that send have the same chunks");
+    bool all = true;
+    TW_UNROLL
+    for (uint32_t wg = 0; wg < kSm90MathGroups; ++wg) all = all && grid.exists(wg, 0) && sends(wg);
     for (uint32_t c = 0; c < grid.count(); ++c) {
       TW_UNROLL
       for (uint32_t wg = 0; wg < kSm90MathGroups; ++wg) {
         if (!grid.exists(wg, c) || !sends(wg)) continue;
         const uint32_t buffer = n[wg] % kSm90Chunks, index = wg * kSm90Chunks + buffer;
+        if (c >= kSm90Chunks) {  // this buffer's copy is the oldest
+          if (all) {
+            mx::bulk_wait_read<kSm90MathGroups * kSm90Chunks - 1>(Site::ChunkRead);
+          } else {
+            mx::bulk_wait_read<kSm90Chunks - 1>(Site::ChunkRead);
+          }
+          mx::mbar_arrive(Sm90Ring<Tile>::chunk_empty(index), Site::ChunkEmpty);
+        }
         mx::mbar_wait(Sm90Ring<Tile>::chunk_full(index), n[wg] / kSm90Chunks & 1, Site::ChunkFull);
         copy(wg, c, chunk_at<Tile>(wg, buffer));
         mx::bulk_commit();
-        mx::bulk_wait_read<1>(Site::ChunkRead);
-        release();
-        held = Sm90Ring<Tile>::chunk_empty(index);
-        holds = true;
         ++n[wg];
       }
     }
     mx::bulk_wait_read<0>(Site::ChunkRead);
-    release();
+    TW_UNROLL
+    for (uint32_t wg = 0; wg < kSm90MathGroups; ++wg) {
+      for (uint32_t c = 0; c < kSm90Chunks; ++c) {
+        if (!grid.exists(wg, c) || !sends(wg)) continue;
+        // The last chunks of the block: of every buffer that it used.
+        const uint32_t buffer = (n[wg] - 1 - c) % kSm90Chunks;
+        mx::mbar_arrive(Sm90Ring<Tile>::chunk_empty(wg * kSm90Chunks + buffer), Site::ChunkEmpty);
+      }
+    }
   }
 };
 
