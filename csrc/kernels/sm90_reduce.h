@@ -74,6 +74,8 @@ TW_DEV void sm90_reduce(const TwParams& p) {
         const WireFormat<typename Tile::Type> wire(p.desc.wire);
         const auto open = [&](uint32_t q) {
           s.open_round(q);
+          // The peers' reads that a credit tells of were ordinary ones; bulk copies over them are not.
+          if (q != 0) mx::fence_async_global(Site::None);
           return s.round;
         };
         Walk::each(p, open, [&](const Block& b, uint32_t owner, gaddr slot, uint32_t signal) {
