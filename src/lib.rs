@@ -45,15 +45,17 @@ mod group;
 pub mod kernels;
 mod memory;
 mod op;
+pub mod probe;
 pub mod reference;
 pub mod route;
+pub mod topology;
 
 pub use dtype::{DType, Wire};
 pub use error::{Error, Result, WaitCause, WaitKind, WaitRecord};
-pub use group::{GroupConfig, Node, Rank, RankPlace, Stats};
+pub use group::{GroupConfig, Node, Numerics, Probing, Rank, RankPlace, Stats};
 pub use memory::{Buffer, Element, Mat, MatMut};
 pub use op::{Mainloop, Op, OpSpec, Operands, Out, Plan, chunk};
-pub use route::{Path, Route, Want};
+pub use route::{Exchange, Path, Route, Want};
 
 /// The README's examples, as tests.
 #[cfg(all(doctest, feature = "sim"))]

@@ -14,6 +14,7 @@ pub use tensor_map::{BOX_BYTES, TensorMap};
 
 use crate::abi::{TwParams, TwTensorMap};
 use crate::error::Result;
+use crate::topology::Topology;
 
 /// A device address.
 pub type DevicePtr = u64;
@@ -70,6 +71,31 @@ pub struct Launch {
     pub cluster: u32,
 }
 
+/// What tells a device from all others, whatever its ordinal here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    /// `GPU-...` or `MIG-...`, as NVML writes it.
+    pub uuid: String,
+    /// PCI bus id, lower case, `00000000:18:00.0`.
+    pub pci: String,
+    /// Device memory in bytes.
+    pub memory_bytes: u64,
+}
+
+/// What the driver claims that one device can do with another's memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PeerClaim {
+    /// Read and write it.
+    pub access: bool,
+    /// Atomics of system scope on it.
+    pub atomics: bool,
+}
+
+/// An object of the switch that one address of several devices' memory stands for (on CUDA a multicast
+/// `CUmemGenericAllocationHandle`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Multicast(pub u64);
+
 /// What the driver is, for reports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
@@ -87,6 +113,19 @@ pub trait Driver: Send + Sync + std::fmt::Debug {
     fn device_count(&self) -> usize;
     /// What a place has.
     fn place_info(&self, place: Place) -> Result<PlaceInfo>;
+
+    /// The machine's own description, where it has one; `None`: ask NVML and the devices.
+    fn describe(&self) -> Result<Option<Topology>> {
+        Ok(None)
+    }
+    /// The version that the driver gives itself, the same on every process of a machine.
+    fn version(&self) -> String;
+    /// Which device this is.
+    fn identity(&self, device: usize) -> Result<Identity>;
+    /// What `from` may do with `to`'s memory, by the driver's word.
+    fn peer_claim(&self, from: usize, to: usize) -> Result<PeerClaim>;
+    /// Whether a device claims to join multicast objects.
+    fn multicast_claim(&self, device: usize) -> Result<bool>;
 
     /// How many kernels that wait for each other a device runs at once, whatever their sizes; `None`: any number.
     fn concurrent_kernels(&self, _device: usize) -> Option<usize> {

@@ -5,6 +5,30 @@ use std::time::Duration;
 use crate::error::{Error, Result};
 use crate::op::{OpSpec, heap_bytes};
 
+/// When the links between a group's GPUs are tried before a route trusts them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Probing {
+    /// Never: the driver is believed.
+    Never,
+    /// Unless these GPUs were found in order before, with this driver and this version of the crate. A simulated node's
+    /// word is taken.
+    #[default]
+    IfNeeded,
+    /// For this group, whatever was found before.
+    Always,
+}
+
+/// What a group's sums may depend on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Numerics {
+    /// On the operands alone: equal bits on every rank, run, route and machine (`docs/numerics.md`).
+    #[default]
+    Exact,
+    /// All-reduces may be added up in the switch, in an order of its own, where the machine can: equal on all ranks of a
+    /// run, but not from run to run.
+    InSwitch,
+}
+
 /// The sizes and bounds of a group; equal on all its ranks.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
@@ -19,6 +43,10 @@ pub struct GroupConfig {
     pub max_ctas: u32,
     /// Bound on every wait for another rank (simulated time on the simulated node). Default: 120 s.
     pub deadline: Duration,
+    /// When links are tried. Default: if needed.
+    pub probing: Probing,
+    /// What sums may depend on. Default: on the operands alone.
+    pub numerics: Numerics,
 }
 
 impl Default for GroupConfig {
@@ -28,6 +56,8 @@ impl Default for GroupConfig {
             one_shot_bytes: 64 << 10,
             max_ctas: 0,
             deadline: Duration::from_secs(120),
+            probing: Probing::default(),
+            numerics: Numerics::default(),
         }
     }
 }
@@ -46,6 +76,16 @@ impl GroupConfig {
     /// With at most this many CTAs an operation.
     pub fn max_ctas(self, max_ctas: u32) -> Self {
         GroupConfig { max_ctas, ..self }
+    }
+
+    /// With links tried then.
+    pub fn probing(self, probing: Probing) -> Self {
+        GroupConfig { probing, ..self }
+    }
+
+    /// With sums that may depend on that.
+    pub fn numerics(self, numerics: Numerics) -> Self {
+        GroupConfig { numerics, ..self }
     }
 
     /// With this bound on waits.

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use super::Node;
 use crate::abi::TwParams;
-use crate::driver::{DevicePtr, Driver, Event, Kind, Launch, Physical, Place, PlaceInfo, Stream};
+use crate::driver::{DevicePtr, Driver, Event, Identity, Kind, Launch, PeerClaim, Physical, Place, PlaceInfo, Stream};
 use crate::error::{Error, Result};
 
 /// What was launched.
@@ -90,6 +90,25 @@ impl Driver for Fake {
             shared_per_cta: 1 << 17,
             hopper: false,
         })
+    }
+    fn version(&self) -> String {
+        "fake".into()
+    }
+    fn identity(&self, device: usize) -> Result<Identity> {
+        Ok(Identity {
+            uuid: format!("GPU-{device}"),
+            pci: format!("00000000:{device:02x}:00.0"),
+            memory_bytes: 1 << 30,
+        })
+    }
+    fn peer_claim(&self, _: usize, _: usize) -> Result<PeerClaim> {
+        Ok(PeerClaim {
+            access: true,
+            atomics: true,
+        })
+    }
+    fn multicast_claim(&self, _: usize) -> Result<bool> {
+        Ok(false)
     }
     fn concurrent_kernels(&self, _: usize) -> Option<usize> {
         match self.kernels_at_once.load(Ordering::Relaxed) {

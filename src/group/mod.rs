@@ -19,7 +19,7 @@ mod tests;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-pub use config::GroupConfig;
+pub use config::{GroupConfig, Numerics, Probing};
 pub use node::Node;
 pub use rank::{Rank, Stats};
 

@@ -16,7 +16,7 @@ use super::tiling::{Sizes, Tiling};
 use super::{Mainloop, Op, OpSpec};
 use crate::error::{Error, Result};
 use crate::memory::layout::{Layout, smallest};
-use crate::route::Path;
+use crate::route::{Exchange, Path};
 
 /// What every rank of a group knows alike.
 #[derive(Debug)]
@@ -40,6 +40,8 @@ pub(crate) struct Config {
     pub main: Option<Kernel>,
     /// Whether `main` sends everything to everyone.
     pub one_shot: bool,
+    /// How `main` gets values from rank to rank.
+    pub exchange: Exchange,
     /// The largest grid of `main`.
     pub grid_limit: u32,
     /// CTAs that take blocks together, in `main` and in `gemm`.
@@ -209,6 +211,7 @@ impl Facts {
             gemm: None,
             main: Some(kernel),
             one_shot,
+            exchange: Exchange::Push,
             grid_limit,
             clusters: (cluster, 1),
             splits,

@@ -1,6 +1,6 @@
 //! Which path an operation takes at a given M. Equal on every rank: it depends on nothing else than what they share.
 
-use super::{Path, Route, Want};
+use super::{Exchange, Path, Route, Want};
 use crate::driver::Kind;
 use crate::error::{Error, Result};
 use crate::op::OpSpec;
@@ -23,6 +23,7 @@ pub(crate) fn choose(facts: &Facts, spec: &OpSpec, m: u64) -> Result<Config> {
             gemm: None,
             main: None,
             one_shot: false,
+            exchange: Exchange::Push,
             grid_limit: 0,
             clusters: (1, 1),
             splits: 1,

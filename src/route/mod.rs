@@ -29,6 +29,29 @@ impl std::fmt::Display for Path {
     }
 }
 
+/// How partials and results get from one rank to another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
+pub enum Exchange {
+    /// The sender stores into the receiver's memory.
+    #[default]
+    Push,
+    /// The receiver loads from the sender's memory.
+    Pull,
+    /// The switch adds, and multiplies what is sent (NVLS): opt-in, since the order of its sums is its own.
+    InSwitch,
+}
+
+impl std::fmt::Display for Exchange {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Exchange::Push => "push",
+            Exchange::Pull => "pull",
+            Exchange::InSwitch => "in-switch",
+        })
+    }
+}
+
 /// What the caller asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Want {

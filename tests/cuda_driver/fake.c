@@ -45,7 +45,25 @@ int cuDeviceGetAttribute(int* v, int which, int device) {
     case 16: *v = 132; return kOk;            // SMs
     case 75: *v = is("sm_75") ? 7 : is("sm_80") ? 8 : 9; return kOk;
     case 76: *v = is("sm_75") ? 5 : 0; return kOk;
+    case 33: *v = 16 + device; return kOk;    // PCI bus, device, domain
+    case 34: case 50: *v = 0; return kOk;
+    case 132: *v = is("sm_75") || is("sm_80") ? 0 : 1; return kOk;  // multicast
     case 97: *v = 232448; return kOk;         // shared memory a CTA may ask for
+    default: return kInvalidValue;
+  }
+}
+
+int cuDeviceGetUuid_v2(unsigned char* uuid, int device) {
+  for (int i = 0; i < 16; ++i) uuid[i] = (unsigned char)(16 * device + i);
+  return kOk;
+}
+int cuDeviceTotalMem_v2(size_t* bytes, int device) { (void)device; *bytes = (size_t)80 << 30; return kOk; }
+// Devices reach each other, without atomics.
+int cuDeviceGetP2PAttribute(int* v, int which, int from, int to) {
+  if (from == to) return kInvalidValue;
+  switch (which) {
+    case 2: *v = 1; return kOk;
+    case 3: *v = 0; return kOk;
     default: return kInvalidValue;
   }
 }

@@ -3,9 +3,11 @@
 use cudarc::driver::sys;
 
 use super::device::{Current, Handle, create_stream};
-use super::{CudaDriver, copies, hardware_queues, tensor_map, virtual_memory};
+use super::{CudaDriver, copies, hardware_queues, identity, tensor_map, virtual_memory};
 use crate::abi::{TwParams, TwTensorMap};
-use crate::driver::{DevicePtr, Driver, Event, Kind, Launch, Physical, Place, PlaceInfo, Stream, TensorMap};
+use crate::driver::{
+    DevicePtr, Driver, Event, Identity, Kind, Launch, PeerClaim, Physical, Place, PlaceInfo, Stream, TensorMap,
+};
 use crate::error::Result;
 
 fn handle(event: Event) -> sys::CUevent {
@@ -44,6 +46,23 @@ impl Driver for CudaDriver {
             shared_per_cta,
             hopper: compute_capability == (9, 0),
         })
+    }
+
+    fn version(&self) -> String {
+        let version = self.library.version;
+        format!("CUDA {}.{}", version / 1000, version % 1000 / 10)
+    }
+
+    fn identity(&self, device: usize) -> Result<Identity> {
+        identity::identity(self.facts("device", device)?)
+    }
+
+    fn peer_claim(&self, from: usize, to: usize) -> Result<PeerClaim> {
+        identity::peer_claim(self.facts("from", from)?, self.facts("to", to)?)
+    }
+
+    fn multicast_claim(&self, device: usize) -> Result<bool> {
+        identity::multicast_claim(self.facts("device", device)?)
     }
 
     fn concurrent_kernels(&self, _device: usize) -> Option<usize> {

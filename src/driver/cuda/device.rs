@@ -113,7 +113,7 @@ impl Facts {
     }
 }
 
-fn attribute(device: sys::CUdevice, which: sys::CUdevice_attribute) -> Result<i32> {
+pub(super) fn attribute(device: sys::CUdevice, which: sys::CUdevice_attribute) -> Result<i32> {
     let mut value = 0;
     // SAFETY: `value` outlives the call.
     unsafe { cu!(cuDeviceGetAttribute(&mut value, which, device)) }?;

@@ -17,7 +17,7 @@ const NAMES: [&str; 1] = ["nvcuda.dll"];
 const OLDEST: i32 = 12050;
 
 /// Every symbol that this driver calls. A test compares the list with the sources.
-pub(super) const SYMBOLS: [&str; 62] = [
+pub(super) const SYMBOLS: [&str; 65] = [
     "cuCtxFromGreenCtx",
     "cuCtxPopCurrent_v2",
     "cuCtxPushCurrent_v2",
@@ -28,8 +28,11 @@ pub(super) const SYMBOLS: [&str; 62] = [
     "cuDeviceGetCount",
     "cuDeviceGetDevResource",
     "cuDeviceGetName",
+    "cuDeviceGetP2PAttribute",
+    "cuDeviceGetUuid_v2",
     "cuDevicePrimaryCtxRelease_v2",
     "cuDevicePrimaryCtxRetain",
+    "cuDeviceTotalMem_v2",
     "cuDriverGetVersion",
     "cuEventCreate",
     "cuEventDestroy_v2",
@@ -180,6 +183,7 @@ mod tests {
             include_str!("calls.rs"),
             include_str!("copies.rs"),
             include_str!("device.rs"),
+            include_str!("identity.rs"),
             include_str!("kernels.rs"),
             include_str!("library.rs"),
             include_str!("mod.rs"),

@@ -15,6 +15,7 @@ macro_rules! cu {
 mod calls;
 mod copies;
 mod device;
+mod identity;
 mod kernels;
 mod library;
 mod shares;
@@ -189,6 +190,13 @@ impl CudaDriver {
             }
         };
         Ok((Current::push(context)?, handle))
+    }
+
+    fn facts(&self, name: &str, ordinal: usize) -> Result<&Facts> {
+        let expected = || format!("below {}", self.facts.len());
+        self.facts
+            .get(ordinal)
+            .ok_or_else(|| Error::bad_argument(name, ordinal, expected()))
     }
 
     /// The device that a pointer's memory lives on.

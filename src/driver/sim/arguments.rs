@@ -1,6 +1,6 @@
 //! What the host may ask of a simulated node. A bad argument is refused by its name, with its value and what would be right.
 
-use super::config::Fault;
+use super::config::{Fault, LinkState, SimLink};
 use super::handle::SimNode;
 use super::machine::CTA_SHARED;
 use super::shadow::MAX_THREADS;
@@ -12,6 +12,14 @@ use crate::error::{Error, Result};
 const MOST_CTAS: u32 = 8;
 
 impl SimNode {
+    pub(super) fn check_device(&self, name: &str, device: usize) -> Result<usize> {
+        if device >= self.gpus {
+            let expected = format!("below {}, the devices present", self.gpus);
+            return Err(Error::bad_argument(name, device, expected));
+        }
+        Ok(device)
+    }
+
     pub(super) fn check_place(&self, place: Place) -> Result<Place> {
         if place.device >= self.gpus {
             return Err(Error::bad_argument(
@@ -94,6 +102,17 @@ pub(super) fn check_faults(faults: &[Fault], gpus: usize) -> Result<()> {
                 format!("{fault:?}"),
                 format!("devices below {gpus}"),
             ));
+        }
+    }
+    Ok(())
+}
+
+pub(super) fn check_links(links: &[SimLink], gpus: usize) -> Result<()> {
+    for link in links {
+        let (a, b) = (link.from, link.to);
+        if a >= gpus || b >= gpus || a == b || matches!(link.state, LinkState::Slow(0)) {
+            let expected = format!("two different devices below {gpus}, and a factor of at least 1");
+            return Err(Error::bad_argument("links", format!("{link:?}"), expected));
         }
     }
     Ok(())

@@ -133,6 +133,30 @@ pub enum Fault {
     },
 }
 
+/// How a link between two devices is not as it should be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LinkState {
+    /// Not there, and the node says so.
+    Absent,
+    /// Claimed, but it cannot be used: mapping or touching the other's memory fails.
+    ClaimedOnly,
+    /// Some of the bytes that cross it arrive changed.
+    Corrupting,
+    /// It takes that many times as long.
+    Slow(u32),
+}
+
+/// One direction between two devices: `from` moves, to or from the memory of `to`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SimLink {
+    /// The device whose SMs or copy engine move.
+    pub from: usize,
+    /// The device whose memory it is.
+    pub to: usize,
+    /// What is wrong with it.
+    pub state: LinkState,
+}
+
 /// What a launch hook sees of a launch, beside its parameters.
 #[derive(Debug, Clone, Copy)]
 pub struct LaunchSeen<'a> {
@@ -164,6 +188,10 @@ pub struct SimConfig {
     pub pick: Option<Pick>,
     /// Mean number of threads of one CTA that run in a row.
     pub burst: Option<u32>,
+    /// Links that are not as they should be. Any other joins its two devices.
+    pub links: Vec<SimLink>,
+    /// Whether the node's switch has multicast.
+    pub multicast: bool,
     /// Faults planted from the start; see also [`SimNode::plant`](super::SimNode::plant).
     pub faults: Vec<Fault>,
     /// Sees and edits every launch.
@@ -184,6 +212,8 @@ impl SimConfig {
             copies: None,
             pick: None,
             burst: None,
+            links: Vec::new(),
+            multicast: false,
             faults: Vec::new(),
             launch_hook: None,
             patience: Duration::from_secs(120),
@@ -201,6 +231,8 @@ impl std::fmt::Debug for SimConfig {
             .field("copies", &self.copies)
             .field("pick", &self.pick)
             .field("burst", &self.burst)
+            .field("links", &self.links)
+            .field("multicast", &self.multicast)
             .field("faults", &self.faults)
             .field("launch_hook", &self.launch_hook.is_some())
             .finish_non_exhaustive()

@@ -6,6 +6,7 @@ use std::sync::PoisonError;
 use super::arena::GRANULARITY;
 use super::arguments::bad_event;
 use super::config::LaunchSeen;
+use super::describe::identity;
 use super::handle::SimNode;
 use super::launch::{Request, ctas_per_sm};
 use super::machine::CTA_SHARED;
@@ -14,9 +15,11 @@ use super::stream::{Command, Landing, StreamKey};
 use super::tensor_map;
 use crate::abi::{TwParams, TwTensorMap};
 use crate::driver::{
-    DevicePtr, Driver, Event, Kind, Launch, Physical, Place, PlaceInfo, Stream, TensorMap, ThreadGuard,
+    DevicePtr, Driver, Event, Identity, Kind, Launch, PeerClaim, Physical, Place, PlaceInfo, Stream, TensorMap,
+    ThreadGuard,
 };
 use crate::error::{Error, Result};
+use crate::topology::Topology;
 
 impl Driver for SimNode {
     fn kind(&self) -> Kind {
@@ -36,6 +39,28 @@ impl Driver for SimNode {
             shared_per_cta: CTA_SHARED,
             hopper: true,
         })
+    }
+
+    fn describe(&self) -> Result<Option<Topology>> {
+        Ok(Some(self.config.describe()))
+    }
+
+    fn version(&self) -> String {
+        "simulated".into()
+    }
+
+    fn identity(&self, device: usize) -> Result<Identity> {
+        Ok(identity(self.check_device("device", device)?))
+    }
+
+    fn peer_claim(&self, from: usize, to: usize) -> Result<PeerClaim> {
+        Ok(self
+            .config
+            .claims(self.check_device("from", from)?, self.check_device("to", to)?))
+    }
+
+    fn multicast_claim(&self, device: usize) -> Result<bool> {
+        self.check_device("device", device).map(|_| self.config.multicast)
     }
 
     fn stream_create(&self, place: Place) -> Result<Stream> {

@@ -2,7 +2,7 @@
 
 use super::config::{Fault, SimConfig};
 use crate::abi::TwParams;
-use crate::driver::{DevicePtr, Driver, Event, Kind, Launch, Physical, Place, PlaceInfo, Stream};
+use crate::driver::{DevicePtr, Driver, Event, Identity, Kind, Launch, PeerClaim, Physical, Place, PlaceInfo, Stream};
 use crate::error::{Error, Result};
 
 #[derive(Debug, Clone, Copy)]
@@ -85,6 +85,10 @@ impl Driver for SimNode {
         fn kind(&self) -> Kind;
         fn device_count(&self) -> usize;
         fn place_info(&self, Place) -> Result<PlaceInfo>;
+        fn version(&self) -> String;
+        fn identity(&self, usize) -> Result<Identity>;
+        fn peer_claim(&self, usize, usize) -> Result<PeerClaim>;
+        fn multicast_claim(&self, usize) -> Result<bool>;
         fn stream_create(&self, Place) -> Result<Stream>;
         fn stream_destroy(&self, Stream) -> Result<()>;
         fn stream_synchronize(&self, Stream) -> Result<()>;

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::arena::Arena;
-use super::arguments::check_faults;
+use super::arguments::{check_faults, check_links};
 use super::character::Faults;
 use super::config::{Fault, LaunchHook, SimConfig};
 use super::launch::share_of;
@@ -24,6 +24,8 @@ pub struct SimNode {
     pub(super) gpus: usize,
     pub(super) sms: u32,
     pub(super) hook: Option<LaunchHook>,
+    /// As it was made; faults have changed since.
+    pub(super) config: SimConfig,
     faults: Mutex<Vec<Fault>>,
 }
 
@@ -50,11 +52,12 @@ impl SimNode {
             return Err(Error::bad_argument("sms", config.sms, "1 to 256"));
         }
         check_faults(&config.faults, config.gpus)?;
+        check_links(&config.links, config.gpus)?;
         let kernels = entries()?.into_iter().map(|e| (e.name, e)).collect();
         let arena = Arc::new(Arena::new(config.gpus)?);
         let (gpus, sms, hook) = (config.gpus, config.sms, config.launch_hook.clone());
         let faults = Mutex::new(config.faults.clone());
-        let node = Node::start(config, arena.clone())?;
+        let node = Node::start(config.clone(), arena.clone())?;
         Ok(SimNode {
             node,
             arena,
@@ -62,6 +65,7 @@ impl SimNode {
             gpus,
             sms,
             hook,
+            config,
             faults,
         })
     }

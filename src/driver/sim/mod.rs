@@ -5,7 +5,7 @@
 
 mod config;
 
-pub use config::{Copies, Fault, Lateness, LaunchHook, LaunchSeen, Pick, SimConfig, Site};
+pub use config::{Copies, Fault, Lateness, LaunchHook, LaunchSeen, LinkState, Pick, SimConfig, SimLink, Site};
 
 #[cfg(target_os = "linux")]
 mod access;
@@ -29,6 +29,8 @@ mod cluster;
 mod copies;
 #[cfg(target_os = "linux")]
 mod cta;
+#[cfg(target_os = "linux")]
+mod describe;
 #[cfg(target_os = "linux")]
 mod descriptor;
 #[cfg(target_os = "linux")]
