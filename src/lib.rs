@@ -54,8 +54,8 @@ pub use dtype::{DType, Wire};
 pub use error::{Error, Result, WaitCause, WaitKind, WaitRecord};
 pub use group::{GroupConfig, Node, Numerics, Probing, Rank, RankPlace, Stats};
 pub use memory::{Buffer, Element, Mat, MatMut};
-pub use op::{Mainloop, Op, OpSpec, Operands, Out, Plan, chunk};
-pub use route::{Exchange, Path, Route, Want};
+pub use op::{EXCHANGES, Mainloop, Op, OpSpec, Operands, Out, Plan, chunk};
+pub use route::{Alternative, Exchange, Path, Route, Want};
 
 /// The README's examples, as tests.
 #[cfg(all(doctest, feature = "sim"))]

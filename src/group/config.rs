@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::error::{Error, Result};
 use crate::op::{OpSpec, heap_bytes};
+use crate::route::Alternative;
 
 /// When the links between a group's GPUs are tried before a route trusts them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -47,6 +48,9 @@ pub struct GroupConfig {
     pub probing: Probing,
     /// What sums may depend on. Default: on the operands alone.
     pub numerics: Numerics,
+    /// Who could do an operation in the group's place. Default: the caller, so that operations which NCCL is predicted to do
+    /// clearly faster are declined. Of no effect on the simulated node and where ranks share a GPU: there nobody can.
+    pub alternative: Alternative,
 }
 
 impl Default for GroupConfig {
@@ -58,6 +62,7 @@ impl Default for GroupConfig {
             deadline: Duration::from_secs(120),
             probing: Probing::default(),
             numerics: Numerics::default(),
+            alternative: Alternative::default(),
         }
     }
 }
@@ -86,6 +91,11 @@ impl GroupConfig {
     /// With sums that may depend on that.
     pub fn numerics(self, numerics: Numerics) -> Self {
         GroupConfig { numerics, ..self }
+    }
+
+    /// With this one to stand in where that is faster.
+    pub fn alternative(self, alternative: Alternative) -> Self {
+        GroupConfig { alternative, ..self }
     }
 
     /// With this bound on waits.

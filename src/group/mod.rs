@@ -10,6 +10,7 @@ mod config;
 mod diagnose;
 #[cfg(test)]
 pub(crate) mod fake;
+mod machine;
 mod node;
 mod rank;
 mod residence;
@@ -94,6 +95,7 @@ impl Group {
         residence::check(&**driver, ranks)?;
         let layout = Layout::new(config.heap_bytes, world, config.one_shot_bytes)?;
         let places: Vec<Place> = ranks.iter().map(|rank| rank.place).collect();
+        let machine = machine::of(&**driver, &places)?;
         // All kernels are there before the first launch: loading one under a kernel that waits may deadlock.
         for place in &places {
             driver.load_kernels(*place)?;
@@ -108,7 +110,12 @@ impl Group {
                 stream: stream.map_or_else(|| driver.stream_create(*place), Ok)?,
                 owned: stream.is_none(),
             };
-            let heap = Heap::new(driver, *place, config.heap_bytes, &places)?;
+            // Where some cannot reach others the group stands all the same, and declines every operation.
+            let heap = if machine.obstacles.is_empty() {
+                Heap::new(driver, *place, config.heap_bytes, &places)?
+            } else {
+                Heap::new(driver, *place, config.heap_bytes, &[*place])?
+            };
             let launched = Mutex::new(0);
             // Whole before its stream is used: dropped after an error, the stream runs dry before the heap goes.
             let member = Member {
@@ -138,6 +145,9 @@ impl Group {
             layout,
             hopper: residence::all_hopper(&**driver, &places)?,
             ctas,
+            alternative: machine::alternative(&**driver, &machine, config.alternative),
+            machine,
+            numerics: config.numerics,
         };
         let failure = OnceLock::new();
         let group = Arc::new(Group {

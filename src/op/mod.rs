@@ -18,7 +18,8 @@ mod staging;
 mod tests;
 mod tiling;
 
-pub(crate) use budget::heap_bytes;
+pub(crate) use budget::{heap_bytes, last_of_each_from};
+pub use config::EXCHANGES;
 pub(crate) use config::Facts;
 pub use operands::{Operands, Out};
 pub use plan::Plan;

@@ -133,6 +133,10 @@ pub struct OpSpec {
     pub wire: Wire,
     /// Whether a bias `[n]` is added, once, after the sum. GEMMs only.
     pub bias: bool,
+    /// What all ranks together have of that which may differ between them: of K for the operations that reduce, of N for
+    /// [`Op::AllGatherGemm`]. The choice of a route looks at it, and has to be the same on every rank; `None`: as much as this
+    /// rank's on each of them.
+    pub whole: Option<usize>,
     /// The path asked for.
     pub route: Want,
     /// The mainloop asked for, on every rank alike; `None`: the crate chooses.
@@ -154,6 +158,7 @@ impl OpSpec {
             dtype,
             wire: Wire::default(),
             bias: false,
+            whole: None,
             route: Want::Auto,
             mainloop: None,
             columns: None,
@@ -169,6 +174,16 @@ impl OpSpec {
     /// With a bias.
     pub fn bias(self, bias: bool) -> OpSpec {
         OpSpec { bias, ..self }
+    }
+
+    /// With so much of K (operations that reduce) or N ([`Op::AllGatherGemm`]) on all ranks together. To be told, on every
+    /// rank, where shares differ and the crate chooses the route: else ranks may choose differently, which the first
+    /// launch reports as a disagreement.
+    pub fn whole(self, whole: usize) -> OpSpec {
+        OpSpec {
+            whole: Some(whole),
+            ..self
+        }
     }
 
     /// On this route.

@@ -1,8 +1,16 @@
-//! Which path an operation takes, and why.
+//! Which path an operation takes, and why: [`decide`] is a pure function of a [`Machine`] and an operation. `docs/routes.md`.
 
 mod choose;
+pub mod constants;
+mod decide;
+mod machine;
+pub mod model;
+mod obstacle;
 
-pub(crate) use choose::{choose, explain};
+pub(crate) use choose::{Range, explain, table};
+pub use decide::{Allowed, Alternative, Decision, Predicted, decide};
+pub use machine::{LinkKind, Machine, Tried, Way, write_tried};
+pub use obstacle::Obstacle;
 
 /// The path taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -8,7 +8,7 @@ use std::sync::Barrier;
 
 use tileweave::driver::ThreadGuard;
 use tileweave::reference::chunk;
-use tileweave::{Buffer, DType, GroupConfig, Node, Op, OpSpec, Operands, Path, Plan, Rank, Route, Want};
+use tileweave::{Alternative, Buffer, DType, GroupConfig, Node, Op, OpSpec, Operands, Path, Plan, Rank, Route, Want};
 
 use super::fault::Fault;
 use super::input::{Problem, available_memory};
@@ -104,6 +104,12 @@ impl LaunchSize {
             .wire(args.wire.into())
             .bias(problem.bias.is_some())
             .route(route);
+        // Shares may be ragged, and the choice of a route must be the same on every rank.
+        let spec = match shape.op {
+            Op::GemmReduceScatter | Op::GemmAllReduce => spec.whole(shape.k),
+            Op::AllGatherGemm => spec.whole(shape.n),
+            _ => spec,
+        };
         match args.mainloop {
             Some(mainloop) => spec.mainloop(mainloop.into()),
             None => spec,
@@ -132,7 +138,10 @@ pub fn execute(machine: &Machine, problem: &Problem, args: &RunArgs) -> Result<O
         .flat_map(|rank| routes.iter().map(move |route| (rank, *route)))
         .map(|(rank, route)| spec_of(rank, route))
         .collect();
-    let config = GroupConfig::default().deadline(std::time::Duration::from_millis(args.deadline_ms));
+    // Whoever runs this program wants it run by the crate, whatever else were faster.
+    let config = GroupConfig::default()
+        .alternative(Alternative::Nobody)
+        .deadline(std::time::Duration::from_millis(args.deadline_ms));
     let config = config.clone().sized_for(&specs, shape.ranks)?;
     let heap_bytes = config.heap_bytes.min(heap_share(machine, &node, shape.ranks));
     let ranks = node.group(shape.ranks, &config.heap_bytes(heap_bytes))?;
