@@ -17,10 +17,7 @@ pub(super) fn of(driver: &dyn Driver, places: &[Place]) -> Result<Machine> {
         .iter()
         .map(|place| Ok(driver.identity(place.device)?.uuid))
         .collect::<Result<Vec<_>>>()?;
-    let topology = match driver.describe()? {
-        Some(topology) => topology,
-        None => claimed(driver, &devices, &uuids)?,
-    };
+    let topology = topology(driver, &devices)?;
     // By UUID: ordinals are the process's own. A device that is not described is beyond the last.
     let index = |place: &Place| {
         let device = devices.iter().position(|known| known.device == place.device);
@@ -28,7 +25,16 @@ pub(super) fn of(driver: &dyn Driver, places: &[Place]) -> Result<Machine> {
         let gpu = topology.gpus.iter().position(|gpu| Some(&gpu.uuid) == uuid);
         gpu.unwrap_or(topology.gpus.len())
     };
-    Ok(Machine::of(&topology, None, &places.iter().map(index).collect::<Vec<_>>()))
+    Ok(Machine::of(
+        &topology,
+        None,
+        &places.iter().map(index).collect::<Vec<_>>(),
+    ))
+}
+
+/// The driver's own description, or what it claims of `devices`.
+pub(super) fn topology(driver: &dyn Driver, devices: &[Place]) -> Result<Topology> {
+    driver.describe()?.map_or_else(|| claimed(driver, devices), Ok)
 }
 
 /// Who could stand in: nobody on the simulated node, nor for ranks that share a GPU, which NCCL refuses by default.
@@ -40,14 +46,14 @@ pub(super) fn alternative(driver: &dyn Driver, machine: &Machine, asked: Alterna
 }
 
 /// The devices by their driver's word alone: no lanes, no switch, no fabric.
-fn claimed(driver: &dyn Driver, devices: &[Place], uuids: &[String]) -> Result<Topology> {
+fn claimed(driver: &dyn Driver, devices: &[Place]) -> Result<Topology> {
     let claim = |yes: bool| if yes { Status::Yes } else { Status::No };
     let mut gpus = Vec::with_capacity(devices.len());
     let mut links = Vec::new();
     for (from, place) in devices.iter().enumerate() {
         let (identity, info) = (driver.identity(place.device)?, driver.place_info(*place)?);
         gpus.push(Gpu {
-            uuid: uuids.get(from).cloned().unwrap_or_default(),
+            uuid: identity.uuid,
             pci: identity.pci,
             name: info.name,
             compute_capability: info.compute_capability,

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::{Group, GroupConfig, Rank, RankPlace};
 use crate::driver::{Driver, Place, ThreadGuard};
 use crate::error::{Error, Result};
+use crate::topology::Topology;
 
 /// The devices of one machine. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -58,6 +59,20 @@ impl Node {
     /// Devices present.
     pub fn device_count(&self) -> usize {
         self.driver.device_count()
+    }
+
+    /// The machine as it describes itself.
+    ///
+    /// # Errors
+    /// The driver's.
+    pub fn topology(&self) -> Result<Topology> {
+        let whole = |device| Place {
+            device,
+            share: 0,
+            shares: 1,
+        };
+        let devices: Vec<Place> = (0..self.device_count()).map(whole).collect();
+        super::machine::topology(&*self.driver, &devices)
     }
 
     /// Marks this thread as one that drives ranks, until the guard is dropped. The simulated node then advances only while

@@ -15,8 +15,8 @@ use super::staging::{MAX_GRID, largest_wave};
 use super::tiling::{Sizes, Tiling};
 use super::{Mainloop, Op, OpSpec};
 use crate::error::{Error, Result};
-use crate::memory::layout::{Layout, smallest};
 use crate::group::Numerics;
+use crate::memory::layout::{Layout, smallest};
 use crate::route::{Alternative, Exchange, Machine, Path};
 
 /// The ways that kernels have of moving what an operation of several exchanges moves: none is chosen that is not here.

@@ -90,7 +90,11 @@ impl<'a> Decisions<'a> {
 
     /// The one that goes for `m`.
     fn decision(&self, m: u64) -> &Decision {
-        if one_shot(self.spec, m, &self.setting) { &self.small } else { &self.large }
+        if one_shot(self.spec, m, &self.setting) {
+            &self.small
+        } else {
+            &self.large
+        }
     }
 
     /// The kernels at `m`.
@@ -114,7 +118,11 @@ impl<'a> Decisions<'a> {
             (Want::Auto, Path::Fused | Path::Unfused) => self.auto(m, decision)?,
             (Want::Auto, _) => return Ok(declined()),
         };
-        config.exchange = if matches!(spec.route, Want::Auto) { decision.exchange } else { config.exchange };
+        config.exchange = if matches!(spec.route, Want::Auto) {
+            decision.exchange
+        } else {
+            config.exchange
+        };
         if spec.op == Op::AllGatherGemm && config.path == Path::Fused {
             let part = f64::from(decision.comm_sms) / f64::from(facts.machine.sms);
             config.pushers = (f64::from(config.grid_limit) * part).ceil() as u32;
@@ -209,7 +217,10 @@ pub(crate) fn explain(facts: &Facts, config: &Config, spec: &OpSpec, m: u64) -> 
         (Want::Exactly(_), Path::Decline) => "asked for: the caller takes its own path".to_string(),
         (Want::Exactly(_), _) => "asked for".to_string(),
         (Want::Auto, path) if path == decision.path || decision.path == Path::Decline => decision.reason.clone(),
-        (Want::Auto, Path::Fused) => format!("the heap holds no product between GEMM and collective; {}", decision.reason),
+        (Want::Auto, Path::Fused) => format!(
+            "the heap holds no product between GEMM and collective; {}",
+            decision.reason
+        ),
         (Want::Auto, _) => format!("the heap holds no round of the fused kernel; {}", decision.reason),
     };
     let mainloop = heuristics::explain(spec, m, &decisions.setting).filter(|_| config.main.is_some());
@@ -226,7 +237,6 @@ pub(crate) fn explain(facts: &Facts, config: &Config, spec: &OpSpec, m: u64) -> 
         kernel: names.join(" + "),
     }
 }
-
 
 #[cfg(test)]
 mod tests {
@@ -269,7 +279,10 @@ mod tests {
     fn buckets_end_at_powers_of_two() {
         let of = |m| (Bucket::of(m).first, Bucket::of(m).last);
         assert_eq!([of(0), of(1), of(2), of(3)], [(0, 1), (0, 1), (2, 2), (3, 4)]);
-        assert_eq!([of(64), of(65), of(128), of(129)], [(33, 64), (65, 128), (65, 128), (129, 256)]);
+        assert_eq!(
+            [of(64), of(65), of(128), of(129)],
+            [(33, 64), (65, 128), (65, 128), (129, 256)]
+        );
         let mut next = 0;
         while next < 1 << 31 {
             let bucket = Bucket::of(next);
@@ -355,27 +368,52 @@ mod tests {
         let mut facts = facts(3, 1 << 28, 132);
         facts.machine = Machine::assumed(CLASSES[2], 3, false);
         for m in [1, 100, 4096] {
-            let of = |k: usize| choose(&facts, &OpSpec::new(Op::GemmReduceScatter, 4096, k, 8192, DType::Bf16).whole(20000), m);
+            let of = |k: usize| {
+                choose(
+                    &facts,
+                    &OpSpec::new(Op::GemmReduceScatter, 4096, k, 8192, DType::Bf16).whole(20000),
+                    m,
+                )
+            };
             let (a, b) = (of(6667).unwrap(), of(0).unwrap());
-            assert_eq!((a.path, a.main, a.one_shot, a.grid_limit), (b.path, b.main, b.one_shot, b.grid_limit));
+            assert_eq!(
+                (a.path, a.main, a.one_shot, a.grid_limit),
+                (b.path, b.main, b.one_shot, b.grid_limit)
+            );
         }
     }
 
     fn any_facts() -> impl Strategy<Value = Facts> {
-        let machine = (0..CLASSES.len(), 1usize..=16, any::<bool>(), 1.0..1000.0f64, any::<bool>());
-        (machine, 20u32..28, prop::sample::select(vec![0u64, 4096, 65536, 1 << 20]), 1u32..300).prop_filter_map(
-            "a heap with room for a tile",
-            |((class, world, shared, gb_per_s, runtime), heap, one_shot, ctas)| {
-                let mut facts = facts(world, 1 << 30, ctas);
-                facts.layout = crate::memory::layout::Layout::new(1 << heap, world, one_shot as usize).ok()?;
-                facts.hopper = ctas % 2 == 0;
-                facts.machine = Machine::assumed(CLASSES[class], world, shared);
-                facts.machine.push.gb_per_s = gb_per_s;
-                facts.machine.nvlink_gb_per_s = runtime.then_some(300.0);
-                facts.alternative = if runtime { Alternative::Runtime } else { Alternative::Nobody };
-                Some(facts)
-            },
+        let machine = (
+            0..CLASSES.len(),
+            1usize..=16,
+            any::<bool>(),
+            1.0..1000.0f64,
+            any::<bool>(),
+        );
+        (
+            machine,
+            20u32..28,
+            prop::sample::select(vec![0u64, 4096, 65536, 1 << 20]),
+            1u32..300,
         )
+            .prop_filter_map(
+                "a heap with room for a tile",
+                |((class, world, shared, gb_per_s, runtime), heap, one_shot, ctas)| {
+                    let mut facts = facts(world, 1 << 30, ctas);
+                    facts.layout = crate::memory::layout::Layout::new(1 << heap, world, one_shot as usize).ok()?;
+                    facts.hopper = ctas % 2 == 0;
+                    facts.machine = Machine::assumed(CLASSES[class], world, shared);
+                    facts.machine.push.gb_per_s = gb_per_s;
+                    facts.machine.nvlink_gb_per_s = runtime.then_some(300.0);
+                    facts.alternative = if runtime {
+                        Alternative::Runtime
+                    } else {
+                        Alternative::Nobody
+                    };
+                    Some(facts)
+                },
+            )
     }
 
     proptest! {

@@ -299,7 +299,8 @@ impl Class {
 fn names(full: &str, name: &str) -> bool {
     let words: Vec<&str> = full.split([' ', '-']).collect();
     let wanted: Vec<&str> = name.split(' ').collect();
-    let same = |(i, (have, want)): (usize, (&&str, &&str))| have == want || (i == 0 && have.strip_prefix('G') == Some(*want));
+    let same =
+        |(i, (have, want)): (usize, (&&str, &&str))| have == want || (i == 0 && have.strip_prefix('G') == Some(*want));
     words
         .windows(wanted.len())
         .any(|window| window.iter().zip(&wanted).enumerate().all(same))
@@ -336,11 +337,19 @@ mod tests {
     #[test]
     fn figures_are_figures() {
         for class in CLASSES.iter().chain([&SIMULATED]) {
-            let parts = [class.library_gemm, class.our_gemm, class.nvlink_part, class.nccl.ring_part];
+            let parts = [
+                class.library_gemm,
+                class.our_gemm,
+                class.nvlink_part,
+                class.nccl.ring_part,
+            ];
             assert!(parts.iter().all(|part| (0.1..=1.0).contains(part)), "{class:?}");
             assert!(class.sms > 0 && class.f32_tflops < class.tensor_tflops, "{class:?}");
             // The model counts an NVLink as no slower than PCIe.
-            assert!(class.pcie_gb_per_s > 0.0 && class.hbm_gb_per_s > class.pcie_gb_per_s, "{class:?}");
+            assert!(
+                class.pcie_gb_per_s > 0.0 && class.hbm_gb_per_s > class.pcie_gb_per_s,
+                "{class:?}"
+            );
         }
     }
 }

@@ -116,7 +116,9 @@ pub fn decide(machine: &Machine, work: &Work, allowed: &Allowed) -> Decision {
         path,
         one_shot: best.is_some_and(|(_, by)| by.one_shot),
         exchange: best.map_or(Exchange::Push, |(_, by)| by.exchange),
-        comm_sms: fused.and_then(|(_, by)| work.fused_us(machine, by)).map_or(0, |(_, sms)| sms),
+        comm_sms: fused
+            .and_then(|(_, by)| work.fused_us(machine, by))
+            .map_or(0, |(_, sms)| sms),
         predicted,
         reason,
     };
@@ -125,7 +127,11 @@ pub fn decide(machine: &Machine, work: &Work, allowed: &Allowed) -> Decision {
         return of(if nccl { Path::Nccl } else { Path::Decline }, None, reason);
     }
     if machine.world == 1 {
-        let (path, way) = if gemm { (Path::Fused, fused) } else { (Path::Unfused, unfused) };
+        let (path, way) = if gemm {
+            (Path::Fused, fused)
+        } else {
+            (Path::Unfused, unfused)
+        };
         return of(path, way, "one rank: nothing travels".into());
     }
     let (path, ours) = match (fused, unfused) {
@@ -148,7 +154,11 @@ pub fn decide(machine: &Machine, work: &Work, allowed: &Allowed) -> Decision {
     };
     match (faster, stands_in) {
         (Some(us), Some(path)) => of(path, None, told.nccl(us)),
-        (Some(_), None) => of(path, ours, format!("{}; NCCL would be faster", told.ours(path, ours_us, by))),
+        (Some(_), None) => of(
+            path,
+            ours,
+            format!("{}; NCCL would be faster", told.ours(path, ours_us, by)),
+        ),
         (None, _) => of(path, ours, told.ours(path, ours_us, by)),
     }
 }
@@ -184,7 +194,11 @@ struct Told<'a> {
 
 /// Microseconds as a person reads them.
 fn us(us: f64) -> String {
-    if us < 10.0 { format!("{us:.1}") } else { format!("{us:.0}") }
+    if us < 10.0 {
+        format!("{us:.1}")
+    } else {
+        format!("{us:.0}")
+    }
 }
 
 impl Told<'_> {
@@ -198,8 +212,16 @@ impl Told<'_> {
             others.push(format!("{} fused", us(other)));
         }
         others.extend(p.nccl_us.map(|nccl| format!("{} by NCCL", us(nccl))));
-        let against = if others.is_empty() { String::new() } else { format!(" against {}", others.join(" and ")) };
-        let not = if path == Path::Unfused && p.fused_us.is_some() { "do not fuse: " } else { "" };
+        let against = if others.is_empty() {
+            String::new()
+        } else {
+            format!(" against {}", others.join(" and "))
+        };
+        let not = if path == Path::Unfused && p.fused_us.is_some() {
+            "do not fuse: "
+        } else {
+            ""
+        };
         let shot = match (self.work.op.collective(), by.one_shot) {
             (crate::op::Op::AllReduce, true) => "one-shot ",
             (crate::op::Op::AllReduce, false) => "two-shot ",
@@ -220,7 +242,11 @@ impl Told<'_> {
             .into_iter()
             .filter_map(|(time, name)| Some(format!("{} {name}", us(time?))))
             .collect();
-        let what = if self.work.op.has_gemm() { "the vendor's GEMM and NCCL are" } else { "NCCL is" };
+        let what = if self.work.op.has_gemm() {
+            "the vendor's GEMM and NCCL are"
+        } else {
+            "NCCL is"
+        };
         format!(
             "{what} clearly faster: {} us predicted at M = {} against {}; {}",
             us(nccl_us),

@@ -12,7 +12,7 @@
 use super::constants::{Class, LATENCIES, NCCL_HOST_PART, NCCL_PCIE_PART, SIMULATED};
 use super::obstacle::{Obstacle, of_gpus};
 use crate::probe::{LinkProbe, Outcome, Probe, WayProbe};
-use crate::topology::{Gpu, Link, Status, Topology};
+use crate::topology::{Ancestor, Gpu, Status, Topology};
 
 /// What joins two ranks, from good to bad.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -105,7 +105,11 @@ impl Machine {
         let shares = |gpu: usize| ranks.iter().filter(|rank| **rank == gpu).count().max(1);
         let gpus: Vec<(usize, &Gpu)> = used.iter().filter_map(|i| Some((*i, topology.gpus.get(*i)?))).collect();
         let slowest = |a: &Class, b: &Class| a.tensor_tflops.total_cmp(&b.tensor_tflops);
-        let class = gpus.iter().map(|(_, gpu)| Class::of(gpu)).min_by(slowest).unwrap_or(SIMULATED);
+        let class = gpus
+            .iter()
+            .map(|(_, gpu)| Class::of(gpu))
+            .min_by(slowest)
+            .unwrap_or(SIMULATED);
         let most = used.iter().map(|gpu| shares(*gpu)).max().unwrap_or(1);
 
         let mut obstacles = of_gpus(topology, &used);
@@ -131,13 +135,25 @@ impl Machine {
             (shares(gpu) > 1).then(|| Pair::local(gpu, rate))
         };
         pairs.extend(used.iter().filter_map(|gpu| local(*gpu)));
-        let weight = |pair: &Pair| if pair.from == pair.to { shares(pair.to) - 1 } else { shares(pair.to) };
+        let weight = |pair: &Pair| {
+            if pair.from == pair.to {
+                shares(pair.to) - 1
+            } else {
+                shares(pair.to)
+            }
+        };
         let way = |of: fn(&Pair) -> Option<Move>| Way::worst(&pairs, ranks.len(), weight, of, &class);
 
         let pulls = pairs.iter().all(|pair| pair.pull.is_some());
         let reached = !pairs.iter().any(|pair| matches!(pair.tried, Tried::No(_)));
         let claims_multicast = gpus.len() > 1 && gpus.iter().all(|(_, gpu)| gpu.multicast == Status::Yes);
-        let kind = |pair: &Pair| if matches!(pair.tried, Tried::No(_)) { LinkKind::Nothing } else { pair.kind };
+        let kind = |pair: &Pair| {
+            if matches!(pair.tried, Tried::No(_)) {
+                LinkKind::Nothing
+            } else {
+                pair.kind
+            }
+        };
         Machine {
             world: ranks.len(),
             gpus: used.len(),
@@ -158,7 +174,11 @@ impl Machine {
 
     /// `world` ranks of which nothing is known but that they reach each other, on GPUs of `class` or on one that they share.
     pub fn assumed(class: Class, world: usize, shared: bool) -> Machine {
-        let rate = if shared { class.hbm_gb_per_s / 2.0 / world as f64 } else { class.pcie_gb_per_s };
+        let rate = if shared {
+            class.hbm_gb_per_s / 2.0 / world as f64
+        } else {
+            class.pcie_gb_per_s
+        };
         let way = Way {
             gb_per_s: rate,
             latency_us: if shared { LATENCIES.local_us } else { LATENCIES.pcie_us },
@@ -169,7 +189,11 @@ impl Machine {
             gpus: if shared { 1 } else { world },
             class,
             sms: (class.sms / if shared { world.max(1) as u32 } else { 1 }).max(1),
-            link: if shared || world < 2 { LinkKind::SameGpu } else { LinkKind::Unknown },
+            link: if shared || world < 2 {
+                LinkKind::SameGpu
+            } else {
+                LinkKind::Unknown
+            },
             push: way,
             pull: Some(way),
             nvlink_gb_per_s: None,
@@ -182,7 +206,8 @@ impl Machine {
 
     /// Whether `from` may map `to`'s memory, both indices of GPUs.
     pub fn reaches(&self, from: usize, to: usize) -> bool {
-        let between = |obstacle: &Obstacle| matches!(obstacle, Obstacle::Pair { from: a, to: b, .. } if (*a, *b) == (from, to));
+        let between =
+            |obstacle: &Obstacle| matches!(obstacle, Obstacle::Pair { from: a, to: b, .. } if (*a, *b) == (from, to));
         !self.obstacles.iter().any(between)
     }
 }
@@ -195,7 +220,11 @@ impl std::fmt::Display for Machine {
             write!(f, "{} x {}", self.world, self.class.name)?;
         }
         if self.world > 1 {
-            let how = if self.push.measured { "probed" } else { "by the data sheet" };
+            let how = if self.push.measured {
+                "probed"
+            } else {
+                "by the data sheet"
+            };
             write!(f, " {}, push {:.0} GB/s {how}", self.link, self.push.gb_per_s)?;
         }
         Ok(())
@@ -239,16 +268,23 @@ impl Pair {
     }
 
     fn of(topology: &Topology, probe: Option<&Probe>, class: &Class, from: usize, to: usize) -> Pair {
-        let link = link(topology, from, to);
+        let link = topology.link(from, to);
         let found = probe.map(|probe| probed(topology, probe, from, to));
         let nvlink = link.and_then(|link| link.nvlink);
         let (kind, sheet) = match (nvlink, link) {
             // No slower than PCIe, which every GPU has, too: so a link that goes makes nothing faster.
             (Some(path), _) => {
                 let rate = (path.gb_per_s * class.nvlink_part).max(class.pcie_gb_per_s);
-                (if path.switched { LinkKind::NvSwitch } else { LinkKind::NvLink }, rate)
+                (
+                    if path.switched {
+                        LinkKind::NvSwitch
+                    } else {
+                        LinkKind::NvLink
+                    },
+                    rate,
+                )
             }
-            (None, Some(link)) if link.ancestor != crate::topology::Ancestor::Unknown => (LinkKind::Pcie, class.pcie_gb_per_s),
+            (None, Some(link)) if link.ancestor != Ancestor::Unknown => (LinkKind::Pcie, class.pcie_gb_per_s),
             _ => (LinkKind::Unknown, class.pcie_gb_per_s),
         };
         let latency_us = match kind {
@@ -260,7 +296,10 @@ impl Pair {
             let rate = way.and_then(|way| way.gb_per_s).filter(|rate| *rate > 0.0);
             Move {
                 gb_per_s: rate.unwrap_or(sheet),
-                latency_us: way.and_then(|way| way.latency_us).filter(|us| *us >= 0.0).unwrap_or(latency_us),
+                latency_us: way
+                    .and_then(|way| way.latency_us)
+                    .filter(|us| *us >= 0.0)
+                    .unwrap_or(latency_us),
                 measured: rate.is_some(),
             }
         };
@@ -278,11 +317,6 @@ impl Pair {
     }
 }
 
-/// The link from one GPU to another.
-fn link(topology: &Topology, from: usize, to: usize) -> Option<&Link> {
-    topology.links.iter().find(|link| (link.from, link.to) == (from, to))
-}
-
 /// What the probe says of a pair; GPUs by UUID, so that an order of its own does no harm.
 fn probed<'a>(topology: &Topology, probe: &'a Probe, from: usize, to: usize) -> Option<&'a LinkProbe> {
     let index = |gpu: usize| {
@@ -296,9 +330,13 @@ fn probed<'a>(topology: &Topology, probe: &'a Probe, from: usize, to: usize) -> 
 /// Whether SM stores from one GPU reach another: what every kernel needs, whatever else moves.
 pub fn write_tried(topology: &Topology, probe: Option<&Probe>, from: usize, to: usize) -> Tried {
     let entry = probe.map(|probe| probed(topology, probe, from, to));
-    let claim = link(topology, from, to).map(|link| link.write);
+    let claim = topology.link(from, to).map(|link| link.write);
     match tried(entry.flatten().map(|entry| &entry.store), entry.is_some(), claim) {
-        Tried::No(why) if entry.flatten().is_some_and(|entry| matches!(entry.store.outcome, Outcome::Failed(_))) => {
+        Tried::No(why)
+            if entry
+                .flatten()
+                .is_some_and(|entry| matches!(entry.store.outcome, Outcome::Failed(_))) =>
+        {
             Tried::No(format!("stores failed: {why}"))
         }
         tried => tried,
@@ -321,7 +359,10 @@ fn tried(way: Option<&WayProbe>, probed: bool, claim: Option<Status>) -> Tried {
 /// The data sheet's NVLink rate of the GPU that has least; `None` where one has none to any other.
 fn nvlink(topology: &Topology, used: &[usize]) -> Option<f64> {
     let of = |from: usize| {
-        let paths = used.iter().filter(|to| **to != from).filter_map(|to| link(topology, from, *to)?.nvlink);
+        let paths = used
+            .iter()
+            .filter(|to| **to != from)
+            .filter_map(|to| topology.link(from, *to)?.nvlink);
         // Behind switches every peer is reached by the same links.
         paths.fold((0.0f64, 0.0f64), |(direct, switched), path| {
             if path.switched {
@@ -331,7 +372,11 @@ fn nvlink(topology: &Topology, used: &[usize]) -> Option<f64> {
             }
         })
     };
-    let least = used.iter().map(|gpu| of(*gpu)).map(|(direct, switched)| direct + switched).reduce(f64::min);
+    let least = used
+        .iter()
+        .map(|gpu| of(*gpu))
+        .map(|(direct, switched)| direct + switched)
+        .reduce(f64::min);
     least.filter(|rate| used.len() > 1 && *rate > 0.0)
 }
 
@@ -358,10 +403,16 @@ impl Way {
             slowest = slowest.max(direct).max(shared);
         }
         Way {
-            gb_per_s: if slowest > 0.0 { (world - 1) as f64 / slowest } else { class.hbm_gb_per_s / 2.0 },
+            gb_per_s: if slowest > 0.0 {
+                (world - 1) as f64 / slowest
+            } else {
+                class.hbm_gb_per_s / 2.0
+            },
             latency_us: moves().map(|(_, way)| way.latency_us).fold(0.0, f64::max),
             measured: pairs.iter().any(|pair| pair.from != pair.to)
-                && moves().filter(|(pair, _)| pair.from != pair.to).all(|(_, way)| way.measured),
+                && moves()
+                    .filter(|(pair, _)| pair.from != pair.to)
+                    .all(|(_, way)| way.measured),
         }
     }
 }

@@ -58,13 +58,22 @@ impl Work {
 
     /// Bytes of the matrix that the collective moves.
     pub fn message(&self) -> f64 {
-        self.elements() * if self.op.reduces() { self.wire.size() } else { self.dtype.size() } as f64
+        self.elements()
+            * if self.op.reduces() {
+                self.wire.size()
+            } else {
+                self.dtype.size()
+            } as f64
     }
 
     /// Bytes of the message that packets would carry: rows padded to whole ones, but for a plain collective's, which are one.
     pub fn packet_bytes(&self) -> u64 {
         let pad = |values: u64| values.next_multiple_of(u64::from(abi::TW_PACKET_COLUMNS));
-        let values = if self.op.has_gemm() { self.m.saturating_mul(pad(self.n)) } else { pad(self.m.saturating_mul(self.n)) };
+        let values = if self.op.has_gemm() {
+            self.m.saturating_mul(pad(self.n))
+        } else {
+            pad(self.m.saturating_mul(self.n))
+        };
         values.saturating_mul(self.wire.size() as u64)
     }
 
@@ -76,7 +85,9 @@ impl Work {
             // Half of a packet is its tags.
             Op::AllReduce if by.one_shot => 2.0 * (world - 1.0) * message,
             // The switch fetches everybody's part of what a rank owns, and hands out the sums.
-            Op::AllReduce if by.exchange == Exchange::InSwitch => message + self.elements() * self.dtype.size() as f64 / world,
+            Op::AllReduce if by.exchange == Exchange::InSwitch => {
+                message + self.elements() * self.dtype.size() as f64 / world
+            }
             Op::AllReduce => others * (message + self.elements() * self.dtype.size() as f64),
             _ => others * message,
         }
@@ -85,7 +96,11 @@ impl Work {
     /// The GEMM's time on `sms` SMs at a part of their peak, and its waves.
     fn gemm(&self, machine: &Machine, sms: u32, part: f64) -> (f64, f64) {
         let class = &machine.class;
-        let tflops = if self.dtype == DType::F32 { class.f32_tflops } else { class.tensor_tflops };
+        let tflops = if self.dtype == DType::F32 {
+            class.f32_tflops
+        } else {
+            class.tensor_tflops
+        };
         // 10^6 flops a microsecond are a TFLOP/s.
         let rate = tflops * 1e6 * part / f64::from(class.sms);
         let (m, n, k) = (self.m as f64, self.n as f64, self.k as f64);
@@ -95,7 +110,11 @@ impl Work {
             (1.0, (m / 64.0).ceil() * 64.0 * n * k * 2.0 / sms)
         } else {
             let wide = (m / 128.0).ceil() * (n / 256.0).ceil();
-            let (tiles, columns) = if wide >= sms { (wide, 256.0) } else { ((m / 128.0).ceil() * (n / 128.0).ceil(), 128.0) };
+            let (tiles, columns) = if wide >= sms {
+                (wide, 256.0)
+            } else {
+                ((m / 128.0).ceil() * (n / 128.0).ceil(), 128.0)
+            };
             let waves = (tiles / sms).ceil();
             (waves, waves * 128.0 * columns * k * 2.0)
         };

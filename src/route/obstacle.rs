@@ -65,12 +65,22 @@ pub enum Obstacle {
 impl std::fmt::Display for Obstacle {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Obstacle::Pair { from, to, uuids, reason } => {
+            Obstacle::Pair {
+                from,
+                to,
+                uuids,
+                reason,
+            } => {
                 write!(f, "GPU {from} ({}) to GPU {to} ({}): {reason}", uuids.0, uuids.1)
             }
-            Obstacle::Divided { gpu, uuid, slice: true } => write!(f, "GPU {gpu} ({uuid}) is a MIG slice, which reaches no peer"),
+            Obstacle::Divided { gpu, uuid, slice: true } => {
+                write!(f, "GPU {gpu} ({uuid}) is a MIG slice, which reaches no peer")
+            }
             Obstacle::Divided { gpu, uuid, .. } => {
-                write!(f, "GPU {gpu} ({uuid}) is divided by MIG: it is not used whole, and its slices reach no peer")
+                write!(
+                    f,
+                    "GPU {gpu} ({uuid}) is divided by MIG: it is not used whole, and its slices reach no peer"
+                )
             }
             Obstacle::Fabric { gpu, uuid, state } => write!(f, "GPU {gpu} ({uuid}): {state}"),
             Obstacle::Cliques { from, to, cliques } => write!(
@@ -132,22 +142,25 @@ pub(super) fn of_gpus(topology: &Topology, used: &[usize]) -> Vec<Obstacle> {
                 })
             }
         };
-        match &gpu.fabric {
-            Fabric::NotSupported | Fabric::Unknown => {}
-            Fabric::NotStarted => fabric("its NVLink fabric has not begun to initialise; is the fabric manager running?".into()),
-            Fabric::InProgress => fabric("its NVLink fabric is still initialising: NVLink does not work yet; try again soon".into()),
-            Fabric::Completed { status, .. } if *status != 0 => {
-                fabric(format!("its NVLink fabric did not come up (status {status})"))
-            }
-            Fabric::Completed { cluster, clique, .. } => match first {
+        if let Some(state) = gpu.fabric.unusable() {
+            fabric(format!(
+                "its NVLink fabric {state}; groups over several GPUs have to wait for it"
+            ));
+            continue;
+        }
+        if let Fabric::Completed { cluster, clique, .. } = &gpu.fabric {
+            match first {
                 None => first = Some((*index, (cluster, *clique))),
                 Some((other, theirs)) if theirs != (cluster, *clique) => found.push(Obstacle::Cliques {
                     from: other,
                     to: *index,
-                    cliques: (format!("{} of {}", theirs.1, theirs.0), format!("{clique} of {cluster}")),
+                    cliques: (
+                        format!("{} of {}", theirs.1, theirs.0),
+                        format!("{clique} of {cluster}"),
+                    ),
                 }),
                 Some(_) => {}
-            },
+            }
         }
     }
     found
