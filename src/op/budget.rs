@@ -32,7 +32,7 @@ impl Need {
 }
 
 /// The smallest heap in which every spec runs in one round at every M, on any machine that keeps at least `world` CTAs
-/// of a rank resident (with fewer, all-reduces may take several rounds).
+/// of a rank resident beside those that only reduce (with fewer, all-reduces may take several rounds).
 pub(crate) fn heap_bytes(specs: &[OpSpec], world: usize, one_shot_bytes: usize) -> Result<usize> {
     if !(1..=crate::abi::TW_MAX_RANKS as usize).contains(&world) {
         return Err(Error::bad_argument("world", world, "1 to 16 ranks"));

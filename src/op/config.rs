@@ -40,8 +40,10 @@ pub(crate) struct Config {
     pub main: Option<Kernel>,
     /// Whether `main` sends everything to everyone.
     pub one_shot: bool,
-    /// The largest grid of `main`.
+    /// The largest grid of `main`, but for `reducers`.
     pub grid_limit: u32,
+    /// CTAs of `main` that only reduce, beyond those that compute.
+    pub reducers: u32,
     /// CTAs that take blocks together, in `main` and in `gemm`.
     pub clusters: (u32, u32),
     /// Parts that the GEMM's K is cut into. Ranks may differ in it: nothing that they must agree on depends on it.
@@ -181,9 +183,19 @@ impl Facts {
     fn main(&self, spec: &OpSpec, op: Op, m: u64, flat: bool, path: Path) -> Result<Config> {
         let setting = self.setting();
         let (kernel, on, one_shot) = kernel(spec, op, m, flat, &setting);
-        let mut grid_limit = self.resident(kernel, path)?;
+        let resident = self.resident(kernel, path)?;
         let splits = splits_of(spec, m, &setting);
         let cluster = on.cluster as u32;
+        let reducers = heuristics::reducers(spec, kernel);
+        if reducers > 0 && resident < reducers + cluster {
+            let most = resident.saturating_sub(cluster) / 2 * 2;
+            let (name, what) = (kernel.name(), if cluster == 1 { "one" } else { "a pair" });
+            let expected = format!(
+                "at most {most}: {resident} CTAs of {name} are resident on every rank, and {what} must compute"
+            );
+            return Err(Error::bad_argument("reducers", reducers, expected));
+        }
+        let mut grid_limit = resident - reducers;
         if !one_shot {
             let sizes = Sizes::of(spec, self.world);
             let bytes = sizes.tile(on.tile, spec.dtype);
@@ -210,6 +222,7 @@ impl Facts {
             main: Some(kernel),
             one_shot,
             grid_limit,
+            reducers,
             clusters: (cluster, 1),
             splits,
         })
@@ -406,5 +419,23 @@ pub(crate) mod tests {
         let facts = facts(8, 3_000_000, 200);
         let config = facts.fused(&spec(Op::GemmAllReduce, 1 << 12, 8), 4096).unwrap();
         assert!(config.grid_limit > 0 && config.grid_limit < 200);
+    }
+
+    /// CTAs that only reduce leave the others to compute, and concern Hopper's two-shot kernels alone.
+    #[test]
+    fn reducers_come_out_of_what_is_resident() {
+        let mut facts = facts(4, 1 << 28, 132);
+        facts.hopper = true;
+        let asked = |n: usize, m: u64| facts.fused(&spec(Op::GemmAllReduce, 8192, 4096).reducers(n), m);
+        let of = |n, m| asked(n, m).map(|c| (c.grid_limit, c.reducers)).unwrap();
+        assert_eq!(
+            (of(0, 4096), of(16, 4096), of(130, 4096)),
+            ((132, 0), (116, 16), (2, 130))
+        );
+        assert_eq!((of(16, 1), of(16, 100)), ((132, 0), (132, 0)), "one-shot; portable");
+        assert_eq!(
+            asked(132, 4096).unwrap_err().to_string(),
+            "reducers is 132: expected at most 130: 132 CTAs of gemm_ar_bf16_256_sm90 are resident on every rank, and a pair must compute"
+        );
     }
 }

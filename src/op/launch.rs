@@ -280,6 +280,7 @@ impl Maker<'_> {
         let kernel = self.settle(chosen, a)?;
         let sizes = Sizes::of(spec, world);
         let work = on.work(op, world);
+        // Of computing CTAs, by which blocks are counted.
         let grid = work.min(config.grid_limit as u64) as u32;
         let staging = on.staging(op, world, grid, sizes.tile(on.tile, spec.dtype), sizes.row);
         let rounds = if one_shot {
@@ -306,14 +307,14 @@ impl Maker<'_> {
             algorithm: if one_shot { abi::TW_ONE_SHOT } else { abi::TW_TWO_SHOT },
             dtype: spec.dtype.code(),
             wire: sizes.wire.code(),
-            tile: agreed_tile(op, chosen, &on),
+            tile: agreed_tile(op, chosen, &on) + config.reducers * abi::TW_TILE_REDUCER,
             has_bias: (a.bias != 0) as u32,
             world: world as u32,
             m: desc_m,
             n: desc_n,
             k: if op == Op::AllGatherGemm { spec.k as u64 } else { 0 },
             panel: rounds.panel as u64,
-            grid,
+            grid: grid + config.reducers,
         };
         let mut params = self.params(desc, a);
         (params.m, params.n) = (on.rows as u32, on.cols as u32);
@@ -350,6 +351,11 @@ impl Maker<'_> {
         };
         // CTAs of a one-shot may share blocks; a two-shot or a gather's compute all splits of theirs.
         let mut launched = grid;
+        // The portable twin's CTAs all compute, and reduce what they have computed: peers see no difference.
+        if kernel.mainloop == Mainloop::Hopper {
+            params.reducers = config.reducers;
+            launched += config.reducers;
+        }
         if op.has_gemm() {
             params.splits = config.splits;
             if one_shot {
@@ -357,6 +363,6 @@ impl Maker<'_> {
                 launched = (work * config.splits as u64).min(config.grid_limit as u64) as u32;
             }
         }
-        Ok(Step::new(kernel, launched, grid, params))
+        Ok(Step::new(kernel, launched, grid + config.reducers, params))
     }
 }
