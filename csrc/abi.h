@@ -173,7 +173,7 @@ typedef struct TwParams {
   uint32_t panel;            // GEMM+RS, RS, AG+GEMM, AG: rows per owner and round; AR: waves per round
   uint32_t window;           // AR: waves pushed before the first is reduced
   uint32_t comm_ctas;        // AG+GEMM: CTAs that only push
-  uint32_t reducers;         // GEMM+AR on Hopper: the last CTAs, in whole clusters, that only reduce; 0: each reduces beside its math
+  uint32_t reducers;         // GEMM+AR on Hopper: CTAs at the grid's end, whole clusters, that only reduce; 0: all reduce
   // Counts that follow from the above. The host computes them once, for staging's size and for the kernels alike.
   uint32_t tiles, tiles_n;   // blocks of the output; blocks across it
   uint32_t waves;            // AR: all of them

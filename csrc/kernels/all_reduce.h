@@ -9,10 +9,10 @@
 // the owner's reduce(w): earlier actions in the one order. No wait precedes the push it depends on, on any rank: nothing can
 // deadlock.
 //
-// `run` is all of it. Where other roles compute and push, own partials too, there is the rest: `reduce`, of the CTA's own blocks;
-// or, where CTAs of their own do nothing else, `reduce_share`, of every wave's blocks those of a share (schedule/waves.h), with
-// `stand_by` for the CTAs that compute. A share's actions stand in the same order, and what they depend on is the same, whichever
-// CTA of a rank does it: so each rank may have it done by other CTAs.
+// `run` is all of it. Where other roles compute and push, own partials too, there is the rest: `reduce`, of the CTA's
+// own blocks; or, where CTAs of their own do nothing else, `reduce_share`, of every wave those of a share
+// (schedule/waves.h), and `stand_by` for the CTAs that compute. A share's actions stand in the same order and depend on
+// the same, whichever CTA of a rank does them: so each rank may have them done by other CTAs.
 #pragma once
 #include "kernels/partials.h"
 #include "schedule/waves.h"
@@ -21,7 +21,8 @@ namespace tw {
 
 template <class Source>
 TW_DEV WaveOrder wave_order(const TwParams& p) {
-  return {p.m, p.n, p.panel, p.group.world, mx::grid() - p.reducers, Source::tile_m(p), Source::tile_n(p), p.tiles_n, p.tiles, p.wave_slots};
+  const uint32_t computing = mx::grid() - p.reducers;
+  return {p.m, p.n, p.panel, p.group.world, computing, Source::tile_m(p), Source::tile_n(p), p.tiles_n, p.tiles, p.wave_slots};
 }
 // The waves of round `q`: from q * panel on.
 TW_DEV uint32_t waves_of(const TwParams& p, uint32_t q) { return min_u32(p.waves - min_u32(p.waves, q * p.panel), p.panel); }

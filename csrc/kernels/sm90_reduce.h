@@ -7,12 +7,12 @@
 // waiting for any communicator but through credits, and for results of earlier steps; credits of a round need only that
 // round's reductions.
 //
-// Of an all-reduce there is a second variant (`TwParams::reducers`): the last CTAs of the grid compute nothing, and with all of their
-// threads reduce and collect what all others' blocks come to, a share of every wave each; the communicators of the others only begin and
-// end the operation. The waits are the same, and so are slots, signals and order of waves, of which only computing CTAs count.
-// So a rank may run the portable twin, in a grid of the computing CTAs alone. A reducing CTA waits only for storers, which
-// it never holds up but through credits, and for reductions that stand earlier in the order than what it does itself; all
-// CTAs are resident. The credit of a round is given by those who read its staging: the reducing CTAs.
+// Of an all-reduce there is a second variant (`TwParams::reducers`): the last CTAs of the grid compute nothing; with all
+// of their threads they reduce and collect what the others' blocks come to, a share of every wave each, and the others'
+// communicators only begin and end the operation. Waits, slots, signals and the order of waves are the same; waves count
+// computing CTAs alone, so a rank may run the portable twin on as many. A reducing CTA waits only for storers, which it
+// never holds up but through credits, and for reductions that stand earlier in the order than what it does itself; all CTAs
+// are resident. The credit of a round is given by those who read its staging: the reducing CTAs.
 #pragma once
 #include "kernels/all_reduce.h"
 #include "kernels/reduce_scatter.h"

@@ -7,8 +7,8 @@
 // of its owner (distinct, since the CTAs of one owner in one wave differ by multiples of P); its result in slot (wave in
 // the round) * grid + c of every rank.
 //
-// CTAs that compute nothing and only reduce (`Reducer`) take, in turn, groups of P neighbouring CTAs: one block that the rank owns,
-// and one of each other rank.
+// CTAs that compute nothing and only reduce (`Reducer`) take, in turn, groups of P neighbouring CTAs: one block that the
+// rank owns, and one of each other rank.
 #pragma once
 #include "schedule/raster.h"
 
