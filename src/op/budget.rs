@@ -174,7 +174,9 @@ mod tests {
                             let bytes = heap_bytes(std::slice::from_ref(&spec), world, 65536).unwrap();
                             let layout = Layout::new(bytes, world, 65536).unwrap();
                             for ctas_of_sm in [world as u32, world as u32 + 1, 2 * world as u32 + 1, 132, 264] {
-                                let ctas = Kernel::all().map(|kernel| (kernel, ctas_of_sm)).collect();
+                                let ctas = Kernel::all_clusters()
+                                    .map(|k| (k, ctas_of_sm - ctas_of_sm % k.1))
+                                    .collect();
                                 let facts = Facts {
                                     world,
                                     layout,

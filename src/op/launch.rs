@@ -242,8 +242,6 @@ impl Maker<'_> {
     /// This rank's own GEMM into a matrix of type `output`.
     fn gemm(&self, config: &Config, m: u64, output: DType, a: Addresses, gemm: Kernel) -> Result<Step> {
         let (n, k) = (self.spec.n as u64, self.spec.k as u64);
-        let cluster = config.clusters.1;
-        let resident = self.facts.ctas.get(&gemm).copied().unwrap_or(1) as u64;
         let desc = TwDescriptor {
             op: abi::TW_GEMM,
             dtype: self.spec.dtype.code(),
@@ -259,11 +257,12 @@ impl Maker<'_> {
         let mut params = self.params(desc, a);
         (params.m, params.n, params.k) = (m as u32, n as u32, k as u32);
         // The portable twin goes by its own tile: nobody else deals with this rank's product.
-        let cluster = if gemm.mainloop == Mainloop::Hopper && resident >= 2 {
-            cluster
-        } else {
-            1
+        let cluster = match gemm.mainloop {
+            Mainloop::Hopper => config.clusters.1,
+            Mainloop::Portable => 1,
         };
+        // The plan made sure of one cluster.
+        let resident = self.facts.ctas_of(gemm, cluster).max(cluster) as u64;
         let tiling = Tiling::of_gemm(gemm, cluster, m, n);
         params.cluster = cluster;
         (params.tiles, params.tiles_n) = blocks(tiling)?;

@@ -17,7 +17,7 @@ const NAMES: [&str; 1] = ["nvcuda.dll"];
 const OLDEST: i32 = 12050;
 
 /// Every symbol that this driver calls. A test compares the list with the sources.
-pub(super) const SYMBOLS: [&str; 62] = [
+pub(super) const SYMBOLS: [&str; 63] = [
     "cuCtxFromGreenCtx",
     "cuCtxPopCurrent_v2",
     "cuCtxPushCurrent_v2",
@@ -73,6 +73,7 @@ pub(super) const SYMBOLS: [&str; 62] = [
     "cuMemcpyHtoDAsync_v2",
     "cuMemsetD8Async",
     "cuOccupancyMaxActiveBlocksPerMultiprocessor",
+    "cuOccupancyMaxActiveClusters",
     "cuPointerGetAttribute",
     "cuStreamCreate",
     "cuStreamDestroy_v2",
