@@ -306,17 +306,11 @@ pub(crate) mod tests {
         };
         assert_eq!(
             unfused(Op::GemmReduceScatter),
-            (Some("gemm_bf16_128"), Some("reduce_scatter_bf16"))
+            (Some("gemm_bf16_128"), Some("reduce_scatter"))
         );
-        assert_eq!(
-            unfused(Op::GemmAllReduce),
-            (Some("gemm_bf16_128"), Some("all_reduce_bf16"))
-        );
-        assert_eq!(
-            unfused(Op::AllGatherGemm),
-            (Some("gemm_bf16_64"), Some("all_gather_bf16"))
-        );
-        assert_eq!(unfused(Op::AllReduce), (None, Some("all_reduce_bf16")));
+        assert_eq!(unfused(Op::GemmAllReduce), (Some("gemm_bf16_128"), Some("all_reduce")));
+        assert_eq!(unfused(Op::AllGatherGemm), (Some("gemm_bf16_64"), Some("all_gather")));
+        assert_eq!(unfused(Op::AllReduce), (None, Some("all_reduce")));
         let error = facts.fused(&spec(Op::AllReduce, 8, 0), 8).unwrap_err().to_string();
         assert_eq!(
             error,

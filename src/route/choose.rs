@@ -113,7 +113,7 @@ mod tests {
         );
         assert_eq!(
             route(Op::AllGatherGemm, Want::Exactly(Path::Unfused), 4),
-            "unfused (all_gather_f16 + gemm_f16_64): asked for"
+            "unfused (all_gather + gemm_f16_64): asked for"
         );
         assert_eq!(
             route(Op::GemmAllReduce, Want::Auto, 1),
@@ -121,7 +121,7 @@ mod tests {
         );
         assert_eq!(
             route(Op::AllReduce, Want::Auto, 4),
-            "unfused (all_reduce_f16): peer-to-peer over the simulated links; a collective alone"
+            "unfused (all_reduce): peer-to-peer over the simulated links; a collective alone"
         );
     }
 

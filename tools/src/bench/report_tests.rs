@@ -70,7 +70,7 @@ fn report() -> Report {
         gemm: vec![gemm(Some(0.5)), gemm(Some(2.0))],
         small: vec![gemm(None)],
         latency: vec![LatencyRow {
-            kernel: "all_reduce1_bf16".into(),
+            kernel: "all_reduce1".into(),
             ranks: 8,
             bytes: 8192,
             us: certain(3.5),
