@@ -218,6 +218,46 @@ inside! {
         }
     }
 
+    fn multicast() {
+        let driver = open().unwrap();
+        let places = [WHOLE, Place { device: 1, ..WHOLE }];
+        assert!(driver.multicast_claim(1).unwrap());
+        let granularity = driver.multicast_granularity(&places).unwrap();
+        let bytes = 2 * granularity;
+        let error = driver.multicast_create(2, granularity / 2).unwrap_err();
+        assert!(error.to_string().starts_with("cuMulticastCreate failed"), "{error}");
+        let object = driver.multicast_create(2, bytes).unwrap();
+        let memory = places.map(|place| driver.physical_create(place, bytes).unwrap());
+        driver.multicast_add_device(object, places[0]).unwrap();
+        // Nothing is bound before everybody has joined, nobody joins twice, and nothing is bound twice.
+        assert!(driver.multicast_bind(object, places[0], memory[0], 0, bytes).is_err());
+        assert!(driver.multicast_add_device(object, share(1, 2)).is_err());
+        driver.multicast_add_device(object, places[1]).unwrap();
+        for (place, memory) in places.into_iter().zip(memory) {
+            driver.multicast_bind(object, place, memory, 0, bytes).unwrap();
+            assert!(driver.multicast_bind(object, place, memory, 0, bytes).is_err());
+        }
+        let ptr = driver.multicast_map(object, bytes, &places).unwrap();
+        driver.multicast_unmap(ptr, bytes).unwrap();
+        // What is bound is in use.
+        assert!(driver.physical_release(memory[1]).is_err() && driver.multicast_release(object).is_err());
+        for place in places {
+            driver.multicast_unbind(object, place, 0, bytes).unwrap();
+            assert!(driver.multicast_unbind(object, place, 0, bytes).is_err());
+        }
+        driver.multicast_release(object).unwrap();
+        for memory in memory {
+            driver.physical_release(memory).unwrap();
+        }
+    }
+
+    fn a_library_without_multicast_serves_all_the_same() {
+        let driver = open().unwrap();
+        assert!(driver.physical_granularity(WHOLE).is_ok() && !driver.multicast_claim(0).unwrap());
+        let error = driver.multicast_create(2, 4 << 20).unwrap_err().to_string();
+        assert!(error.contains("CUDA 12.1"), "{error}");
+    }
+
     fn shares_are_green_contexts() {
         let driver = open().unwrap();
         assert_eq!(driver.place_info(WHOLE).unwrap().sms, 132);

@@ -76,9 +76,16 @@ with_library!(
     virtual_memory: "",
     shares_are_green_contexts: "",
     shares_without_green_contexts_cap_their_grids: "no-green",
+    multicast: "",
     places_that_are_not_there: "",
     queues: "",
 );
+
+#[test]
+fn a_library_without_multicast_serves_all_the_same() {
+    let folder = library("cuda-without-multicast", &["-DWITHOUT_MULTICAST"]);
+    run_inside("a_library_without_multicast_serves_all_the_same", &folder, "");
+}
 
 #[test]
 fn no_library_is_an_error() {

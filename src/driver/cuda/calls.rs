@@ -3,10 +3,11 @@
 use cudarc::driver::sys;
 
 use super::device::{Current, Handle, create_stream};
-use super::{CudaDriver, copies, hardware_queues, identity, tensor_map, virtual_memory};
+use super::{CudaDriver, copies, hardware_queues, identity, multicast, tensor_map, virtual_memory};
 use crate::abi::{TwParams, TwTensorMap};
 use crate::driver::{
-    DevicePtr, Driver, Event, Identity, Kind, Launch, PeerClaim, Physical, Place, PlaceInfo, Stream, TensorMap,
+    DevicePtr, Driver, Event, Identity, Kind, Launch, Multicast, PeerClaim, Physical, Place, PlaceInfo, Stream,
+    TensorMap,
 };
 use crate::error::Result;
 
@@ -62,7 +63,8 @@ impl Driver for CudaDriver {
     }
 
     fn multicast_claim(&self, device: usize) -> Result<bool> {
-        identity::multicast_claim(self.facts("device", device)?)
+        let facts = self.facts("device", device)?;
+        Ok(self.library.multicast && identity::multicast_claim(facts)?)
     }
 
     fn concurrent_kernels(&self, _device: usize) -> Option<usize> {
@@ -207,6 +209,54 @@ impl Driver for CudaDriver {
     fn physical_import(&self, fd: std::os::fd::BorrowedFd<'_>, place: Place, _bytes: usize) -> Result<Physical> {
         self.device(place.device)?;
         virtual_memory::import(fd)
+    }
+
+    fn multicast_granularity(&self, places: &[Place]) -> Result<usize> {
+        self.check_multicast()?;
+        multicast::granularity(places.len())
+    }
+
+    fn multicast_create(&self, devices: usize, bytes: usize) -> Result<Multicast> {
+        self.check_multicast()?;
+        multicast::create(devices, bytes)
+    }
+
+    fn multicast_add_device(&self, object: Multicast, place: Place) -> Result<()> {
+        self.check_multicast()?;
+        multicast::add_device(object, self.facts("device", place.device)?)
+    }
+
+    fn multicast_bind(
+        &self,
+        object: Multicast,
+        place: Place,
+        memory: Physical,
+        offset: usize,
+        bytes: usize,
+    ) -> Result<()> {
+        self.check_multicast()?;
+        self.facts("device", place.device)?;
+        multicast::bind(object, memory, offset, bytes)
+    }
+
+    fn multicast_unbind(&self, object: Multicast, place: Place, offset: usize, bytes: usize) -> Result<()> {
+        self.check_multicast()?;
+        multicast::unbind(object, self.facts("device", place.device)?, offset, bytes)
+    }
+
+    fn multicast_map(&self, object: Multicast, bytes: usize, accessors: &[Place]) -> Result<DevicePtr> {
+        let devices = accessors
+            .iter()
+            .map(|place| self.facts("device", place.device).map(|_| place.device));
+        virtual_memory::map_for(object.0, bytes, devices.collect::<Result<_>>()?)
+    }
+
+    fn multicast_unmap(&self, ptr: DevicePtr, bytes: usize) -> Result<()> {
+        virtual_memory::unmap(ptr, bytes)
+    }
+
+    fn multicast_release(&self, object: Multicast) -> Result<()> {
+        virtual_memory::release(Physical(object.0))
     }
 
     fn load_kernels(&self, place: Place) -> Result<()> {
