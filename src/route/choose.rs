@@ -139,7 +139,10 @@ impl<'a> Decisions<'a> {
             let unfused = || facts.unfused_in(spec, m, true, setting);
             match decision.path {
                 _ if !spec.op.has_gemm() => unfused(),
-                Path::Fused => fused().or_else(|error| unfused().map_err(|_| error)),
+                Path::Fused => fused().or_else(|error| match error {
+                    Error::BadArgument { .. } => Err(error),
+                    error => unfused().map_err(|_| error),
+                }),
                 _ => unfused().or_else(|_| fused()),
             }
         };
@@ -164,6 +167,7 @@ fn declined() -> Config {
         exchange: Exchange::Push,
         grid_limit: 0,
         pushers: 0,
+        reducers: 0,
         clusters: (1, 1),
         splits: 1,
     }
@@ -224,7 +228,9 @@ pub(crate) fn explain(facts: &Facts, config: &Config, spec: &OpSpec, m: u64) -> 
         (Want::Auto, _) => format!("the heap holds no round of the fused kernel; {}", decision.reason),
     };
     let mainloop = heuristics::explain(spec, m, &decisions.setting).filter(|_| config.main.is_some());
-    let reason = [reason].into_iter().chain(mainloop).collect::<Vec<_>>().join("; ");
+    let reducers = (config.reducers > 0).then(|| format!("{} CTAs only reduce", config.reducers));
+    let reason = [reason].into_iter().chain(mainloop).chain(reducers);
+    let reason = reason.collect::<Vec<_>>().join("; ");
     let (first, second) = if spec.op == Op::AllGatherGemm {
         (config.main, config.gemm)
     } else {
@@ -301,7 +307,7 @@ mod tests {
         );
         assert_eq!(
             route(&facts, &spec(Op::AllGatherGemm, Want::Exactly(Path::Unfused)), 300).to_string(),
-            "unfused (all_gather_f16 + gemm_f16_64): asked for"
+            "unfused (all_gather + gemm_f16_64): asked for"
         );
         facts.machine = Machine::assumed(CLASSES[2], 1, false);
         facts.world = 1;

@@ -110,8 +110,12 @@ impl LaunchSize {
             Op::AllGatherGemm => spec.whole(shape.n),
             _ => spec,
         };
-        match args.mainloop {
+        let spec = match args.mainloop {
             Some(mainloop) => spec.mainloop(mainloop.into()),
+            None => spec,
+        };
+        match args.reducers {
+            Some(reducers) => spec.reducers(reducers),
             None => spec,
         }
     }

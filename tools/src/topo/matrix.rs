@@ -64,7 +64,10 @@ pub fn columns(rows: &[Vec<String>]) -> String {
             .unwrap_or(0)
     };
     let line = |row: &Vec<String>| {
-        let cells = row.iter().enumerate().map(|(i, cell)| format!("{:<1$}", cell, width(i)));
+        let cells = row
+            .iter()
+            .enumerate()
+            .map(|(i, cell)| format!("{:<1$}", cell, width(i)));
         cells.collect::<Vec<_>>().join("  ").trim_end().to_string()
     };
     rows.iter().map(line).collect::<Vec<_>>().join("\n")
