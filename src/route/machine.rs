@@ -83,7 +83,7 @@ pub struct Machine {
     pub push: Way,
     /// SM loads; `None` where they do not work.
     pub pull: Option<Way>,
-    /// Payload rate of NVLink by the data sheet, of the rank that has least; `None` where a rank has none. What NCCL uses.
+    /// Payload rate of NVLink by the data sheet, of the GPU that has least, where NVLinks join all of them. What NCCL uses.
     pub nvlink_gb_per_s: Option<f64>,
     /// What NCCL's rings do without NVLink, GB/s.
     pub nccl_host_gb_per_s: f64,
@@ -356,28 +356,34 @@ fn tried(way: Option<&WayProbe>, probed: bool, claim: Option<Status>) -> Tried {
     }
 }
 
-/// The data sheet's NVLink rate of the GPU that has least; `None` where one has none to any other.
+/// The data sheet's NVLink rate of the GPU that has least; `None` where NVLinks do not join all of them, so that every ring
+/// crosses PCIe.
 fn nvlink(topology: &Topology, used: &[usize]) -> Option<f64> {
-    let of = |from: usize| {
-        let paths = used
+    let path = |from: usize, to: usize| topology.link(from, to).and_then(|link| link.nvlink);
+    let mut joined = vec![*used.first()?];
+    let mut next = 0;
+    while let Some(from) = joined.get(next).copied() {
+        let more: Vec<usize> = used
             .iter()
-            .filter(|to| **to != from)
-            .filter_map(|to| topology.link(from, *to)?.nvlink);
+            .copied()
+            .filter(|to| !joined.contains(to) && path(from, *to).is_some())
+            .collect();
+        joined.extend(more);
+        next += 1;
+    }
+    if used.len() < 2 || joined.len() < used.len() {
+        return None;
+    }
+    let of = |from: usize| {
         // Behind switches every peer is reached by the same links.
-        paths.fold((0.0f64, 0.0f64), |(direct, switched), path| {
-            if path.switched {
-                (direct, switched.max(path.gb_per_s))
-            } else {
-                (direct + path.gb_per_s, switched)
-            }
-        })
+        let paths = used.iter().filter_map(|to| path(from, *to));
+        let (direct, switched) = paths.fold((0.0f64, 0.0f64), |(direct, switched), path| match path.switched {
+            true => (direct, switched.max(path.gb_per_s)),
+            false => (direct + path.gb_per_s, switched),
+        });
+        direct + switched
     };
-    let least = used
-        .iter()
-        .map(|gpu| of(*gpu))
-        .map(|(direct, switched)| direct + switched)
-        .reduce(f64::min);
-    least.filter(|rate| used.len() > 1 && *rate > 0.0)
+    used.iter().map(|gpu| of(*gpu)).reduce(f64::min)
 }
 
 impl Way {

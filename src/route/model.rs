@@ -165,12 +165,13 @@ impl Work {
         let (transfer, waits) = self.link(machine, by)?;
         let with = |pushers: u32, transfer: f64| {
             let sms = machine.sms.saturating_sub(pushers).max(1);
-            let (gemm, waves) = self.gemm(machine, sms, machine.class.our_gemm);
+            // Tensor cores lose to what else goes on; a GEMM that waits for its weights does not.
+            let part = machine.class.our_gemm / (1.0 + machine.class.fused_loss);
+            let (gemm, waves) = self.gemm(machine, sms, part);
             let body = if by.one_shot && self.op == Op::GemmAllReduce {
                 // A message so small leaves when the whole product is there.
                 gemm + transfer
             } else {
-                let gemm = gemm * (1.0 + machine.class.fused_loss);
                 (gemm + transfer / waves).max(gemm / waves + transfer)
             };
             OVERHEADS.launch_us + OVERHEADS.session_us + body + waits
