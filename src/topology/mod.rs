@@ -6,7 +6,13 @@
 //! [`probe`](crate::probe) tries it. `docs/topology.md`.
 
 mod check;
+mod notes;
+#[cfg(all(feature = "nvml", target_os = "linux"))]
+mod nvml;
+mod read;
 mod snapshot;
+
+pub use read::{read, read_nvml};
 
 use serde::{Deserialize, Serialize};
 
