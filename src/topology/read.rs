@@ -57,7 +57,13 @@ pub fn read_nvml() -> Result<Topology> {
 
 #[cfg(all(feature = "nvml", target_os = "linux"))]
 fn nvml(keep: &mut dyn FnMut(&[Gpu]) -> Vec<bool>) -> Result<Topology> {
-    super::nvml::read(keep)
+    let topology = super::nvml::read(keep)?;
+    // What is built on a topology takes it to agree with itself.
+    topology.check().map_err(|e| Error::Unavailable {
+        what: "NVML".into(),
+        reason: format!("it contradicts itself: {e}"),
+    })?;
+    Ok(topology)
 }
 
 #[cfg(not(all(feature = "nvml", target_os = "linux")))]
@@ -247,6 +253,9 @@ fn merge(driver: &dyn Driver, devices: &[Seen], chosen: &[Option<usize>], mut to
             }
             links.push(link);
         }
+    }
+    if told.driver.is_empty() {
+        told.driver = driver.version();
     }
     told.gpus = gpus.into_iter().map(|(gpu, ..)| gpu).collect();
     told.links = links;

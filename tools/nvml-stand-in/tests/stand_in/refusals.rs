@@ -259,3 +259,21 @@ fn a_gpu_that_fell_off_the_bus_is_left_to_the_driver() {
     assert_eq!(told.link(3, 5), machine.link(3, 5));
     assert!(told.notes[1].ends_with("00000000:9d:00.0"), "{:?}", told.notes);
 }
+
+#[test]
+fn a_library_that_contradicts_itself_is_not_believed() {
+    let machine = snapshot("dgx-h100");
+    let mut served = machine.clone();
+    served.gpus[1].uuid = served.gpus[0].uuid.clone();
+    let error = Reading::of(served.clone()).result().unwrap_err();
+    assert!(error.contains("it contradicts itself: gpus[1].uuid is GPU-"), "{error}");
+    // The second is matched by its bus id, and what NVML says of all of them is dropped.
+    let told = Reading::of(served).seen(&machine, &all(&machine)).topology();
+    usable(&told, &machine);
+    assert_eq!(told.source, Source::Driver);
+    assert!(
+        told.notes.len() == 1 && told.notes[0].contains("contradicts itself"),
+        "{:?}",
+        told.notes
+    );
+}
