@@ -8,8 +8,7 @@
   X(gemm_ar_##T##_64, TW_TILE_64_THREADS, 2) X(gemm_ar_##T##_128, TW_TILE_128_THREADS, 1) \
   X(ag_gemm_##T##_64, TW_TILE_64_THREADS, 2) X(ag_gemm_##T##_128, TW_TILE_128_THREADS, 1) \
   TW_ENTRIES_256(X, T)                                                                    \
-  X(gemm_ar1_##T##_64, TW_TILE_64_THREADS, 2)                                             \
-  TW_ENTRIES_PLAIN(X, T)
+  X(gemm_ar1_##T##_64, TW_TILE_64_THREADS, 2)
 
 #define TW_ENTRIES_256(X, T)                                                                                       \
   X(gemm_rs_##T##_256, TW_TILE_256_THREADS, 1) X(gemm_ar_##T##_256, TW_TILE_256_THREADS, 1)                         \
@@ -24,11 +23,12 @@
 #define TW_ENTRIES_F32(X)                                                         \
   X(gemm_f32, TW_TILE_F32_THREADS, 2) X(gemm_rs_f32, TW_TILE_F32_THREADS, 2)      \
   X(gemm_ar_f32, TW_TILE_F32_THREADS, 2) X(ag_gemm_f32, TW_TILE_F32_THREADS, 2)   \
-  X(gemm_ar1_f32, TW_TILE_F32_THREADS, 2)                                         \
-  TW_ENTRIES_PLAIN(X, f32)
+  X(gemm_ar1_f32, TW_TILE_F32_THREADS, 2)
 
-#define TW_ENTRIES_PLAIN(X, T)                                                                    \
-  X(reduce_scatter_##T, TW_TILE_MEMORY_THREADS, 2) X(all_reduce_##T, TW_TILE_MEMORY_THREADS, 2)   \
-  X(all_reduce1_##T, TW_TILE_MEMORY_THREADS, 2) X(all_gather_##T, TW_TILE_MEMORY_THREADS, 2)
+// Plain collectives: each for all types, by `TwDescriptor::dtype`.
+#define TW_ENTRIES_PLAIN(X)                                                                 \
+  X(reduce_scatter, TW_TILE_MEMORY_THREADS, 2) X(all_reduce, TW_TILE_MEMORY_THREADS, 2)     \
+  X(all_reduce1, TW_TILE_MEMORY_THREADS, 2) X(all_gather, TW_TILE_MEMORY_THREADS, 2)
 
-#define TW_ENTRIES(X) TW_ENTRIES_16(X, bf16) TW_ENTRIES_16(X, f16) TW_ENTRIES_F32(X) X(conformance, 128, 1)
+#define TW_ENTRIES(X)                                                                             \
+  TW_ENTRIES_16(X, bf16) TW_ENTRIES_16(X, f16) TW_ENTRIES_F32(X) TW_ENTRIES_PLAIN(X) X(conformance, 128, 1)

@@ -49,6 +49,21 @@ template <class Consumer>
 TW_DEV void all_gather(const TwParams& p) {
   AllGather<Consumer>(p).run();
 }
+
+// One entry for all types: body(T{}) for the operation's T. Types are tags, or a float that nobody looks at.
+template <class Body>
+TW_DEV void by_type(const TwParams& p, const Body& body) {
+  if (p.desc.dtype == TW_BF16) return body(mx::bf16{});
+  if (p.desc.dtype == TW_F16) return body(mx::f16{});
+  body(0.0f);
+}
+// For those who copy elements, and look only at their size.
+template <class Body>
+TW_DEV void by_size(const TwParams& p, const Body& body) {
+  static_assert(Element<mx::bf16>::kSize == Element<mx::f16>::kSize, "two types, one body");
+  if (p.desc.dtype != TW_F32) return body(mx::bf16{});
+  body(0.0f);
+}
 }  // namespace tw
 
 #define TW_GEMM_KERNELS(suffix, Tile, ctas)                                                                \
@@ -58,11 +73,7 @@ TW_DEV void all_gather(const TwParams& p) {
   TW_KERNEL(ag_gemm_##suffix, Tile::kThreads, ctas) { tw::all_gather<tw::GemmConsumer<Tile>>(p); }
 #define TW_ONE_SHOT_KERNEL(suffix, Tile) \
   TW_KERNEL(gemm_ar1_##suffix, Tile::kThreads, 2) { tw::one_shot<tw::GemmSource<Tile>>(p); }
-#define TW_PLAIN_KERNELS(suffix, T)                                                                                 \
-  TW_KERNEL(reduce_scatter_##suffix, TW_TILE_MEMORY_THREADS, 2) { tw::reduce_scatter<tw::MemorySource<T, false>>(p); }     \
-  TW_KERNEL(all_reduce_##suffix, TW_TILE_MEMORY_THREADS, 2) { tw::all_reduce<tw::MemorySource<T, true>>(p); }             \
-  TW_KERNEL(all_reduce1_##suffix, TW_TILE_MEMORY_THREADS, 2) { tw::one_shot<tw::MemorySource<T, true>>(p); }              \
-  TW_KERNEL(all_gather_##suffix, TW_TILE_MEMORY_THREADS, 2) { tw::all_gather<tw::CopyConsumer<T>>(p); }
+#define TW_PLAIN_KERNEL(name) TW_KERNEL(name, TW_TILE_MEMORY_THREADS, 2)
 
 TW_GEMM_KERNELS(bf16_64, tw::Tile64<mx::bf16>, 2)
 TW_GEMM_KERNELS(bf16_128, tw::Tile128<mx::bf16>, 1)
@@ -72,9 +83,10 @@ TW_GEMM_KERNELS(f32, tw::FfmaTile, 2)
 TW_ONE_SHOT_KERNEL(bf16_64, tw::Tile64<mx::bf16>)
 TW_ONE_SHOT_KERNEL(f16_64, tw::Tile64<mx::f16>)
 TW_ONE_SHOT_KERNEL(f32, tw::FfmaTile)
-TW_PLAIN_KERNELS(bf16, mx::bf16)
-TW_PLAIN_KERNELS(f16, mx::f16)
-TW_PLAIN_KERNELS(f32, float)
+TW_PLAIN_KERNEL(reduce_scatter) { tw::by_type(p, [&](auto type) { tw::reduce_scatter<tw::MemorySource<decltype(type), false>>(p); }); }
+TW_PLAIN_KERNEL(all_reduce) { tw::by_type(p, [&](auto type) { tw::all_reduce<tw::MemorySource<decltype(type), true>>(p); }); }
+TW_PLAIN_KERNEL(all_reduce1) { tw::by_type(p, [&](auto type) { tw::one_shot<tw::MemorySource<decltype(type), true>>(p); }); }
+TW_PLAIN_KERNEL(all_gather) { tw::by_size(p, [&](auto type) { tw::all_gather<tw::CopyConsumer<decltype(type)>>(p); }); }
 
 // A tile of 256 columns where TMA cannot address an operand, and other ranks' can: it fits what they push.
 #define TW_REDUCE_KERNELS(suffix, Tile)                                                                          \

@@ -98,7 +98,7 @@ pub(crate) struct Kernel {
     pub mainloop: Mainloop,
 }
 
-/// Every entry point but `conformance`: what it is, and its name.
+/// Every entry point of an operation: what it is, and its name.
 macro_rules! table {
     ($($family:ident $name:literal: $($tile:ident $mainloop:ident $suffix:literal),*;)*) => {
         &[$($(
@@ -118,10 +118,6 @@ const HALVES: &[Row] = table! {
     AllGatherGemm "ag_gemm": Small Portable "_64", Large Portable "_128", Large Hopper "_128_sm90",
         Wide Hopper "_256_sm90";
     GemmAllReduceOneShot "gemm_ar1": Small Portable "_64", Slim Hopper "_64_sm90";
-    ReduceScatter "reduce_scatter": Memory Portable "";
-    AllReduce "all_reduce": Memory Portable "";
-    AllReduceOneShot "all_reduce1": Memory Portable "";
-    AllGather "all_gather": Memory Portable "";
 };
 const fn f32(family: Family, tile: Tile, name: &'static str) -> Row {
     (family, tile, Mainloop::Portable, DType::F32, name)
@@ -132,32 +128,51 @@ const SINGLES: &[Row] = &[
     f32(Family::GemmAllReduce, Tile::F32, "gemm_ar_f32"),
     f32(Family::AllGatherGemm, Tile::F32, "ag_gemm_f32"),
     f32(Family::GemmAllReduceOneShot, Tile::F32, "gemm_ar1_f32"),
-    f32(Family::ReduceScatter, Tile::Memory, "reduce_scatter_f32"),
-    f32(Family::AllReduce, Tile::Memory, "all_reduce_f32"),
-    f32(Family::AllReduceOneShot, Tile::Memory, "all_reduce1_f32"),
-    f32(Family::AllGather, Tile::Memory, "all_gather_f32"),
+];
+/// Plain collectives, one entry point for all types.
+const PLAIN: &[(Family, &str)] = &[
+    (Family::ReduceScatter, "reduce_scatter"),
+    (Family::AllReduce, "all_reduce"),
+    (Family::AllReduceOneShot, "all_reduce1"),
+    (Family::AllGather, "all_gather"),
 ];
 
-fn rows() -> impl Iterator<Item = &'static Row> {
-    HALVES.iter().chain(SINGLES)
+fn rows() -> impl Iterator<Item = Row> {
+    let plain = |&(family, name): &(Family, &'static str)| {
+        [DType::Bf16, DType::F16, DType::F32].map(|dtype| (family, Tile::Memory, Mainloop::Portable, dtype, name))
+    };
+    HALVES
+        .iter()
+        .chain(SINGLES)
+        .copied()
+        .chain(PLAIN.iter().flat_map(plain))
 }
 
 impl Kernel {
     /// The name in `csrc/kernels/entries.h`.
     pub fn name(self) -> &'static str {
-        let is = |row: &&Row| (row.0, row.1, row.2, row.3) == (self.family, self.tile, self.mainloop, self.dtype);
+        let is = |row: &Row| (row.0, row.1, row.2, row.3) == (self.family, self.tile, self.mainloop, self.dtype);
         // Choices are made among the rows; a test makes all of them.
         rows().find(is).map_or("none", |row| row.4)
     }
 
-    /// Every kernel there is.
+    /// Every kernel there is: those of plain collectives for each type.
     pub fn all() -> impl Iterator<Item = Kernel> {
-        rows().map(|&(family, tile, mainloop, dtype, _)| Kernel {
+        rows().map(|(family, tile, mainloop, dtype, _)| Kernel {
             family,
             dtype,
             tile,
             mainloop,
         })
+    }
+
+    /// Every kernel with every number of CTAs that it makes clusters of.
+    pub fn all_clusters() -> impl Iterator<Item = (Kernel, u32)> {
+        let sizes = |kernel: Kernel| match kernel.mainloop {
+            Mainloop::Hopper => 1..=2,
+            Mainloop::Portable => 1..=1,
+        };
+        Kernel::all().flat_map(move |kernel| sizes(kernel).map(move |cluster| (kernel, cluster)))
     }
 
     /// The kernel that does the same on operands that TMA cannot address, for blocks as peers expect them: gathers agree on a
@@ -197,12 +212,14 @@ mod tests {
     #[test]
     fn every_kernel_finds_its_own_name() {
         let all: Vec<_> = Kernel::all().collect();
-        assert_eq!(all.len(), 2 * (5 + 5 + 5 + 4 + 2 + 4) + 9);
+        let gemms = 2 * (5 + 5 + 5 + 4 + 2) + 5;
+        assert_eq!(all.len(), gemms + 3 * PLAIN.len());
         let distinct: std::collections::HashSet<_> = all.iter().map(|k| k.name()).collect();
-        assert_eq!(distinct.len(), all.len());
+        assert_eq!(distinct.len(), gemms + PLAIN.len());
         for kernel in all {
             let name = kernel.name();
-            assert!(name.contains(&kernel.dtype.to_string()), "{name}");
+            let plain = kernel.tile == Tile::Memory;
+            assert_ne!(name.contains(&kernel.dtype.to_string()), plain, "{name}");
             let by = name.trim_end_matches("_sm90");
             assert_eq!(name != by, kernel.mainloop == Mainloop::Hopper, "{name}");
             assert_eq!(by.ends_with("_256"), kernel.tile == Tile::Wide, "{name}");
@@ -214,7 +231,7 @@ mod tests {
             );
             assert_eq!(
                 name.starts_with("gemm") || name.starts_with("ag_gemm"),
-                kernel.tile != Tile::Memory,
+                !plain,
                 "{name}"
             );
             assert_ne!(kernel.portable().name(), "none", "{name}");

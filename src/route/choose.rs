@@ -13,9 +13,10 @@ pub(crate) fn choose(facts: &Facts, spec: &OpSpec, m: u64) -> Result<Config> {
         Want::Auto if !spec.op.has_gemm() => facts.unfused(spec, m, true),
         // Until links are measured, fused is the choice wherever the heap holds a round of it. Of two errors the fused
         // path's is the one to report: it needs the smaller heap.
-        Want::Auto => facts
-            .fused(spec, m)
-            .or_else(|error| facts.unfused(spec, m, true).map_err(|_| error)),
+        Want::Auto => facts.fused(spec, m).or_else(|error| match error {
+            Error::BadArgument { .. } => Err(error),
+            error => facts.unfused(spec, m, true).map_err(|_| error),
+        }),
         Want::Exactly(Path::Fused) => facts.fused(spec, m),
         Want::Exactly(Path::Unfused) => facts.unfused(spec, m, true),
         Want::Exactly(Path::Decline) => Ok(Config {
@@ -25,6 +26,7 @@ pub(crate) fn choose(facts: &Facts, spec: &OpSpec, m: u64) -> Result<Config> {
             one_shot: false,
             exchange: Exchange::Push,
             grid_limit: 0,
+            reducers: 0,
             clusters: (1, 1),
             splits: 1,
         }),
@@ -50,7 +52,9 @@ pub(crate) fn explain(config: &Config, spec: &OpSpec, m: u64, setting: &Setting,
         (Want::Auto, _) => format!("{links}; a collective alone"),
     };
     let mainloop = heuristics::explain(spec, m, setting).filter(|_| config.main.is_some());
-    let reason = [reason].into_iter().chain(mainloop).collect::<Vec<_>>().join("; ");
+    let reducers = (config.reducers > 0).then(|| format!("{} CTAs only reduce", config.reducers));
+    let reason = [reason].into_iter().chain(mainloop).chain(reducers);
+    let reason = reason.collect::<Vec<_>>().join("; ");
     let gather_first = spec.op == crate::op::Op::AllGatherGemm;
     let (first, second) = if gather_first {
         (config.main, config.gemm)
@@ -113,7 +117,7 @@ mod tests {
         );
         assert_eq!(
             route(Op::AllGatherGemm, Want::Exactly(Path::Unfused), 4),
-            "unfused (all_gather_f16 + gemm_f16_64): asked for"
+            "unfused (all_gather + gemm_f16_64): asked for"
         );
         assert_eq!(
             route(Op::GemmAllReduce, Want::Auto, 1),
@@ -121,7 +125,7 @@ mod tests {
         );
         assert_eq!(
             route(Op::AllReduce, Want::Auto, 4),
-            "unfused (all_reduce_f16): peer-to-peer over the simulated links; a collective alone"
+            "unfused (all_reduce): peer-to-peer over the simulated links; a collective alone"
         );
     }
 

@@ -96,7 +96,7 @@ fn the_list_of_entry_points_is_expanded() {
         bounds(tileweave::abi::TW_TILE_128_THREADS, 1)
     );
     assert_eq!(
-        entries["all_reduce1_f32"],
+        entries["all_reduce1"],
         bounds(tileweave::abi::TW_TILE_MEMORY_THREADS, 2)
     );
     assert!(of("sm_80").keys().all(|name| !is_hopper(name)));
