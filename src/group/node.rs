@@ -61,18 +61,12 @@ impl Node {
         self.driver.device_count()
     }
 
-    /// The machine as it describes itself.
+    /// The machine as it describes itself, of which nothing is tried: [`topology::read`](crate::topology::read).
     ///
     /// # Errors
     /// The driver's.
     pub fn topology(&self) -> Result<Topology> {
-        let whole = |device| Place {
-            device,
-            share: 0,
-            shares: 1,
-        };
-        let devices: Vec<Place> = (0..self.device_count()).map(whole).collect();
-        super::machine::topology(&*self.driver, &devices)
+        crate::topology::read(&*self.driver)
     }
 
     /// Marks this thread as one that drives ranks, until the guard is dropped. The simulated node then advances only while
