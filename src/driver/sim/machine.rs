@@ -17,6 +17,7 @@ use super::config::SimConfig;
 use super::cta::{Cta, Window};
 use super::fiber::{Fiber, Wait};
 use super::launch::Kernel;
+use super::link::Links;
 use super::operands::Tensor;
 use super::pending::Pending;
 use super::report::Trouble;
@@ -82,6 +83,7 @@ pub(super) struct Machine {
     pub arena: Arc<Arena>,
     pub character: Character,
     pub faults: Faults,
+    pub links: Links,
     pub rng: Rng,
     /// Simulated nanoseconds.
     pub now: u64,
@@ -149,6 +151,7 @@ impl Machine {
             arena,
             character,
             faults,
+            links: Links::new(config),
             rng,
             now: 1_000,
             digest: 0,
