@@ -203,7 +203,7 @@ typedef struct TwParams {
 typedef struct TwProbeResult {
   uint64_t wrong;      // CHECK: vectors of 16 bytes that are not as they should be; ATOMICS: values that came twice or fell
   uint64_t olds;       // ATOMICS: the sum of what the word held before each of this launch's additions
-  uint64_t seen;       // ECHO: words that came
+  uint64_t seen;       // CHECK: vectors that were looked at; ECHO: words that came
   uint64_t started_ns, finished_ns;  // ECHO, CHASE: after the first round, and after the last
   uint32_t first, pad_;  // CHECK: 1 + the index of the first wrong vector
   uint64_t pad2_[2];

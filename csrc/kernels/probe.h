@@ -58,7 +58,7 @@ TW_DEV void lower(gaddr at, uint32_t mine) {
 TW_DEV void check(const TwParams& p) {
   constexpr uint32_t kAhead = 4;  // loads under way at once: a link is long
   const uint32_t all = p.m + 2 * p.n, step = all_threads();
-  uint32_t wrong = 0, first = 0;
+  uint32_t seen = 0, wrong = 0, first = 0;
   for (uint32_t i0 = first_vector(); i0 < all; i0 += kAhead * step) {
     vec4 got[kAhead] = {};
     TW_UNROLL
@@ -69,6 +69,7 @@ TW_DEV void check(const TwParams& p) {
     for (uint32_t j = 0; j < kAhead; ++j) {
       const uint32_t i = i0 + j * step;
       if (i >= all) continue;
+      ++seen;
       const vec4 want = pattern(p.hash, i, in_zone(p, i));
       const uint32_t differ = (got[j].v[0] ^ want.v[0]) | (got[j].v[1] ^ want.v[1]) | (got[j].v[2] ^ want.v[2]) |
                               (got[j].v[3] ^ want.v[3]);
@@ -76,6 +77,7 @@ TW_DEV void check(const TwParams& p) {
       if (!wrong++) first = i + 1;
     }
   }
+  if (seen) mx::red_add_relaxed_gpu(p.out + offsetof(TwProbeResult, seen), seen);
   if (!wrong) return;
   mx::red_add_relaxed_gpu(p.out + offsetof(TwProbeResult, wrong), wrong);
   lower(p.out + offsetof(TwProbeResult, first), first);
