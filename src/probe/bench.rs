@@ -1,8 +1,10 @@
 //! What a probe has on each device: a stream, and one piece of physical memory that each peer maps in turn.
 //!
-//!     0        words that devices exchange and add to; results of the kernels that this device runs
-//!     64 KiB   the target: guard, zone, guard. Peers store, load and copy here
-//!     behind   the source: of the same shape, what this device's copy engine sends
+//! ```text
+//! 0        words that devices exchange and add to; results of the kernels that this device runs
+//! 64 KiB   the target: guard, zone, guard. Peers store, load and copy here
+//! behind   the source: of the same shape, what this device's copy engine sends
+//! ```
 
 use std::sync::Arc;
 
