@@ -160,7 +160,7 @@ fn every_obstacle_is_named() {
     p.links.remove(2);
     assert_eq!(
         declined(&t, Some(&p)),
-        "GPU 0 (GPU-0) to GPU 3 (GPU-3): its memory could not be mapped for the probe"
+        "GPU 0 (GPU-0) to GPU 3 (GPU-3): the probe did not come to it"
     );
 
     let mut t = good();
@@ -445,7 +445,7 @@ proptest! {
         prop_assert!(!decision.reason.is_empty() && !decision.reason.contains('\n'));
         if matches!(decision.path, Path::Fused | Path::Unfused) {
             for link in &t.links {
-                let found = p.as_ref().map(|p| p.links.iter().find(|l| (l.from, l.to) == (link.from, link.to)).unwrap());
+                let found = p.as_ref().map(|p| p.link(link.from, link.to).unwrap());
                 let good = match found.map(|found| &found.store.outcome) {
                     Some(Outcome::Works) => true,
                     Some(Outcome::Failed(_)) => false,

@@ -10,7 +10,7 @@ mod config;
 mod diagnose;
 #[cfg(test)]
 pub(crate) mod fake;
-mod machine;
+mod links;
 mod node;
 mod rank;
 mod residence;
@@ -80,6 +80,8 @@ pub(crate) struct Group {
     abi: TwGroup,
     /// The first failure; every later launch is refused with it.
     failure: OnceLock<Error>,
+    /// The machine as it describes itself, and its links as they were found.
+    links: links::Links,
     /// The SMs that are this group's among others', given back last.
     _budget: budget::Budget,
 }
@@ -95,11 +97,12 @@ impl Group {
         residence::check(&**driver, ranks)?;
         let layout = Layout::new(config.heap_bytes, world, config.one_shot_bytes)?;
         let places: Vec<Place> = ranks.iter().map(|rank| rank.place).collect();
-        let machine = machine::of(&**driver, &places)?;
         // All kernels are there before the first launch: loading one under a kernel that waits may deadlock.
         for place in &places {
             driver.load_kernels(*place)?;
         }
+        let links = links::Links::of(driver, &places, config.probing)?;
+        let machine = links.machine(&**driver, &places)?;
         let number = GROUPS.fetch_add(1, Ordering::Relaxed);
         let budget = budget::claim(driver, number, &places, config.max_ctas)?;
         let ctas = residence::resident_ctas(&**driver, &places, config.max_ctas)?;
@@ -110,12 +113,8 @@ impl Group {
                 stream: stream.map_or_else(|| driver.stream_create(*place), Ok)?,
                 owned: stream.is_none(),
             };
-            // Where some cannot reach others the group stands all the same, and declines every operation.
-            let heap = if machine.obstacles.is_empty() {
-                Heap::new(driver, *place, config.heap_bytes, &places)?
-            } else {
-                Heap::new(driver, *place, config.heap_bytes, &[*place])?
-            };
+            let accessors = links.accessors(&**driver, &places, *place)?;
+            let heap = Heap::new(driver, *place, config.heap_bytes, &accessors)?;
             let launched = Mutex::new(0);
             // Whole before its stream is used: dropped after an error, the stream runs dry before the heap goes.
             let member = Member {
@@ -145,7 +144,7 @@ impl Group {
             layout,
             hopper: residence::all_hopper(&**driver, &places)?,
             ctas,
-            alternative: machine::alternative(&**driver, &machine, config.alternative),
+            alternative: links::alternative(&**driver, &machine, config.alternative),
             machine,
             numerics: config.numerics,
         };
@@ -157,6 +156,7 @@ impl Group {
             facts,
             abi,
             failure,
+            links,
             _budget: budget,
         });
         Ok((0..world).map(|rank| Rank::new(group.clone(), rank)).collect())

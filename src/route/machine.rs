@@ -269,7 +269,7 @@ impl Pair {
 
     fn of(topology: &Topology, probe: Option<&Probe>, class: &Class, from: usize, to: usize) -> Pair {
         let link = topology.link(from, to);
-        let found = probe.map(|probe| probed(topology, probe, from, to));
+        let entry = probe.and_then(|probe| probed(topology, probe, from, to));
         let nvlink = link.and_then(|link| link.nvlink);
         let (kind, sheet) = match (nvlink, link) {
             // No slower than PCIe, which every GPU has, too: so a link that goes makes nothing faster.
@@ -303,56 +303,40 @@ impl Pair {
                 measured: rate.is_some(),
             }
         };
-        let entry = found.flatten();
         let (store, load) = (entry.map(|entry| &entry.store), entry.map(|entry| &entry.load));
-        let read = tried(load, found.is_some(), link.map(|link| link.read));
+        // A driver that lets a GPU write and not read has been seen nowhere, but it may say so.
+        let reads = entry.is_some() || link.is_some_and(|link| matches!(link.read, Status::Yes | Status::Unknown));
         Pair {
             from,
             to,
             kind,
-            tried: write_tried(topology, probe, from, to),
+            tried: tried(topology, probe, from, to),
             push: measured(store),
-            pull: (!matches!(read, Tried::No(_))).then(|| measured(load)),
+            pull: reads.then(|| measured(load)),
         }
     }
 }
 
 /// What the probe says of a pair; GPUs by UUID, so that an order of its own does no harm.
 fn probed<'a>(topology: &Topology, probe: &'a Probe, from: usize, to: usize) -> Option<&'a LinkProbe> {
-    let index = |gpu: usize| {
-        let uuid = &topology.gpus.get(gpu)?.uuid;
-        probe.gpus.iter().position(|other| other == uuid)
-    };
-    let (from, to) = (index(from)?, index(to)?);
-    probe.links.iter().find(|link| (link.from, link.to) == (from, to))
+    let index = |gpu: usize| probe.gpu(&topology.gpus.get(gpu)?.uuid);
+    probe.link(index(from)?, index(to)?)
 }
 
-/// Whether SM stores from one GPU reach another: what every kernel needs, whatever else moves.
-pub fn write_tried(topology: &Topology, probe: Option<&Probe>, from: usize, to: usize) -> Tried {
-    let entry = probe.map(|probe| probed(topology, probe, from, to));
-    let claim = topology.link(from, to).map(|link| link.write);
-    match tried(entry.flatten().map(|entry| &entry.store), entry.is_some(), claim) {
-        Tried::No(why)
-            if entry
-                .flatten()
-                .is_some_and(|entry| matches!(entry.store.outcome, Outcome::Failed(_))) =>
-        {
-            Tried::No(format!("stores failed: {why}"))
-        }
-        tried => tried,
+/// Whether one GPU may use another's memory: by the probe's word, where there is one, else by the driver's.
+pub fn tried(topology: &Topology, probe: Option<&Probe>, from: usize, to: usize) -> Tried {
+    if let Some(probe) = probe {
+        return match probed(topology, probe, from, to).map(LinkProbe::excluded) {
+            Some(None) => Tried::Works,
+            Some(Some((_, reason))) => Tried::No(reason),
+            None => Tried::No("the probe did not come to it".into()),
+        };
     }
-}
-
-/// One way, by the probe's word, else by the driver's.
-fn tried(way: Option<&WayProbe>, probed: bool, claim: Option<Status>) -> Tried {
-    match (way.map(|way| &way.outcome), claim) {
-        (Some(Outcome::Works), _) => Tried::Works,
-        (Some(Outcome::Failed(why)), _) => Tried::No(why.clone()),
-        (_, None) => Tried::No("the topology knows no such link".into()),
-        (_, Some(Status::No)) => Tried::No("no peer-to-peer access, by the driver's word".into()),
-        (_, Some(Status::Disabled)) => Tried::No("peer-to-peer access is disabled by the driver or the chipset".into()),
-        (None, _) if probed => Tried::No("its memory could not be mapped for the probe".into()),
-        (_, Some(Status::Yes | Status::Unknown)) => Tried::Untried,
+    match topology.link(from, to).map(|link| link.write) {
+        Some(Status::Yes | Status::Unknown) => Tried::Untried,
+        Some(Status::No) => Tried::No("no peer-to-peer access, by the driver's word".into()),
+        Some(Status::Disabled) => Tried::No("peer-to-peer access is disabled by the driver or the chipset".into()),
+        None => Tried::No("the topology knows no such link".into()),
     }
 }
 

@@ -9,7 +9,7 @@ mod obstacle;
 
 pub(crate) use choose::{Range, explain, table};
 pub use decide::{Allowed, Alternative, Decision, Predicted, decide};
-pub use machine::{LinkKind, Machine, Tried, Way, write_tried};
+pub use machine::{LinkKind, Machine, Tried, Way, tried};
 pub use obstacle::Obstacle;
 
 /// The path taken.

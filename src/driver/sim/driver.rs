@@ -174,6 +174,16 @@ impl Driver for SimNode {
         Ok(())
     }
 
+    fn copy_device(&self, dst: DevicePtr, src: DevicePtr, bytes: usize, stream: Stream) -> Result<()> {
+        let device = self.stream_key(stream)?.device;
+        for (name, ptr) in [("dst", dst), ("src", src)] {
+            self.check_range(name, ptr, bytes)?;
+            self.check_mapped(name, ptr, device)?;
+        }
+        let bytes = bytes as u64;
+        self.enqueue(stream, Command::Copy { dst, src, bytes }).map(drop)
+    }
+
     fn fill(&self, dst: DevicePtr, byte: u8, bytes: usize, stream: Stream) -> Result<()> {
         self.check_range("dst", dst, bytes)?;
         self.enqueue(
@@ -219,7 +229,15 @@ impl Driver for SimNode {
     }
 
     fn physical_map(&self, memory: Physical, bytes: usize, accessors: &[Place]) -> Result<DevicePtr> {
-        self.arena.physical_map(memory.0, bytes, self.devices_of(accessors)?)
+        let (mut devices, owner) = (0, self.arena.physical_device(memory.0)?);
+        for place in accessors {
+            let device = self.check_place(*place)?.device;
+            if let Some(refusal) = self.config.refuses(device, owner) {
+                return Err(refusal);
+            }
+            devices |= 1 << device;
+        }
+        self.arena.physical_map(memory.0, bytes, devices)
     }
 
     fn physical_unmap(&self, ptr: DevicePtr, bytes: usize) -> Result<()> {

@@ -1,7 +1,7 @@
 //! The machine as a matrix, like `nvidia-smi topo -m`, with what the probe found of each pair.
 
 use tileweave::probe::Probe;
-use tileweave::route::{Tried, write_tried};
+use tileweave::route::{Tried, tried};
 use tileweave::topology::{Ancestor, Topology};
 
 /// What joins two GPUs, in `nvidia-smi`'s words.
@@ -25,7 +25,7 @@ pub fn label(topology: &Topology, from: usize, to: usize) -> String {
 
 /// What is known of the link: `ok`, `untried`, or `no`.
 pub fn mark(topology: &Topology, probe: Option<&Probe>, from: usize, to: usize) -> &'static str {
-    match write_tried(topology, probe, from, to) {
+    match tried(topology, probe, from, to) {
         Tried::Works => "ok",
         Tried::Untried => "untried",
         Tried::No(_) => "no",

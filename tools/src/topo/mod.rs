@@ -11,13 +11,14 @@ mod shapes;
 use std::path::PathBuf;
 
 use clap::Args;
-use tileweave::probe::Probe;
-use tileweave::route::{Allowed, Alternative, Decision, Machine, decide};
+use indicatif::ProgressBar;
+use tileweave::probe::{Cached, Probe, Progress, cache_folder};
+use tileweave::route::{self, Allowed, Alternative, Decision, decide};
 use tileweave::topology::{Source, Topology, VERSION};
 use tileweave::{EXCHANGES, GroupConfig, Numerics};
 
 use crate::cli::CommonArgs;
-use crate::device;
+use crate::device::{self, Machine};
 use crate::failure::Failure;
 use crate::run::output::Place;
 use shapes::Shape;
@@ -32,6 +33,9 @@ pub struct TopoArgs {
     /// Records the machine
     #[arg(long, value_name = "FILE")]
     pub save: Option<PathBuf>,
+    /// Tries every link anew, and keeps what is found
+    #[arg(long, conflicts_with = "snapshot")]
+    pub probe: bool,
     /// Draws GPUs, switches and links
     #[arg(long, value_name = "FILE.svg")]
     pub plot: Option<PathBuf>,
@@ -41,7 +45,7 @@ pub struct TopoArgs {
 pub struct Report {
     topology: Topology,
     probe: Option<Probe>,
-    machine: Machine,
+    machine: route::Machine,
     routes: Vec<(Shape, Decision)>,
 }
 
@@ -67,30 +71,71 @@ pub fn run(args: &TopoArgs) -> Result<Report, Failure> {
     Ok(report)
 }
 
-/// The machine asked for.
+/// The machine asked for, and what is known of its links.
 fn machine(args: &TopoArgs) -> Result<(Topology, Option<Probe>), Failure> {
     if let Some(path) = &args.snapshot {
         return Ok((Topology::load(path)?, None));
     }
-    let found = device::this_machine(args.common.device)?;
-    let node = match &found {
-        Ok(machine) => machine.plain_node(args.common.ranks.unwrap_or_else(|| machine.default_ranks()))?,
-        Err(reason) => return Ok((nothing(reason), None)),
+    let found = match device::this_machine(args.common.device)? {
+        Ok(found) => found,
+        Err(_) if args.probe => {
+            return Err(Failure::unavailable(
+                "--probe needs GPUs, or --device sim: no GPU can be used",
+            ));
+        }
+        Err(reason) => return Ok((without_cuda(&reason), None)),
     };
-    Ok((node.topology()?, None))
+    let ranks = args.common.ranks.unwrap_or_else(|| found.default_ranks());
+    let node = found.plain_node(ranks)?;
+    let mut topology = node.topology()?;
+    let all: Vec<usize> = (0..node.device_count()).collect();
+    let progress = bar();
+    let mut tell = |at: Progress| {
+        if let Some((from, to)) = at.next {
+            progress.set_message(format!("trying {} of {}: device {from} to {to}", at.done + 1, at.pairs));
+        }
+    };
+    // A simulated node's word is taken, as groups take it.
+    let found = match (&found, args.probe) {
+        _ if all.len() < 2 => None,
+        (_, true) => Some(node.probe_devices(&all, &mut tell)?),
+        (Machine::Sim, false) => None,
+        (Machine::Cuda(driver), false) => Some(Probe::cached(
+            cache_folder().as_deref(),
+            driver,
+            &topology,
+            &all,
+            &mut tell,
+        )?),
+    };
+    progress.finish_and_clear();
+    let Some(Cached { probe, note, .. }) = found else {
+        return Ok((topology, None));
+    };
+    topology.notes.extend(note);
+    Ok((topology, Some(probe)))
 }
 
-/// A machine without a GPU that could be used.
-fn nothing(reason: &str) -> Topology {
-    Topology {
+/// On standard error, if a person watches it.
+fn bar() -> ProgressBar {
+    let bar = ProgressBar::new_spinner();
+    bar.enable_steady_tick(std::time::Duration::from_millis(120));
+    bar
+}
+
+/// A machine on which CUDA does not start: NVML may know its GPUs all the same.
+fn without_cuda(reason: &str) -> Topology {
+    let mut topology = tileweave::topology::read_nvml().unwrap_or_else(|error| Topology {
         version: VERSION,
         source: Source::Driver,
         driver: String::new(),
         cuda: None,
         gpus: Vec::new(),
         links: Vec::new(),
-        notes: vec![reason.to_string()],
-    }
+        notes: vec![error.to_string()],
+    });
+    topology.notes.insert(0, format!("no GPU can be used: {reason}"));
+    topology
 }
 
 impl Report {
@@ -101,7 +146,7 @@ impl Report {
         let places: Vec<usize> = (0..world)
             .map(|rank| if gpus > 0 { rank % gpus } else { rank })
             .collect();
-        let machine = Machine::of(&topology, probe.as_ref(), &places);
+        let machine = route::Machine::of(&topology, probe.as_ref(), &places);
         let allowed = Allowed {
             one_shot_bytes: GroupConfig::default().one_shot_bytes as u64,
             numerics: Numerics::Exact,

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 use tileweave::Path;
-use tileweave::route::{Decision, Tried, write_tried};
+use tileweave::route::{Decision, Tried, tried};
 use tileweave::topology::{Fabric, Gpu, Mig, Source, Status};
 
 use super::Report;
@@ -51,7 +51,7 @@ impl Report {
     fn links(&self) -> Vec<Value> {
         let (topology, probe) = (&self.topology, self.probe.as_ref());
         let link = |from: usize, to: usize| {
-            let reason = match write_tried(topology, probe, from, to) {
+            let reason = match tried(topology, probe, from, to) {
                 Tried::No(reason) => Some(reason),
                 _ => None,
             };

@@ -84,6 +84,15 @@ fn the_simulated_node_is_a_machine() {
         (&report["ranks"], &report["machine"]["source"]),
         (&3.into(), &"simulated".into())
     );
+    assert!(report["probe"].is_null());
+    // Its word is taken, unless somebody asks.
+    let tried = tileweave("topo --device sim --ranks 2 --probe --json").done();
+    assert_eq!(tried["links"][0]["probe"], "ok");
+    assert!(
+        tried["probe"]["links"].as_array().is_some_and(|links| links.len() == 2),
+        "{}",
+        tried["probe"]
+    );
     let text = tileweave("topo --device sim").stdout;
     assert!(text.contains("NV18") && text.contains("simulated"), "{text}");
 }
@@ -119,5 +128,7 @@ fn what_cannot_be_is_refused() {
     tileweave(&format!("topo --json --snapshot {}", readme.display())).failed(2, "bad_input");
     tileweave("topo --json --device sim --plot machine.png").failed(2, "bad_input");
     tileweave("topo --json --device sim --save /nonexistent/folder/machine.json").failed(2, "bad_input");
+    let file = snapshots().join("dgx-h100.json");
+    tileweave(&format!("topo --json --probe --snapshot {}", file.display())).failed(2, "bad_input");
     tileweave("topo --json --ranks 17").failed(2, "bad_input");
 }
