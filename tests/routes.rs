@@ -446,10 +446,9 @@ proptest! {
         if matches!(decision.path, Path::Fused | Path::Unfused) {
             for link in &t.links {
                 let found = p.as_ref().map(|p| p.link(link.from, link.to).unwrap());
-                let good = match found.map(|found| &found.store.outcome) {
-                    Some(Outcome::Works) => true,
-                    Some(Outcome::Failed(_)) => false,
-                    _ => matches!(link.write, Status::Yes | Status::Unknown),
+                let good = match found {
+                    Some(found) => found.store.outcome.works() && found.load.outcome.works(),
+                    None => matches!(link.write, Status::Yes | Status::Unknown),
                 };
                 prop_assert!(good, "{:?} {:?}: {}", link, found, decision.reason);
             }
