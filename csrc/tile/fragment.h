@@ -24,8 +24,8 @@ TW_DEV bool row_in_vectors(const Matrix<T>& m, const Columns& c) {
   return m.base % 16 == 0 && m.ld % 8 == 0 && c.col - mx::lane() % 4 * 2 + kGroupColumns <= c.end;
 }
 
-// Of four lanes' octets of a row, packed: eight neighbouring columns of it, the lane's in their order. A transposition of 4 x 4
-// pairs; the whole warp takes part.
+// Of four lanes' octets of a row, packed: eight neighbouring columns of it, the lane's in their order. A transposition of
+// 4 x 4 pairs; the whole warp takes part.
 TW_DEV vec4 neighbours(vec4 v) {
   TW_UNROLL
   for (uint32_t step = 1; step < 4; step *= 2) {
