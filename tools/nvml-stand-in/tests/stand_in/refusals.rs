@@ -60,6 +60,8 @@ fn usable(told: &Topology, machine: &Topology) {
     }
     for (gpu, truth) in told.gpus.iter().zip(&machine.gpus) {
         assert_eq!((gpu.sms, gpu.multicast), (truth.sms, truth.multicast));
+        assert_eq!((&gpu.name, gpu.memory_bytes), (&truth.name, truth.memory_bytes));
+        assert_eq!(gpu.compute_capability, truth.compute_capability);
     }
 }
 
