@@ -133,6 +133,21 @@ impl Seen {
         })
     }
 
+    /// Adds what NVML does not know, and what it did not say.
+    fn complete(&self, gpu: &mut Gpu) {
+        gpu.sms = Some(self.sms);
+        gpu.multicast = if self.multicast { Status::Yes } else { Status::No };
+        if gpu.name.is_empty() {
+            gpu.name.clone_from(&self.name);
+        }
+        if gpu.compute_capability == (0, 0) {
+            gpu.compute_capability = self.compute_capability;
+        }
+        if gpu.memory_bytes == 0 {
+            gpu.memory_bytes = self.identity.memory_bytes;
+        }
+    }
+
     /// What is known of it without NVML.
     fn gpu(&self) -> Gpu {
         Gpu {
@@ -211,8 +226,7 @@ fn merge(driver: &dyn Driver, devices: &[Seen], chosen: &[Option<usize>], mut to
                 seen.gpu()
             }
         };
-        gpu.sms = Some(seen.sms);
-        gpu.multicast = if seen.multicast { Status::Yes } else { Status::No };
+        seen.complete(&mut gpu);
         gpus.push((gpu, *chosen, ordinal));
     }
     gpus.sort_by(|(a, ..), (b, ..)| (&a.pci, &a.uuid).cmp(&(&b.pci, &b.uuid)));

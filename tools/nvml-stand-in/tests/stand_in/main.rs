@@ -4,6 +4,7 @@
 //! A process reads its environment once and for all, so each reading is a process: this program again, in `inside`.
 #![cfg(target_os = "linux")]
 
+mod disorder;
 mod driver;
 mod inside;
 mod machines;

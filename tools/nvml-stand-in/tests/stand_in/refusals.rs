@@ -2,7 +2,7 @@
 
 use tileweave::topology::{Fabric, Remote, Source, Status, Topology};
 
-use super::run::{Reading, library_without, scratch, snapshot};
+use super::run::{Reading, Scratch, library_without, snapshot};
 
 /// Every call that tileweave makes but `nvmlInit_v2`, with what it costs not to have it.
 const CALLS: [&str; 24] = [
@@ -60,24 +60,23 @@ fn usable(told: &Topology, machine: &Topology) {
     }
     for (gpu, truth) in told.gpus.iter().zip(&machine.gpus) {
         assert_eq!((gpu.sms, gpu.multicast), (truth.sms, truth.multicast));
+        assert_eq!((&gpu.name, gpu.memory_bytes), (&truth.name, truth.memory_bytes));
+        assert_eq!(gpu.compute_capability, truth.compute_capability);
     }
 }
 
 #[test]
 fn no_library_leaves_the_driver_alone() {
     let machine = snapshot("dgx-h100");
-    let nowhere = scratch("nowhere/libnvidia-ml.so");
-    let error = Reading::of(machine.clone())
-        .library(nowhere.clone())
-        .result()
-        .unwrap_err();
+    let nowhere = Scratch::new("nowhere/libnvidia-ml.so");
+    let error = Reading::of(machine.clone()).library(&nowhere).result().unwrap_err();
     assert!(
         error.starts_with("NVML is not available: TILEWEAVE_NVML is ") && error.contains("nowhere"),
         "{error}"
     );
 
     let told = Reading::of(machine.clone())
-        .library(nowhere)
+        .library(&nowhere)
         .seen(&machine, &[1, 0])
         .topology();
     assert_eq!(told.source, Source::Driver);
@@ -101,9 +100,9 @@ fn no_library_leaves_the_driver_alone() {
 
 #[test]
 fn a_file_that_is_no_library_is_an_error() {
-    let path = scratch("text.so");
-    std::fs::write(&path, "not ELF").unwrap();
-    let error = Reading::of(snapshot("no-gpu")).library(path).result().unwrap_err();
+    let path = Scratch::new("text.so");
+    std::fs::write(&*path, "not ELF").unwrap();
+    let error = Reading::of(snapshot("no-gpu")).library(&path).result().unwrap_err();
     assert!(error.contains("text.so"), "{error}");
 }
 
@@ -123,17 +122,13 @@ fn without_the_calls_that_every_library_has_there_is_none() {
     let machine = snapshot("mig-a100");
     for symbol in ["nvmlInit_v2", "nvmlShutdown", "nvmlDeviceGetCount_v2"] {
         let library = library_without(&[symbol]);
-        let error = Reading::of(machine.clone())
-            .library(library.clone())
-            .result()
-            .unwrap_err();
+        let error = Reading::of(machine.clone()).library(&library).result().unwrap_err();
         assert!(error.contains("too old"), "{symbol}: {error}");
         let told = Reading::of(machine.clone())
-            .library(library.clone())
+            .library(&library)
             .seen(&machine, &all(&machine))
             .topology();
         assert_eq!(told.source, Source::Driver);
-        std::fs::remove_file(library).unwrap();
     }
 }
 
@@ -144,10 +139,9 @@ fn each_symbol_may_be_missing() {
         for symbol in CALLS {
             let library = library_without(&[symbol]);
             let told = Reading::of(machine.clone())
-                .library(library.clone())
+                .library(&library)
                 .seen(&machine, &all(&machine))
                 .topology();
-            std::fs::remove_file(library).unwrap();
             usable(&told, &machine);
             if symbol == "nvmlDeviceGetMemoryInfo_v2" || symbol == "nvmlDeviceGetGpuFabricInfoV" {
                 // Drivers before 510 and 535; the older call tells the same.
@@ -221,7 +215,7 @@ fn an_old_library_is_asked_in_its_own_way() {
         assert_eq!(told.gpus[3].fabric, machine.gpus[3].fabric, "{version}");
     }
     let library = library_without(&["nvmlDeviceGetGpuFabricInfo", "nvmlDeviceGetGpuFabricInfoV"]);
-    let told = Reading::of(machine.clone()).library(library).topology();
+    let told = Reading::of(machine.clone()).library(&library).topology();
     assert!(told.gpus.iter().all(|gpu| gpu.fabric == Fabric::Unknown));
     assert_eq!(told.notes.len(), 1, "{:?}", told.notes);
     assert_eq!(told.links, machine.links);
@@ -229,10 +223,10 @@ fn an_old_library_is_asked_in_its_own_way() {
     // The kind of a link's end: a bus id that is a GPU's is enough.
     let library = library_without(&["nvmlDeviceGetNvLinkRemoteDeviceType"]);
     let mesh = snapshot("dgx-1-v100");
-    let told = Reading::of(mesh.clone()).library(library.clone()).topology();
+    let told = Reading::of(mesh.clone()).library(&library).topology();
     assert_eq!(told.links, mesh.links);
     assert_eq!(told.gpus[5].nvlinks, mesh.gpus[5].nvlinks);
-    let told = Reading::of(machine.clone()).library(library).topology();
+    let told = Reading::of(machine.clone()).library(&library).topology();
     assert!(told.gpus[0].nvlinks.iter().all(|link| link.remote == Remote::Unknown));
     assert_eq!(told.links, machine.links);
 }

@@ -23,15 +23,34 @@ pub fn library() -> PathBuf {
     path
 }
 
-/// A path of its own in the folder for tests' files.
-pub fn scratch(name: &str) -> PathBuf {
-    static NUMBER: AtomicUsize = AtomicUsize::new(0);
-    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-    Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{}-{number}-{name}", std::process::id()))
+/// A file's path of its own; the file goes with it.
+pub struct Scratch(PathBuf);
+
+impl Scratch {
+    pub fn new(name: &str) -> Scratch {
+        static NUMBER: AtomicUsize = AtomicUsize::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        Scratch(Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{}-{number}-{name}", std::process::id())))
+    }
+}
+
+impl std::ops::Deref for Scratch {
+    type Target = Path;
+
+    fn deref(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        // Not every test writes one.
+        let _ = std::fs::remove_file(&self.0);
+    }
 }
 
 /// A copy of the library that lacks `symbols`: their names are blotted out of its table.
-pub fn library_without(symbols: &[&str]) -> PathBuf {
+pub fn library_without(symbols: &[&str]) -> Scratch {
     let mut bytes = std::fs::read(library()).unwrap();
     for symbol in symbols {
         let name = [b"\0", symbol.as_bytes(), b"\0"].concat();
@@ -43,8 +62,8 @@ pub fn library_without(symbols: &[&str]) -> PathBuf {
             bytes[at + 1..at + name.len() - 1].fill(b'-');
         }
     }
-    let path = scratch("libnvidia-ml.so");
-    std::fs::write(&path, bytes).unwrap();
+    let path = Scratch::new("libnvidia-ml.so");
+    std::fs::write(&*path, bytes).unwrap();
     path
 }
 
@@ -80,20 +99,20 @@ impl Reading {
         self
     }
 
-    pub fn library(mut self, library: PathBuf) -> Reading {
-        self.library = library;
+    pub fn library(mut self, library: &Path) -> Reading {
+        self.library = library.into();
         self
     }
 
     /// The topology, [checked](Topology::check), or the error's text.
     pub fn result(self) -> Result<Topology, String> {
-        let (served, told) = (scratch("served.json"), scratch("told"));
-        self.served.save(&served).unwrap();
+        let (served, told) = (Scratch::new("served.json"), Scratch::new("told"));
+        self.served.save(&*served).unwrap();
         let mut command = Command::new(std::env::current_exe().unwrap());
         command.args(["--ignored", "--exact", "--nocapture", "inside::reads"]);
         command.env("TILEWEAVE_NVML", &self.library);
-        command.env("TILEWEAVE_STAND_IN_SNAPSHOT", &served);
-        command.env(super::inside::TOLD, &told);
+        command.env("TILEWEAVE_STAND_IN_SNAPSHOT", &*served);
+        command.env(super::inside::TOLD, &*told);
         if let Some(driver) = &self.driver {
             command.env(super::inside::DRIVER, serde_json::to_string(driver).unwrap());
         }
@@ -101,10 +120,7 @@ impl Reading {
         let output = command.output().unwrap();
         let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success() && text.contains("1 passed"), "{text}");
-        let told_text = std::fs::read_to_string(&told).unwrap();
-        for path in [served, told] {
-            std::fs::remove_file(path).unwrap();
-        }
+        let told_text = std::fs::read_to_string(&*told).unwrap();
         match told_text.strip_prefix("error: ") {
             Some(error) => Err(error.to_string()),
             None => Ok(Topology::from_json(&told_text).unwrap_or_else(|e| panic!("{e}: {told_text}"))),
