@@ -5,6 +5,7 @@
 
 use super::machine::{LinkKind, Machine};
 use super::model::{Transport, Work};
+use super::obstacle::Obstacle;
 use super::{Exchange, Path};
 use crate::abi;
 use crate::group::Numerics;
@@ -110,7 +111,9 @@ pub fn decide(machine: &Machine, work: &Work, allowed: &Allowed) -> Decision {
         gemm_us: work.gemm_us(machine),
         fused_us: time(fused),
         unfused_us: time(unfused),
-        nccl_us: work.nccl_us(machine),
+        nccl_us: work
+            .nccl_us(machine)
+            .filter(|_| machine.obstacles.iter().all(Obstacle::nccl_goes_around)),
     };
     let of = |path: Path, best: Best, reason: String| Decision {
         path,
@@ -174,7 +177,8 @@ fn impossible(machine: &Machine, ways: &[Transport]) -> Option<String> {
     if let Some(first) = machine.obstacles.first() {
         return Some(match machine.obstacles.len() {
             1 => first.to_string(),
-            n => format!("{first} (and {} more like this)", n - 1),
+            2 => format!("{first} (and 1 more reason)"),
+            n => format!("{first} (and {} more reasons)", n - 1),
         });
     }
     if machine.link == LinkKind::Nothing {

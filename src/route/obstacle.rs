@@ -62,6 +62,13 @@ pub enum Obstacle {
     },
 }
 
+impl Obstacle {
+    /// Whether NCCL goes around it: through the host's memory, or with kernels of its own.
+    pub(super) fn nccl_goes_around(&self) -> bool {
+        matches!(self, Obstacle::Pair { .. } | Obstacle::TooOld { .. })
+    }
+}
+
 impl std::fmt::Display for Obstacle {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {

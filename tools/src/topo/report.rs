@@ -10,6 +10,13 @@ use super::matrix::{columns, label, mark, matrix};
 use super::shapes::{ROWS, Shape};
 use crate::failure::Failure;
 
+/// Obstacles that a person is told of.
+const TOLD: usize = 6;
+
+fn ranks(world: usize) -> String {
+    format!("{world} rank{}", if world == 1 { "" } else { "s" })
+}
+
 /// Operations by the names of their kernels' literature, which fit a table.
 fn short(op: tileweave::Op) -> &'static str {
     match op.name() {
@@ -114,8 +121,12 @@ impl Report {
             Some(_) => " ok: the probe's stores arrived.",
         };
         text += " no: cannot be used.";
-        for obstacle in &self.machine.obstacles {
+        let obstacles = &self.machine.obstacles;
+        for obstacle in obstacles.iter().take(TOLD) {
             text += &format!("\n- {obstacle}");
+        }
+        if obstacles.len() > TOLD {
+            text += &format!("\n- and {} more, which --json lists", obstacles.len() - TOLD);
         }
         text
     }
@@ -131,7 +142,7 @@ impl Report {
                 Path::Nccl => "nothing of tileweave's runs here; NCCL does",
                 _ => "every operation is served",
             };
-            return format!("routes over {} ranks: {word}: {}", self.machine.world, first.reason);
+            return format!("routes over {}: {word}: {}", ranks(self.machine.world), first.reason);
         }
         let header = ["model", "layer", "op", "N", "K"].map(String::from);
         let mut rows = vec![
@@ -163,8 +174,8 @@ impl Report {
             }
         }
         format!(
-            "routes over {} ranks, bf16, N and K of one rank [predicted, microseconds]\n{}\n\nwhy, at the largest M\n{}",
-            self.machine.world,
+            "routes over {}, bf16, N and K of one rank [predicted, microseconds]\n{}\n\nwhy, at the largest M\n{}",
+            ranks(self.machine.world),
             columns(&rows),
             whys.join("\n")
         )
