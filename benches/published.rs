@@ -158,6 +158,7 @@ fn print_scores(scores: &BTreeMap<String, Score>) {
 fn fuse_or_not(rows: &[Row]) {
     println!("Fuse or not: GEMM and collective in one kernel, against the library's GEMM and NCCL [predicted]");
     let (mut scores, mut left_out) = (BTreeMap::<String, Score>::new(), BTreeMap::<&str, usize>::new());
+    let mut fused_won = 0;
     for row in rows {
         let text = |name: &str| row.get(name).map_or("", String::as_str);
         let op = match text("op") {
@@ -205,6 +206,7 @@ fn fuse_or_not(rows: &[Row]) {
         };
         let score = scores.entry(text("source").to_string()).or_default();
         score.of += 1;
+        fused_won += usize::from(fused < baseline);
         score.ratios.push(fused_us / (fused * 1e3));
         score.ratios.push(nccl_us / (baseline * 1e3));
         if (fused_us < nccl_us) == (fused < baseline) {
@@ -221,6 +223,7 @@ fn fuse_or_not(rows: &[Row]) {
         }
     }
     print_scores(&scores);
+    println!("  {fused_won} would be right by always fusing");
     for (why, count) in left_out {
         println!("  left out: {count} rows, {why}");
     }

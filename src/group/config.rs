@@ -37,7 +37,8 @@ pub struct GroupConfig {
     /// Bytes of each rank's symmetric heap, from which all operations of the group are served. Default: 64 MiB.
     pub heap_bytes: usize,
     /// The largest message, its rows padded to 64 values, that an all-reduce sends to every rank at once instead of
-    /// reducing it where it is owned. Takes 4 * world times as much of the heap. Default: 64 KiB.
+    /// reducing it where it is owned; where the crate chooses the route it may do so for less. Takes 4 * world times as much of
+    /// the heap. Default: 64 KiB.
     pub one_shot_bytes: usize,
     /// The most CTAs that one operation keeps resident on a rank; 0: all that fit. Groups that share devices need budgets
     /// that fit together. Default: 0.

@@ -288,10 +288,7 @@ impl Class {
             (9, _) => "H100",
             _ => "B200",
         };
-        Class {
-            sms: gpu.sms.unwrap_or(SIMULATED.sms),
-            ..by_name(kin).unwrap_or(SIMULATED)
-        }
+        by_name(kin).unwrap_or(SIMULATED)
     }
 }
 

@@ -1,7 +1,6 @@
 //! The machine as a route sees it: what the worst link between a group's ranks is, what it moves, and what stands in the way.
 //!
-//! A [`Machine`] is a pure function of topology, probe and the ranks' GPUs, so that every rank that knows these has the same one. What a probe
-//! found goes before what a driver claims, and its rates before those of data sheets. An operation ends when its slowest
+//! A [`Machine`] is a pure function of topology, probe and the ranks' GPUs, so that every rank that knows these has the same one. An operation ends when its slowest
 //! pair does, hence the worst counts everywhere. Of a rank's peers, each direct NVLink carries its own traffic, while all
 //! that go through a switch, over PCIe or within a GPU share one port:
 //!
@@ -11,8 +10,9 @@
 
 use super::constants::{Class, LATENCIES, NCCL_HOST_PART, NCCL_PCIE_PART, SIMULATED};
 use super::obstacle::{Obstacle, of_gpus};
-use crate::probe::{LinkProbe, Outcome, Probe, WayProbe};
-use crate::topology::{Ancestor, Gpu, Status, Topology};
+use super::pair::{Move, Pair, Tried};
+use crate::probe::{Outcome, Probe};
+use crate::topology::{Gpu, Status, Topology};
 
 /// What joins two ranks, from good to bad.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -53,17 +53,6 @@ pub struct Way {
     pub latency_us: f64,
     /// Whether the probe measured it everywhere.
     pub measured: bool,
-}
-
-/// What a driver claims, or a probe found, of one ordered pair of GPUs.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Tried {
-    /// The probe used it.
-    Works,
-    /// Claimed, or nobody says; not tried.
-    Untried,
-    /// It cannot be used; why.
-    No(String),
 }
 
 /// A group's machine.
@@ -111,6 +100,10 @@ impl Machine {
             .min_by(slowest)
             .unwrap_or(SIMULATED);
         let most = used.iter().map(|gpu| shares(*gpu)).max().unwrap_or(1);
+        // A slice of a GPU has fewer than its class. A simulated device's few stand for all of its class.
+        let told = |gpu: &Gpu| gpu.sms.filter(|_| gpu.compute_capability.0 > 0);
+        let sms = gpus.iter().map(|(_, gpu)| told(gpu).unwrap_or(class.sms)).min();
+        let sms = sms.unwrap_or(class.sms);
 
         let mut obstacles = of_gpus(topology, &used);
         let mut pairs = Vec::new();
@@ -158,7 +151,7 @@ impl Machine {
             world: ranks.len(),
             gpus: used.len(),
             class,
-            sms: (class.sms / most as u32).max(1),
+            sms: (sms / most as u32).max(1),
             link: pairs.iter().map(kind).max().unwrap_or(LinkKind::SameGpu),
             push: way(|pair| Some(pair.push)),
             pull: pulls.then(|| way(|pair| pair.pull)),
@@ -203,13 +196,6 @@ impl Machine {
             obstacles: Vec::new(),
         }
     }
-
-    /// Whether `from` may map `to`'s memory, both indices of GPUs.
-    pub fn reaches(&self, from: usize, to: usize) -> bool {
-        let between =
-            |obstacle: &Obstacle| matches!(obstacle, Obstacle::Pair { from: a, to: b, .. } if (*a, *b) == (from, to));
-        !self.obstacles.iter().any(between)
-    }
 }
 
 impl std::fmt::Display for Machine {
@@ -228,115 +214,6 @@ impl std::fmt::Display for Machine {
             write!(f, " {}, push {:.0} GB/s {how}", self.link, self.push.gb_per_s)?;
         }
         Ok(())
-    }
-}
-
-/// What a way does between two GPUs.
-#[derive(Debug, Clone, Copy)]
-struct Move {
-    gb_per_s: f64,
-    latency_us: f64,
-    measured: bool,
-}
-
-/// An ordered pair of GPUs, or of ranks on one.
-#[derive(Debug)]
-struct Pair {
-    from: usize,
-    to: usize,
-    kind: LinkKind,
-    tried: Tried,
-    push: Move,
-    pull: Option<Move>,
-}
-
-impl Pair {
-    fn local(gpu: usize, gb_per_s: f64) -> Pair {
-        let local = Move {
-            gb_per_s,
-            latency_us: LATENCIES.local_us,
-            measured: false,
-        };
-        Pair {
-            from: gpu,
-            to: gpu,
-            kind: LinkKind::SameGpu,
-            tried: Tried::Works,
-            push: local,
-            pull: Some(local),
-        }
-    }
-
-    fn of(topology: &Topology, probe: Option<&Probe>, class: &Class, from: usize, to: usize) -> Pair {
-        let link = topology.link(from, to);
-        let entry = probe.and_then(|probe| probed(topology, probe, from, to));
-        let nvlink = link.and_then(|link| link.nvlink);
-        let (kind, sheet) = match (nvlink, link) {
-            // No slower than PCIe, which every GPU has, too: so a link that goes makes nothing faster.
-            (Some(path), _) => {
-                let rate = (path.gb_per_s * class.nvlink_part).max(class.pcie_gb_per_s);
-                (
-                    if path.switched {
-                        LinkKind::NvSwitch
-                    } else {
-                        LinkKind::NvLink
-                    },
-                    rate,
-                )
-            }
-            (None, Some(link)) if link.ancestor != Ancestor::Unknown => (LinkKind::Pcie, class.pcie_gb_per_s),
-            _ => (LinkKind::Unknown, class.pcie_gb_per_s),
-        };
-        let latency_us = match kind {
-            LinkKind::NvLink => LATENCIES.nvlink_us,
-            LinkKind::NvSwitch => LATENCIES.switch_us,
-            _ => LATENCIES.pcie_us,
-        };
-        let measured = |way: Option<&WayProbe>| {
-            let rate = way.and_then(|way| way.gb_per_s).filter(|rate| *rate > 0.0);
-            Move {
-                gb_per_s: rate.unwrap_or(sheet),
-                latency_us: way
-                    .and_then(|way| way.latency_us)
-                    .filter(|us| *us >= 0.0)
-                    .unwrap_or(latency_us),
-                measured: rate.is_some(),
-            }
-        };
-        let (store, load) = (entry.map(|entry| &entry.store), entry.map(|entry| &entry.load));
-        // A driver that lets a GPU write and not read has been seen nowhere, but it may say so.
-        let reads = entry.is_some() || link.is_some_and(|link| matches!(link.read, Status::Yes | Status::Unknown));
-        Pair {
-            from,
-            to,
-            kind,
-            tried: tried(topology, probe, from, to),
-            push: measured(store),
-            pull: reads.then(|| measured(load)),
-        }
-    }
-}
-
-/// What the probe says of a pair; GPUs by UUID, so that an order of its own does no harm.
-fn probed<'a>(topology: &Topology, probe: &'a Probe, from: usize, to: usize) -> Option<&'a LinkProbe> {
-    let index = |gpu: usize| probe.gpu(&topology.gpus.get(gpu)?.uuid);
-    probe.link(index(from)?, index(to)?)
-}
-
-/// Whether one GPU may use another's memory: by the probe's word, where there is one, else by the driver's.
-pub fn tried(topology: &Topology, probe: Option<&Probe>, from: usize, to: usize) -> Tried {
-    if let Some(probe) = probe {
-        return match probed(topology, probe, from, to).map(LinkProbe::excluded) {
-            Some(None) => Tried::Works,
-            Some(Some((_, reason))) => Tried::No(reason),
-            None => Tried::No("the probe did not come to it".into()),
-        };
-    }
-    match topology.link(from, to).map(|link| link.write) {
-        Some(Status::Yes | Status::Unknown) => Tried::Untried,
-        Some(Status::No) => Tried::No("no peer-to-peer access, by the driver's word".into()),
-        Some(Status::Disabled) => Tried::No("peer-to-peer access is disabled by the driver or the chipset".into()),
-        None => Tried::No("the topology knows no such link".into()),
     }
 }
 

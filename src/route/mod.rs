@@ -6,11 +6,13 @@ mod decide;
 mod machine;
 pub mod model;
 mod obstacle;
+mod pair;
 
 pub(crate) use choose::{Range, explain, table};
 pub use decide::{Allowed, Alternative, Decision, Predicted, decide};
-pub use machine::{LinkKind, Machine, Tried, Way, tried};
+pub use machine::{LinkKind, Machine, Way};
 pub use obstacle::Obstacle;
+pub use pair::{Tried, tried};
 
 /// The path taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -120,7 +120,8 @@ impl Work {
         };
         let bytes = (m * k + n * k + m * n) * self.dtype.size() as f64;
         // Long streams reach about 0.85 of HBM's peak (assumed); ranks of one GPU share it.
-        let hbm = class.hbm_gb_per_s * 0.85 * f64::from(machine.sms) / f64::from(class.sms);
+        let share = (f64::from(machine.sms) / f64::from(class.sms)).min(1.0);
+        let hbm = class.hbm_gb_per_s * 0.85 * share;
         (OVERHEADS.gemm_us + (flops / rate).max(over(bytes, hbm)), waves.max(1.0))
     }
 
