@@ -40,6 +40,7 @@ pub fn compile() {
         "wgmma.cc",
         "pipeline.cc",
         "asynchronous.cc",
+        "switch.cc",
     ] {
         build.file(machine.join("selftest").join(name));
     }

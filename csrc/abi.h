@@ -25,6 +25,7 @@ enum {
 enum { TW_TILE_64 = 0, TW_TILE_128 = 1, TW_TILE_F32 = 2, TW_TILE_MEMORY = 3, TW_TILE_256 = 4, TW_TILE_SLIM = 5 };
 #define TW_TILE_PAIRS 256     // added where blocks are taken in pairs (`TwParams::cluster` 2)
 #define TW_TILE_HOPPER 512    // added where ranks chose the Hopper mainloop, whatever operands make of it on one of them
+#define TW_TILE_REDUCER 65536 // added for every CTA that only reduces (`TwParams::reducers`)
 #define TW_TILE_64_M 64       // mma.sync, bf16 and f16
 #define TW_TILE_64_N 64
 #define TW_TILE_64_THREADS 128
@@ -63,7 +64,10 @@ enum {
   TW_PROBE_CHECK = 2,    // reads the area and counts what is not as after a fill and a store
   TW_PROBE_ATOMICS = 3,  // adds to one word, against others
   TW_PROBE_ECHO = 4,     // sends words to and fro
-  TW_PROBE_CHASE = 5     // loads whose addresses depend on the load before
+  TW_PROBE_CHASE = 5,    // loads whose addresses depend on the load before
+  TW_PROBE_NUMBERS = 6,  // writes this member's f32 numbers
+  TW_PROBE_SUM = 7,      // reads the sums over all members through the switch, and counts what is wrong
+  TW_PROBE_CAST = 8      // TW_PROBE_STORE, through the switch
 };
 #define TW_PROBE_THREADS 256
 #define TW_PROBE_STRIDE 64     // TW_PROBE_CHASE: the most vectors from one load to the next
@@ -99,7 +103,7 @@ enum { TW_ABORT_NONE = 0, TW_ABORT_WAIT = 1, TW_ABORT_DISAGREED = 2, TW_ABORT_HO
 // What one operation is: equal on every rank, or the hello's hashes differ.
 typedef struct TwDescriptor {
   uint32_t op, algorithm, dtype, wire;
-  uint32_t tile;      // tile configuration, TW_TILE_PAIRS, TW_TILE_HOPPER
+  uint32_t tile;      // tile configuration, TW_TILE_PAIRS, TW_TILE_HOPPER, TW_TILE_REDUCER
   uint32_t grid;      // CTAs, equal on every rank; of a one-shot those of one item a block, whatever a rank's splits of K
   uint32_t has_bias;  // added once, after the sum
   uint32_t world;
@@ -184,6 +188,7 @@ typedef struct TwParams {
   uint32_t panel;            // GEMM+RS, RS, AG+GEMM, AG: rows per owner and round; AR: waves per round
   uint32_t window;           // AR: waves pushed before the first is reduced
   uint32_t comm_ctas;        // AG+GEMM: CTAs that only push
+  uint32_t reducers;         // GEMM+AR on Hopper: CTAs at the grid's end, whole clusters, that only reduce; 0: all reduce
   // Counts that follow from the above. The host computes them once, for staging's size and for the kernels alike.
   uint32_t tiles, tiles_n;   // blocks of the output; blocks across it
   uint32_t waves;            // AR: all of them
@@ -201,11 +206,11 @@ typedef struct TwParams {
 
 // What a launch of `probe` found, in the memory of the device that ran it; zero before.
 typedef struct TwProbeResult {
-  uint64_t wrong;      // CHECK: vectors of 16 bytes that are not as they should be; ATOMICS: values that came twice or fell
+  uint64_t wrong;      // CHECK, SUM: vectors of 16 bytes that are not as they should be; ATOMICS: values that came twice or fell
   uint64_t olds;       // ATOMICS: the sum of what the word held before each of this launch's additions
-  uint64_t seen;       // CHECK: vectors that were looked at; ECHO: words that came
+  uint64_t seen;       // CHECK, SUM: vectors that were looked at; ECHO: words that came
   uint64_t started_ns, finished_ns;  // ECHO, CHASE: after the first round, and after the last
-  uint32_t first, pad_;  // CHECK: 1 + the index of the first wrong vector
+  uint32_t first, pad_;  // CHECK, SUM: 1 + the index of the first wrong vector
   uint64_t pad2_[2];
 } TwProbeResult;
 

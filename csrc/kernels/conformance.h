@@ -3,6 +3,7 @@
 // `p.out`. The words that CTAs meet in are in `p.out` and start as 0. No case polls for longer than kPatience.
 #pragma once
 #include "kernels/conformance_hopper.h"
+#include "kernels/conformance_multicast.h"
 #include "kernels/conformance_words.h"
 #include "machine.h"
 
@@ -243,6 +244,7 @@ TW_KERNEL(conformance, 128, 1) {
   TW_CONFORMANCE_CASES(TW_RUN_CASE)
   if constexpr (mx::kHopper) {
     TW_CONFORMANCE_HOPPER_CASES(TW_RUN_CASE)
+    TW_CONFORMANCE_MULTICAST_CASES(TW_RUN_CASE)
   }
 }
 #undef TW_RUN_CASE

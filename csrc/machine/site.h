@@ -26,6 +26,8 @@ enum class Site : uint32_t {
   LastArrive,      // acq_rel counter of the CTAs that left
   LastBarrier,     // CTA barrier: after every thread's reads, before one thread's LastArrive
   EndBarrier,      // CTA barrier: after one thread's LastArrive, before all threads of the last CTA retire the operation
+  SumFence,        // alias fence: partials acquired, before they are read through the switch
+  ResultFence,     // alias fence: a result stored through the switch, before its TileRelease
   // mainloops
   CopyWait,        // cp.async group wait
   StageBarrier,    // CTA barrier: a stage is filled for all threads, and the one before it read by all

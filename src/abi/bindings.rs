@@ -5,6 +5,7 @@ pub const TW_MAX_RANKS: u32 = 16;
 pub const TW_CACHE_LINE: u32 = 128;
 pub const TW_TILE_PAIRS: u32 = 256;
 pub const TW_TILE_HOPPER: u32 = 512;
+pub const TW_TILE_REDUCER: u32 = 65536;
 pub const TW_TILE_64_M: u32 = 64;
 pub const TW_TILE_64_N: u32 = 64;
 pub const TW_TILE_64_THREADS: u32 = 128;
@@ -59,6 +60,9 @@ pub const TW_PROBE_CHECK: u32 = 2;
 pub const TW_PROBE_ATOMICS: u32 = 3;
 pub const TW_PROBE_ECHO: u32 = 4;
 pub const TW_PROBE_CHASE: u32 = 5;
+pub const TW_PROBE_NUMBERS: u32 = 6;
+pub const TW_PROBE_SUM: u32 = 7;
+pub const TW_PROBE_CAST: u32 = 8;
 pub const TW_TWO_SHOT: u32 = 0;
 pub const TW_ONE_SHOT: u32 = 1;
 pub const TW_WAIT_NONE: u32 = 0;
@@ -399,6 +403,7 @@ pub struct TwParams {
     pub panel: u32,
     pub window: u32,
     pub comm_ctas: u32,
+    pub reducers: u32,
     pub tiles: u32,
     pub tiles_n: u32,
     pub waves: u32,
@@ -481,38 +486,41 @@ const _: () = {
         "Offset of field: TwParams::comm_ctas",
     ][::core::mem::offset_of!(TwParams, comm_ctas) - 876usize];
     [
+        "Offset of field: TwParams::reducers",
+    ][::core::mem::offset_of!(TwParams, reducers) - 880usize];
+    [
         "Offset of field: TwParams::tiles",
-    ][::core::mem::offset_of!(TwParams, tiles) - 880usize];
+    ][::core::mem::offset_of!(TwParams, tiles) - 884usize];
     [
         "Offset of field: TwParams::tiles_n",
-    ][::core::mem::offset_of!(TwParams, tiles_n) - 884usize];
+    ][::core::mem::offset_of!(TwParams, tiles_n) - 888usize];
     [
         "Offset of field: TwParams::waves",
-    ][::core::mem::offset_of!(TwParams, waves) - 888usize];
+    ][::core::mem::offset_of!(TwParams, waves) - 892usize];
     [
         "Offset of field: TwParams::slots",
-    ][::core::mem::offset_of!(TwParams, slots) - 892usize];
+    ][::core::mem::offset_of!(TwParams, slots) - 896usize];
     [
         "Offset of field: TwParams::wave_slots",
-    ][::core::mem::offset_of!(TwParams, wave_slots) - 896usize];
+    ][::core::mem::offset_of!(TwParams, wave_slots) - 900usize];
     [
         "Offset of field: TwParams::result_slots",
-    ][::core::mem::offset_of!(TwParams, result_slots) - 900usize];
+    ][::core::mem::offset_of!(TwParams, result_slots) - 904usize];
     [
         "Offset of field: TwParams::gather_rows",
-    ][::core::mem::offset_of!(TwParams, gather_rows) - 904usize];
+    ][::core::mem::offset_of!(TwParams, gather_rows) - 908usize];
     [
         "Offset of field: TwParams::piece",
-    ][::core::mem::offset_of!(TwParams, piece) - 908usize];
+    ][::core::mem::offset_of!(TwParams, piece) - 912usize];
     [
         "Offset of field: TwParams::cluster",
-    ][::core::mem::offset_of!(TwParams, cluster) - 912usize];
+    ][::core::mem::offset_of!(TwParams, cluster) - 916usize];
     [
         "Offset of field: TwParams::out_boxes",
-    ][::core::mem::offset_of!(TwParams, out_boxes) - 916usize];
+    ][::core::mem::offset_of!(TwParams, out_boxes) - 920usize];
     [
         "Offset of field: TwParams::splits",
-    ][::core::mem::offset_of!(TwParams, splits) - 920usize];
+    ][::core::mem::offset_of!(TwParams, splits) - 924usize];
     [
         "Offset of field: TwParams::split_space",
     ][::core::mem::offset_of!(TwParams, split_space) - 928usize];

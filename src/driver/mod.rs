@@ -13,7 +13,7 @@ mod tensor_map;
 pub use tensor_map::{BOX_BYTES, TensorMap};
 
 use crate::abi::{TwParams, TwTensorMap};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::topology::Topology;
 
 /// A device address.
@@ -185,18 +185,74 @@ pub trait Driver: Send + Sync + std::fmt::Debug {
     #[cfg(unix)]
     fn physical_import(&self, fd: std::os::fd::BorrowedFd<'_>, place: Place, bytes: usize) -> Result<Physical>;
 
+    /// The granularity of multicast objects over these devices, in bytes: of sizes, of offsets, and of what is bound.
+    fn multicast_granularity(&self, places: &[Place]) -> Result<usize> {
+        let _ = places;
+        Err(no_multicast())
+    }
+    /// A multicast object of `bytes` for memory of `devices` devices, none of which has joined.
+    fn multicast_create(&self, devices: usize, bytes: usize) -> Result<Multicast> {
+        let _ = (devices, bytes);
+        Err(no_multicast())
+    }
+    /// The place's device joins: once, and before anything is bound.
+    fn multicast_add_device(&self, object: Multicast, place: Place) -> Result<()> {
+        let _ = (object, place);
+        Err(no_multicast())
+    }
+    /// The first `bytes` of `memory`, of the place's device, become that device's part from `offset` on. All devices have
+    /// joined.
+    fn multicast_bind(
+        &self,
+        object: Multicast,
+        place: Place,
+        memory: Physical,
+        offset: usize,
+        bytes: usize,
+    ) -> Result<()> {
+        let _ = (object, place, memory, offset, bytes);
+        Err(no_multicast())
+    }
+    /// Undoes [`Driver::multicast_bind`]; no work may still touch it.
+    fn multicast_unbind(&self, object: Multicast, place: Place, offset: usize, bytes: usize) -> Result<()> {
+        let _ = (object, place, offset, bytes);
+        Err(no_multicast())
+    }
+    /// Maps all of the object for every device of `accessors`. Its addresses are for multimem instructions alone.
+    fn multicast_map(&self, object: Multicast, bytes: usize, accessors: &[Place]) -> Result<DevicePtr> {
+        let _ = (object, bytes, accessors);
+        Err(no_multicast())
+    }
+    /// Undoes [`Driver::multicast_map`]; no work may still touch it.
+    fn multicast_unmap(&self, ptr: DevicePtr, bytes: usize) -> Result<()> {
+        let _ = (ptr, bytes);
+        Err(no_multicast())
+    }
+    /// Gives the object back once its mapping is gone.
+    fn multicast_release(&self, object: Multicast) -> Result<()> {
+        let _ = object;
+        Err(no_multicast())
+    }
+
     /// Loads every kernel on the place's device, before any launch: lazy loading under a waiting kernel deadlocks.
     fn load_kernels(&self, place: Place) -> Result<()>;
     /// Encodes a tensor map; an error names the limit that the matrix breaks.
     fn encode_tensor_map(&self, place: Place, map: &TensorMap) -> Result<TwTensorMap> {
         let _ = (place, map);
-        Err(crate::error::Error::Unavailable {
+        Err(Error::Unavailable {
             what: "a tensor map".into(),
             reason: "this driver encodes none".into(),
         })
     }
     /// How many CTAs of `kernel` fit on one SM at once.
     fn ctas_per_sm(&self, kernel: &str, launch: Launch, place: Place) -> Result<u32>;
+    /// How many CTAs of `kernel` are resident on `place` at once, in whole clusters of `launch`'s size; its grid does not count.
+    /// Unless told otherwise, a cluster's CTAs may be anywhere on the place.
+    fn resident_ctas(&self, kernel: &str, launch: Launch, place: Place) -> Result<u32> {
+        let ctas = self.ctas_per_sm(kernel, launch, place)?;
+        let all = ctas.saturating_mul(self.place_info(place)?.sms);
+        Ok(all - all % launch.cluster.max(1))
+    }
     /// Enqueues a kernel by its name in `csrc/kernels/entries.h`.
     fn launch(&self, kernel: &str, launch: Launch, params: &TwParams, stream: Stream) -> Result<()>;
 
@@ -208,6 +264,13 @@ pub trait Driver: Send + Sync + std::fmt::Debug {
     /// Bytes and signals that left `place`'s device for peers so far, as the machine saw them; `None` where it cannot.
     fn observed_traffic(&self, _place: Place) -> Option<(u64, u64)> {
         None
+    }
+}
+
+fn no_multicast() -> Error {
+    Error::Unavailable {
+        what: "a multicast object".into(),
+        reason: "this driver has none".into(),
     }
 }
 

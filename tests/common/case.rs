@@ -22,6 +22,8 @@ pub struct Case {
     pub mainloop: Option<Mainloop>,
     /// The rank whose operands lie where TMA cannot address them: x of an even one, the weight of an odd one.
     pub unaligned: Option<usize>,
+    /// CTAs that only reduce.
+    pub reducers: usize,
 }
 
 impl Case {
@@ -41,6 +43,7 @@ impl Case {
             data_seed: 1,
             mainloop: None,
             unaligned: None,
+            reducers: 0,
         }
     }
 
@@ -76,6 +79,10 @@ impl Case {
             unaligned: Some(rank),
             ..self
         }
+    }
+
+    pub fn reducers(self, reducers: usize) -> Case {
+        Case { reducers, ..self }
     }
 
     /// The routes this operation has.
@@ -122,7 +129,8 @@ impl Case {
         )
         .wire(self.wire)
         .bias(self.bias)
-        .route(Want::Exactly(path));
+        .route(Want::Exactly(path))
+        .reducers(self.reducers);
         match self.mainloop {
             Some(mainloop) => spec.mainloop(mainloop),
             None => spec,

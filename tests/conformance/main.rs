@@ -6,6 +6,7 @@
 mod common;
 mod expected;
 mod hopper;
+mod multicast;
 mod run;
 
 macro_rules! cases {
@@ -65,9 +66,17 @@ cases!(
     wgmma_f16,
 );
 
+// In the order of TW_CONFORMANCE_MULTICAST_CASES. On the simulated node alone: on GPUs they need a team of several.
+cases!(
+    MULTICAST_CASES of multicast:
+    switch_sums,
+    switch_stores,
+);
+
 const MACHINE: &str = include_str!("../../docs/machine.md");
 const KERNEL: &str = include_str!("../../csrc/kernels/conformance.h");
 const HOPPER_KERNEL: &str = include_str!("../../csrc/kernels/conformance_hopper.h");
+const MULTICAST_KERNEL: &str = include_str!("../../csrc/kernels/conformance_multicast.h");
 
 /// Functions that `docs/machine.md` declares, those of Hopper among them.
 fn declared() -> Vec<&'static str> {
@@ -98,7 +107,7 @@ fn every_function_of_the_machine_has_a_case() {
         "{declared:?}"
     );
     let called = |name: &str, after: char| {
-        [KERNEL, HOPPER_KERNEL]
+        [KERNEL, HOPPER_KERNEL, MULTICAST_KERNEL]
             .iter()
             .any(|k| k.contains(&format!("mx::{name}{after}")))
     };
@@ -111,5 +120,5 @@ fn every_function_of_the_machine_has_a_case() {
 
 #[test]
 fn every_case_is_run() {
-    assert_eq!(run::listed_cases(), [CASES, HOPPER_CASES].concat());
+    assert_eq!(run::listed_cases(), [CASES, HOPPER_CASES, MULTICAST_CASES].concat());
 }

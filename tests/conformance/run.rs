@@ -16,7 +16,7 @@ const PLACE: Place = Place {
 const THREADS: u32 = 128;
 const SHARED: u32 = 65536;
 
-/// The names in `TW_CONFORMANCE_CASES` and then those of Hopper's, in order: the cases' numbers.
+/// The names in `TW_CONFORMANCE_CASES`, then those of Hopper's and of multicast's, in order: the cases' numbers.
 pub fn listed_cases() -> Vec<&'static str> {
     let names = |source: &'static str, list: &str| {
         let list = source
@@ -28,6 +28,7 @@ pub fn listed_cases() -> Vec<&'static str> {
     };
     names(crate::KERNEL, "TW_CONFORMANCE_CASES")
         .chain(names(crate::HOPPER_KERNEL, "TW_CONFORMANCE_HOPPER_CASES"))
+        .chain(names(crate::MULTICAST_KERNEL, "TW_CONFORMANCE_MULTICAST_CASES"))
         .collect()
 }
 
@@ -108,7 +109,7 @@ impl Case {
         }
     }
 
-    fn run_on(&self, driver: &dyn Driver, setup: &Setup<'_>) -> Vec<u32> {
+    pub fn run_on(&self, driver: &dyn Driver, setup: &Setup<'_>) -> Vec<u32> {
         driver.load_kernels(PLACE).unwrap();
         let stream = driver.stream_create(PLACE).unwrap();
         let upload = |words: &[u32]| -> DevicePtr {

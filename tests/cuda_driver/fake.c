@@ -17,7 +17,8 @@ typedef uint64_t Ptr;
 typedef struct Context { int device, green; } Context;
 typedef struct Stream { Context* context; } Stream;
 typedef struct Event { Context* context; int recorded; struct timespec at; } Event;
-typedef struct Memory { int fd, device; size_t bytes; } Memory;
+// Physical memory, or (team > 0) a multicast object for so many devices; `bound` by device.
+typedef struct Memory { int fd, device; size_t bytes; int team, joined[2]; struct Memory* bound[2]; size_t part[2]; int uses; } Memory;
 typedef struct Location { int type, id; } Location;
 
 static Context primary[2] = {{0, 0}, {1, 0}};
@@ -153,10 +154,15 @@ int cuMemsetD8Async(Ptr d, unsigned char byte, size_t n, Stream* q) { NEEDS_CONT
 int cuMemGetAllocationGranularity(size_t* bytes, const int* props, int which) { (void)props; (void)which; *bytes = 2 << 20; return kOk; }
 int cuMemCreate(Memory** m, size_t bytes, const int* props, uint64_t flags) {  // type, handle types, location
   if (bytes % (2 << 20) || props[1] != 1 || props[2] != 1 || flags) return kInvalidValue;
-  *m = malloc(sizeof(Memory)); **m = (Memory){memfd_create("fake", 0), props[3], bytes};
+  *m = malloc(sizeof(Memory)); **m = (Memory){.fd = memfd_create("fake", 0), .device = props[3], .bytes = bytes};
   return ftruncate((*m)->fd, bytes) ? kInvalidValue : kOk;
 }
-int cuMemRelease(Memory* m) { close(m->fd); free(m); return kOk; }
+// A binding keeps what is bound to it; the test is to undo it first.
+int cuMemRelease(Memory* m) {
+  if (m->uses || m->bound[0] || m->bound[1]) return kInvalidValue;
+  close(m->fd); free(m);
+  return kOk;
+}
 int cuMemGetAllocationPropertiesFromHandle(int* props, Memory* m) { props[2] = 1; props[3] = m->device; return kOk; }
 int cuMemAddressReserve(Ptr* p, size_t bytes, size_t align, Ptr at, uint64_t flags) {
   void* q = mmap(0, bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0); *p = (Ptr)q;
@@ -175,9 +181,41 @@ int cuMemUnmap(Ptr p, size_t bytes) { return mprotect((void*)p, bytes, PROT_NONE
 int cuMemAddressFree(Ptr p, size_t bytes) { return munmap((void*)p, bytes) ? kInvalidValue : kOk; }
 int cuMemExportToShareableHandle(int* fd, Memory* m, int type, uint64_t flags) { *fd = dup(m->fd); return type == 1 && !flags ? kOk : kInvalidValue; }
 int cuMemImportFromShareableHandle(Memory** m, void* fd, int type) {
-  *m = malloc(sizeof(Memory)); **m = (Memory){dup((int)(intptr_t)fd), 0, 2 << 20};
+  *m = malloc(sizeof(Memory)); **m = (Memory){.fd = dup((int)(intptr_t)fd), .bytes = 2 << 20};
   return type == 1 && (*m)->fd >= 0 ? kOk : kInvalidValue;
 }
+
+#ifndef WITHOUT_MULTICAST
+// Objects of whole multiples of 4 MiB, mapped without bytes behind them: only multimem may touch those.
+typedef struct Object { unsigned devices; size_t bytes; uint64_t handle_types, flags; } Object;
+enum { kMulticastGranularity = 4 << 20, kNotReady = 802 };
+int cuMulticastGetGranularity(size_t* bytes, const Object* o, int which) {
+  *bytes = kMulticastGranularity;
+  return o->devices < 2 || which > 1 ? kInvalidValue : kOk;
+}
+int cuMulticastCreate(Memory** m, const Object* o) {
+  if (o->devices < 2 || o->devices > 2 || !o->bytes || o->bytes % kMulticastGranularity || o->handle_types != 1 || o->flags) return kInvalidValue;
+  *m = malloc(sizeof(Memory)); **m = (Memory){.fd = memfd_create("object", 0), .bytes = o->bytes, .team = (int)o->devices};
+  return ftruncate((*m)->fd, o->bytes) ? kInvalidValue : kOk;
+}
+int cuMulticastAddDevice(Memory* m, int device) {
+  if (!m->team || device > 1 || m->joined[device]) return kInvalidValue;
+  m->joined[device] = 1;
+  return kOk;
+}
+int cuMulticastBindMem(Memory* m, size_t at, Memory* memory, size_t from, size_t bytes, uint64_t flags) {
+  if (!m->team || memory->team || flags || !bytes || (at | from | bytes) % kMulticastGranularity) return kInvalidValue;
+  if (m->joined[0] + m->joined[1] != m->team) return kNotReady;  // every device first
+  if (at + bytes > m->bytes || from + bytes > memory->bytes || m->bound[memory->device]) return kInvalidValue;
+  m->bound[memory->device] = memory; m->part[memory->device] = bytes; ++memory->uses;
+  return kOk;
+}
+int cuMulticastUnbind(Memory* m, int device, size_t at, size_t bytes) {
+  if (device > 1 || !m->bound[device] || at || m->part[device] != bytes) return kInvalidValue;
+  --m->bound[device]->uses; m->bound[device] = 0;
+  return kOk;
+}
+#endif
 
 int cuLibraryLoadData(void** library, const void* code, void* a, void* b, unsigned n, void* c, void* d, unsigned m) {
   (void)a; (void)b; (void)c; (void)d; *library = (void*)code;
@@ -206,6 +244,14 @@ int cuOccupancyMaxActiveBlocksPerMultiprocessor(int* n, const char* const* k, in
 // As in cuda.h: CUlaunchAttribute, whose value has 64 bytes, and CUlaunchConfig.
 typedef struct Attribute { int id, pad; union { unsigned cluster[3]; char room[64]; } value; } Attribute;
 typedef struct Config { unsigned x, y, z, tx, ty, tz, shared; Stream* s; Attribute* attributes; unsigned count; } Config;
+// Two SMs have no partner; a green context answers for the whole device.
+int cuOccupancyMaxActiveClusters(int* n, const char* const* k, const Config* c) {
+  NEEDS_CONTEXT;
+  const unsigned* size = c->attributes[0].value.cluster;
+  if (is("sm_80") || c->s || c->count != 1 || c->attributes[0].id != 4 || size[0] < 2 || c->x % size[0]) return kInvalidValue;
+  *n = (int)c->shared > shared_limit[k - kKernels] ? 0 : (stack[depth - 1]->green ? 132 : 130) / size[0] * (2048 / c->tx);
+  return kOk;
+}
 int cuLaunchKernelEx(const Config* c, const char* const* k, void** params, void** extra) {
   NEEDS_CONTEXT;
   if (!loaded || c->y != 1 || c->z != 1 || c->ty != 1 || c->tz != 1 || extra || c->s->context != stack[depth - 1]) return kInvalidValue;

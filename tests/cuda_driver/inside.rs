@@ -153,6 +153,20 @@ inside! {
         }
     }
 
+    fn clusters_are_counted_by_the_driver() {
+        let driver = open().unwrap();
+        // Whole, two of 132 SMs cannot be paired; a share has no more than its own 64.
+        for (place, alone, pairs) in [(WHOLE, 264, 260), (share(1, 2), 128, 128)] {
+            driver.load_kernels(place).unwrap();
+            let launch = Launch { grid: 2, threads: 1024, shared: 4096, cluster: 1 };
+            assert_eq!(driver.resident_ctas("hopper_sm90", launch, place).unwrap(), alone);
+            let in_pairs = Launch { cluster: 2, ..launch };
+            assert_eq!(driver.resident_ctas("hopper_sm90", in_pairs, place).unwrap(), pairs);
+            let most = driver.place_info(place).unwrap().shared_per_cta;
+            assert_eq!(driver.resident_ctas("hopper_sm90", Launch { shared: most, ..in_pairs }, place).unwrap(), 0);
+        }
+    }
+
     fn kernels_of_hopper_are_left_alone_elsewhere() {
         let driver = open().unwrap();
         assert!(!driver.place_info(WHOLE).unwrap().hopper);
@@ -211,6 +225,46 @@ inside! {
         }
     }
 
+    fn multicast() {
+        let driver = open().unwrap();
+        let places = [WHOLE, Place { device: 1, ..WHOLE }];
+        assert!(driver.multicast_claim(1).unwrap());
+        let granularity = driver.multicast_granularity(&places).unwrap();
+        let bytes = 2 * granularity;
+        let error = driver.multicast_create(2, granularity / 2).unwrap_err();
+        assert!(error.to_string().starts_with("cuMulticastCreate failed"), "{error}");
+        let object = driver.multicast_create(2, bytes).unwrap();
+        let memory = places.map(|place| driver.physical_create(place, bytes).unwrap());
+        driver.multicast_add_device(object, places[0]).unwrap();
+        // Nothing is bound before everybody has joined, nobody joins twice, and nothing is bound twice.
+        assert!(driver.multicast_bind(object, places[0], memory[0], 0, bytes).is_err());
+        assert!(driver.multicast_add_device(object, share(1, 2)).is_err());
+        driver.multicast_add_device(object, places[1]).unwrap();
+        for (place, memory) in places.into_iter().zip(memory) {
+            driver.multicast_bind(object, place, memory, 0, bytes).unwrap();
+            assert!(driver.multicast_bind(object, place, memory, 0, bytes).is_err());
+        }
+        let ptr = driver.multicast_map(object, bytes, &places).unwrap();
+        driver.multicast_unmap(ptr, bytes).unwrap();
+        // What is bound is in use.
+        assert!(driver.physical_release(memory[1]).is_err() && driver.multicast_release(object).is_err());
+        for place in places {
+            driver.multicast_unbind(object, place, 0, bytes).unwrap();
+            assert!(driver.multicast_unbind(object, place, 0, bytes).is_err());
+        }
+        driver.multicast_release(object).unwrap();
+        for memory in memory {
+            driver.physical_release(memory).unwrap();
+        }
+    }
+
+    fn a_library_without_multicast_serves_all_the_same() {
+        let driver = open().unwrap();
+        assert!(driver.physical_granularity(WHOLE).is_ok() && !driver.multicast_claim(0).unwrap());
+        let error = driver.multicast_create(2, 4 << 20).unwrap_err().to_string();
+        assert!(error.contains("CUDA 12.1"), "{error}");
+    }
+
     fn shares_are_green_contexts() {
         let driver = open().unwrap();
         assert_eq!(driver.place_info(WHOLE).unwrap().sms, 132);
@@ -232,6 +286,9 @@ inside! {
         let launch = Launch { grid: 1, threads: 128, shared: 0, cluster: 1 };
         assert_eq!(driver.ctas_per_sm("another", launch, share(0, 4)).unwrap(), 1);
         assert_eq!(driver.ctas_per_sm("another", launch, WHOLE).unwrap(), 16);
+        // An SM for each, but which ones is not known: no pairs.
+        assert_eq!(driver.resident_ctas("hopper_sm90", launch, share(0, 4)).unwrap(), 33);
+        assert_eq!(driver.resident_ctas("hopper_sm90", Launch { cluster: 2, ..launch }, share(0, 4)).unwrap(), 0);
         let stream = driver.stream_create(share(0, 4)).unwrap();
         driver.stream_destroy(stream).unwrap();
     }

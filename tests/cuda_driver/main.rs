@@ -70,14 +70,22 @@ with_library!(
     memory_and_copies: "",
     streams_and_events: "",
     kernels: "",
+    clusters_are_counted_by_the_driver: "",
     kernels_of_hopper_are_left_alone_elsewhere: "sm_80",
     tensor_maps: "",
     virtual_memory: "",
     shares_are_green_contexts: "",
     shares_without_green_contexts_cap_their_grids: "no-green",
+    multicast: "",
     places_that_are_not_there: "",
     queues: "",
 );
+
+#[test]
+fn a_library_without_multicast_serves_all_the_same() {
+    let folder = library("cuda-without-multicast", &["-DWITHOUT_MULTICAST"]);
+    run_inside("a_library_without_multicast_serves_all_the_same", &folder, "");
+}
 
 #[test]
 fn no_library_is_an_error() {

@@ -24,4 +24,9 @@ constexpr bool kHopper = true;
 #else
 constexpr bool kHopper = false;
 #endif
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+constexpr bool kMulticast = true;
+#else
+constexpr bool kMulticast = false;
+#endif
 }  // namespace mx

@@ -58,6 +58,11 @@ void tw_sim_bulk_store(TwSelf*, uint64_t dst, uint32_t src, uint32_t bytes);
 void tw_sim_bulk_commit(TwSelf*);
 void tw_sim_bulk_wait(TwSelf*, uint32_t open, uint32_t read, uint32_t site);
 
+// Multicast (`src/driver/sim/switch.rs`): the addresses of every member's 16 bytes, in the order in which they are added.
+uint32_t tw_sim_multicast_load(TwSelf*, uint64_t addr, uint64_t* from);
+void tw_sim_multicast_store(TwSelf*, uint64_t addr, const uint32_t* from);
+void tw_sim_fence_alias(TwSelf*, uint32_t site);
+
 uint64_t tw_sim_time(TwSelf*);
 void tw_sim_pause(TwSelf*, uint64_t until);
 }

@@ -20,7 +20,7 @@ template <class V>
 TW_MACHINE void store_global(gaddr a, V x) {
   TwSelf* t = self();
   const u64 at = a - t->own_base;
-  if (at < kTwSliceBytes && at % sizeof(V) == 0 && t->own_shadow[at / 16] != kTwUnallocated) {
+  if (at < kTwSliceBytes && at % sizeof(V) == 0 && t->own_shadow[at / 16] != kTwUnallocated && !t->guarded) {
     mark(&t->own_shadow[at / 16], reinterpret_cast<uint8_t*>(a / 16 * 16), t->write_tag, at % 16, sizeof(V));
     memcpy(reinterpret_cast<void*>(a), &x, sizeof x);
   } else {

@@ -10,6 +10,7 @@
 #include "identity.h"
 #include "mbarrier.h"
 #include "mma.h"
+#include "multimem.h"
 #include "packet.h"
 #include "shared.h"
 #include "sync.h"

@@ -64,7 +64,8 @@ struct TwSelf {
   TwWgmmaOp* wgmma_ops;     // first thread of a warpgroup alone; null elsewhere
   const uint32_t* wgmma_row;  // `row` when what this thread knows was last noted
   uint32_t wgmma_count, wgmma_room;
-  uint32_t wgmma_fenced, pad_;
+  uint32_t wgmma_fenced;
+  uint32_t guarded;         // devices read each other's memory: stores to the own one ask Rust
 };
 
 static_assert(sizeof(TwMmaOp) == 16 && sizeof(TwWgmmaOp) == 24 && sizeof(TwSelf) == 192, "the Rust twin in src/driver/sim/fiber.rs");

@@ -14,5 +14,6 @@
 #define TW_HOPPER_KERNEL(name, threads) TW_KERNEL(name, threads, 1)
 
 namespace mx {
-constexpr bool kHopper = true;  // what docs/machine.md lists under "Hopper" is there
+constexpr bool kHopper = true;     // what docs/machine.md lists under "Hopper" is there
+constexpr bool kMulticast = true;  // and under "Multicast"
 }

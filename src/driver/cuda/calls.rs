@@ -3,10 +3,11 @@
 use cudarc::driver::sys;
 
 use super::device::{Current, Handle, create_stream};
-use super::{CudaDriver, copies, hardware_queues, identity, tensor_map, virtual_memory};
+use super::{CudaDriver, copies, hardware_queues, identity, multicast, tensor_map, virtual_memory};
 use crate::abi::{TwParams, TwTensorMap};
 use crate::driver::{
-    DevicePtr, Driver, Event, Identity, Kind, Launch, PeerClaim, Physical, Place, PlaceInfo, Stream, TensorMap,
+    DevicePtr, Driver, Event, Identity, Kind, Launch, Multicast, PeerClaim, Physical, Place, PlaceInfo, Stream,
+    TensorMap,
 };
 use crate::error::Result;
 
@@ -62,7 +63,8 @@ impl Driver for CudaDriver {
     }
 
     fn multicast_claim(&self, device: usize) -> Result<bool> {
-        identity::multicast_claim(self.facts("device", device)?)
+        let facts = self.facts("device", device)?;
+        Ok(self.library.multicast && identity::multicast_claim(facts)?)
     }
 
     fn concurrent_kernels(&self, _device: usize) -> Option<usize> {
@@ -214,6 +216,54 @@ impl Driver for CudaDriver {
         virtual_memory::import(fd)
     }
 
+    fn multicast_granularity(&self, places: &[Place]) -> Result<usize> {
+        self.check_multicast()?;
+        multicast::granularity(places.len())
+    }
+
+    fn multicast_create(&self, devices: usize, bytes: usize) -> Result<Multicast> {
+        self.check_multicast()?;
+        multicast::create(devices, bytes)
+    }
+
+    fn multicast_add_device(&self, object: Multicast, place: Place) -> Result<()> {
+        self.check_multicast()?;
+        multicast::add_device(object, self.facts("device", place.device)?)
+    }
+
+    fn multicast_bind(
+        &self,
+        object: Multicast,
+        place: Place,
+        memory: Physical,
+        offset: usize,
+        bytes: usize,
+    ) -> Result<()> {
+        self.check_multicast()?;
+        self.facts("device", place.device)?;
+        multicast::bind(object, memory, offset, bytes)
+    }
+
+    fn multicast_unbind(&self, object: Multicast, place: Place, offset: usize, bytes: usize) -> Result<()> {
+        self.check_multicast()?;
+        multicast::unbind(object, self.facts("device", place.device)?, offset, bytes)
+    }
+
+    fn multicast_map(&self, object: Multicast, bytes: usize, accessors: &[Place]) -> Result<DevicePtr> {
+        let devices = accessors
+            .iter()
+            .map(|place| self.facts("device", place.device).map(|_| place.device));
+        virtual_memory::map_for(object.0, bytes, devices.collect::<Result<_>>()?)
+    }
+
+    fn multicast_unmap(&self, ptr: DevicePtr, bytes: usize) -> Result<()> {
+        virtual_memory::unmap(ptr, bytes)
+    }
+
+    fn multicast_release(&self, object: Multicast) -> Result<()> {
+        virtual_memory::release(Physical(object.0))
+    }
+
     fn load_kernels(&self, place: Place) -> Result<()> {
         let (device, context) = self.place(place)?;
         let _current = Current::push(context)?;
@@ -234,6 +284,23 @@ impl Driver for CudaDriver {
         // Shares without SMs of their own: see `shares`.
         let capped = device.split(place.shares)?.capped.is_some();
         Ok(if capped { alone.min(1) } else { alone })
+    }
+
+    fn resident_ctas(&self, kernel: &str, launch: Launch, place: Place) -> Result<u32> {
+        let (device, context) = self.place(place)?;
+        let split = device.split(place.shares)?;
+        let alone = self.ctas_per_sm(kernel, launch, place)?.saturating_mul(split.sms);
+        if launch.cluster <= 1 {
+            return Ok(alone);
+        }
+        if split.capped.is_some() {
+            // SMs are promised one by one, not as neighbours: see `shares`.
+            return Ok(0);
+        }
+        let _current = Current::push(context)?;
+        let clusters = self.kernels.resident_clusters(kernel, launch)?;
+        // The share's SMs bound it, whether or not the answer knows of them.
+        Ok(clusters.min(alone / launch.cluster) * launch.cluster)
     }
 
     fn launch(&self, kernel: &str, launch: Launch, params: &TwParams, stream: Stream) -> Result<()> {

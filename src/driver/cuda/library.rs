@@ -17,7 +17,7 @@ const NAMES: [&str; 1] = ["nvcuda.dll"];
 const OLDEST: i32 = 12050;
 
 /// Every symbol that this driver calls. A test compares the list with the sources.
-pub(super) const SYMBOLS: [&str; 65] = [
+pub(super) const SYMBOLS: [&str; 66] = [
     "cuCtxFromGreenCtx",
     "cuCtxPopCurrent_v2",
     "cuCtxPushCurrent_v2",
@@ -76,6 +76,7 @@ pub(super) const SYMBOLS: [&str; 65] = [
     "cuMemcpyHtoDAsync_v2",
     "cuMemsetD8Async",
     "cuOccupancyMaxActiveBlocksPerMultiprocessor",
+    "cuOccupancyMaxActiveClusters",
     "cuPointerGetAttribute",
     "cuStreamCreate",
     "cuStreamDestroy_v2",
@@ -83,6 +84,15 @@ pub(super) const SYMBOLS: [&str; 65] = [
     "cuStreamSynchronize",
     "cuStreamWaitEvent",
     "cuTensorMapEncodeTiled",
+];
+
+/// Without these there are no multicast objects, and everything else is as it was.
+pub(super) const MULTICAST_SYMBOLS: [&str; 5] = [
+    "cuMulticastAddDevice",
+    "cuMulticastBindMem",
+    "cuMulticastCreate",
+    "cuMulticastGetGranularity",
+    "cuMulticastUnbind",
 ];
 
 type ElapsedTime = unsafe extern "C" fn(*mut f32, sys::CUevent, sys::CUevent) -> sys::CUresult;
@@ -93,6 +103,8 @@ pub(super) struct Library {
     pub(super) elapsed_time: ElapsedTime,
     /// CUDA version of the driver: 1000 * major + 10 * minor.
     pub(super) version: i32,
+    /// Whether all of [`MULTICAST_SYMBOLS`] are there.
+    pub(super) multicast: bool,
     // Keeps `elapsed_time` valid.
     _library: libloading::Library,
 }
@@ -116,9 +128,11 @@ pub(super) fn open() -> Result<Library> {
 }
 
 fn check_library(library: libloading::Library, name: &str) -> Result<Library> {
+    // SAFETY: the pointer is not used, so its type does not matter.
+    let has = |symbol: &str| unsafe { library.get::<*const ()>(symbol.as_bytes()) }.is_ok();
+    let multicast = MULTICAST_SYMBOLS.into_iter().all(has);
     for symbol in SYMBOLS {
-        // SAFETY: the pointer is not used, so its type does not matter.
-        if unsafe { library.get::<*const ()>(symbol.as_bytes()) }.is_err() {
+        if !has(symbol) {
             return Err(unavailable(format!(
                 "{name} lacks {symbol}: a driver of CUDA 12.5 or later is needed"
             )));
@@ -141,6 +155,7 @@ fn check_library(library: libloading::Library, name: &str) -> Result<Library> {
     Ok(Library {
         elapsed_time,
         version,
+        multicast,
         _library: library,
     })
 }
@@ -175,7 +190,7 @@ pub(super) fn check(call: &'static str, code: sys::CUresult) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use super::SYMBOLS;
+    use super::{MULTICAST_SYMBOLS, SYMBOLS};
 
     #[test]
     fn every_symbol_that_is_called_is_checked_first() {
@@ -187,6 +202,7 @@ mod tests {
             include_str!("kernels.rs"),
             include_str!("library.rs"),
             include_str!("mod.rs"),
+            include_str!("multicast.rs"),
             include_str!("shares.rs"),
             include_str!("tensor_map.rs"),
             include_str!("virtual_memory.rs"),
@@ -208,6 +224,8 @@ mod tests {
         }
         called.sort();
         called.dedup();
-        assert_eq!(called, SYMBOLS);
+        let mut checked: Vec<_> = SYMBOLS.into_iter().chain(MULTICAST_SYMBOLS).collect();
+        checked.sort_unstable();
+        assert_eq!(called, checked);
     }
 }

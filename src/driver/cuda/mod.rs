@@ -18,6 +18,7 @@ mod device;
 mod identity;
 mod kernels;
 mod library;
+mod multicast;
 mod shares;
 mod tensor_map;
 mod virtual_memory;
@@ -197,6 +198,17 @@ impl CudaDriver {
         self.facts
             .get(ordinal)
             .ok_or_else(|| Error::bad_argument(name, ordinal, expected()))
+    }
+
+    /// That the driver library has the calls for multicast objects.
+    fn check_multicast(&self) -> Result<()> {
+        if self.library.multicast {
+            return Ok(());
+        }
+        Err(Error::Unavailable {
+            what: "a multicast object".into(),
+            reason: "the driver library lacks the calls for it: a driver of CUDA 12.1 or later has them".into(),
+        })
     }
 
     /// The device that a pointer's memory lives on.

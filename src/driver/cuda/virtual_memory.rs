@@ -8,10 +8,10 @@ use crate::error::Result;
 
 /// What is shared between processes; on other systems memory stays in this one.
 #[cfg(unix)]
-const HANDLE_TYPE: sys::CUmemAllocationHandleType =
+pub(super) const HANDLE_TYPE: sys::CUmemAllocationHandleType =
     sys::CUmemAllocationHandleType::CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR;
 #[cfg(not(unix))]
-const HANDLE_TYPE: sys::CUmemAllocationHandleType = sys::CUmemAllocationHandleType::CU_MEM_HANDLE_TYPE_NONE;
+pub(super) const HANDLE_TYPE: sys::CUmemAllocationHandleType = sys::CUmemAllocationHandleType::CU_MEM_HANDLE_TYPE_NONE;
 
 fn properties(ordinal: usize) -> sys::CUmemAllocationProp {
     // SAFETY: all-zero is a valid value: null pointers, integers, and enums that have a 0.
@@ -45,8 +45,17 @@ pub(super) fn map(memory: Physical, bytes: usize, accessors: &[Place]) -> Result
     let mut properties: sys::CUmemAllocationProp = unsafe { std::mem::zeroed() };
     // SAFETY: `properties` outlives the call; the driver checks the handle.
     unsafe { cu!(cuMemGetAllocationPropertiesFromHandle(&mut properties, memory.0)) }?;
-    let mut devices = vec![ordinal_of(&properties.location)];
-    devices.extend(accessors.iter().map(|place| place.device));
+    let owner = ordinal_of(&properties.location);
+    let devices = std::iter::once(owner).chain(accessors.iter().map(|place| place.device));
+    map_for(memory.0, bytes, devices.collect())
+}
+
+/// Maps physical memory, or a multicast object, for these devices.
+pub(super) fn map_for(
+    handle: sys::CUmemGenericAllocationHandle,
+    bytes: usize,
+    mut devices: Vec<usize>,
+) -> Result<DevicePtr> {
     devices.sort_unstable();
     devices.dedup();
     let flags = sys::CUmemAccess_flags::CU_MEM_ACCESS_FLAGS_PROT_READWRITE;
@@ -64,7 +73,7 @@ pub(super) fn map(memory: Physical, bytes: usize, accessors: &[Place]) -> Result
     // SAFETY: the range was reserved just now, with this length, and nothing is mapped there; on failure what was done is
     // undone in reverse order. `access` outlives the call.
     unsafe {
-        cu!(cuMemMap(ptr, bytes, 0, memory.0, 0)).inspect_err(|_| drop(cu!(cuMemAddressFree(ptr, bytes))))?;
+        cu!(cuMemMap(ptr, bytes, 0, handle, 0)).inspect_err(|_| drop(cu!(cuMemAddressFree(ptr, bytes))))?;
         cu!(cuMemSetAccess(ptr, bytes, access.as_ptr(), access.len())).inspect_err(|_| drop(unmap(ptr, bytes)))?;
     }
     Ok(ptr)

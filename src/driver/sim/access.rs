@@ -2,14 +2,15 @@
 //!
 //! A read must be ordered behind the granule's last writer (the shadow). A store to a peer and a `discard` must be ordered
 //! behind its last reader or discarder: who overwrites staging must know that it was consumed. Reads of what the host
-//! wrote, and stores to the own device's memory, are not tracked so.
+//! wrote are not tracked so, and stores to the own device's memory only once devices load from each other's.
 
 use super::cta::Cta;
-use super::fiber::{Fiber, NO_PAYLOAD};
+use super::fiber::Fiber;
 use super::machine::Machine;
 use super::pending::{Kind, Store};
 use super::report::Trouble;
 use super::shadow::{self, ALL_BYTES, GRANULE, HOST, UNALLOCATED, UNWRITTEN};
+use super::switch::take_payload;
 use super::units::Content;
 
 impl Machine {
@@ -84,15 +85,21 @@ impl Machine {
     }
 
     /// A weak load: `bytes` at `addr` lie in one granule. Returns after every check; the bytes may then be read.
-    pub fn check_load(&mut self, cta: &Cta, f: &Fiber, addr: u64, bytes: u64) -> Result<(), Trouble> {
+    pub fn check_load(&mut self, cta: &Cta, f: &mut Fiber, addr: u64, bytes: u64) -> Result<(), Trouble> {
         let owner = self.check_place(f, addr, bytes, false)?;
-        if owner != usize::from(cta.device) {
-            // Stores to a peer that this thread made or knows of have happened for it.
+        let peer = owner != usize::from(cta.device);
+        if peer || !self.aliases.is_empty() {
+            // Stores to a peer, or through the switch, that this thread made or knows of have happened for it.
             while let Some(id) = self.pending.newest_known(addr, bytes, |s| Self::knows(cta, f, s.tag)) {
                 self.deliver(id);
             }
         }
         self.check_written(cta, f, addr, bytes)?;
+        self.check_alias(cta, f, addr)?;
+        if peer {
+            self.guard(f);
+            self.devices[owner].traffic.0 += u64::from(take_payload(f, bytes as u32));
+        }
         self.note_read(addr, bytes, f.me.write_tag)
     }
 
@@ -124,18 +131,16 @@ impl Machine {
     /// A weak store from a fiber.
     pub fn store(&mut self, cta: &Cta, f: &mut Fiber, addr: u64, data: &[u8]) -> Result<(), Trouble> {
         let owner = self.check_place(f, addr, data.len() as u64, true)?;
-        if owner == usize::from(cta.device) {
+        let own = owner == usize::from(cta.device);
+        if !own || self.guarded {
+            // SAFETY: `check_place` has found the granule allocated.
+            Self::check_consumed(cta, f, unsafe { *self.layout.reader(addr) }, addr)?;
+        }
+        if own {
             self.write(addr, data, f.me.write_tag);
             return Ok(());
         }
-        // SAFETY: `check_place` has found the granule allocated.
-        Self::check_consumed(cta, f, unsafe { *self.layout.reader(addr) }, addr)?;
-        let payload = std::mem::replace(&mut f.me.payload, NO_PAYLOAD);
-        let payload = if payload == NO_PAYLOAD {
-            data.len() as u32
-        } else {
-            payload
-        };
+        let payload = take_payload(f, data.len() as u32);
         self.devices[usize::from(cta.device)].traffic.0 += u64::from(payload);
         let mut sent = [0; GRANULE as usize];
         let sent = &mut sent[..data.len()];

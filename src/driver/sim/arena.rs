@@ -1,5 +1,6 @@
-//! The node's memory: one reservation of addresses, a slice of it for each device, and a second one of the same size for
-//! what is known of every granule: its shadow (who wrote it) and its reader (who read or discarded it last).
+//! The node's memory: one reservation of addresses, a slice of it for each device and one more for multicast objects, which
+//! hold no bytes, and a second one for what is known of every granule: its shadow (who wrote it) and its reader (who read
+//! or discarded it last).
 //!
 //! An address tells its device by its slice. Ordinary allocations are private pages of the reservation; physical memory
 //! is a memfd mapped over it, always at the same address however often it is mapped, so that one word has one address
@@ -11,6 +12,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rustix::mm::{Advice, MapFlags, MprotectFlags, ProtFlags};
 
+use super::multicast::Team;
 use super::physical::Physical;
 use super::shadow::{GRANULE, HOST, UNALLOCATED, UNWRITTEN};
 use crate::error::{Error, Result};
@@ -91,6 +93,10 @@ pub(super) struct Allocations {
     /// Free ranges, by start.
     free: BTreeMap<u64, u64>,
     pub physical: BTreeMap<u64, Physical>,
+    pub multicast: BTreeMap<u64, Team>,
+    /// Where multicast objects are mapped, by start.
+    pub teams: BTreeMap<u64, u64>,
+    /// The next handle, of physical memory or a multicast object.
     pub next_physical: u64,
 }
 
@@ -124,7 +130,7 @@ impl Allocations {
         Some(start)
     }
 
-    fn give_back(&mut self, start: u64, bytes: u64, slice: std::ops::Range<u64>) {
+    pub fn give_back(&mut self, start: u64, bytes: u64, slice: std::ops::Range<u64>) {
         let (mut start, mut end) = (start, start + bytes);
         if let Some((s, l)) = self.free.range(slice.start..start).next_back().map(|(s, l)| (*s, *l))
             && s + l == start
@@ -159,16 +165,17 @@ pub(super) fn os_error(call: &'static str) -> impl FnOnce(rustix::io::Errno) -> 
 impl Arena {
     pub fn new(devices: usize) -> Result<Arena> {
         let bytes = devices * SLICE as usize;
+        let addresses = bytes + SLICE as usize;
         let flags = MapFlags::PRIVATE | MapFlags::NORESERVE;
         // SAFETY: new mappings at addresses of the kernel's choice touch nothing that exists. The shadow is readable
         // everywhere and reads 0 (unallocated) until an allocation makes its part writable.
         let (base, shadow) = unsafe {
-            let base = rustix::mm::mmap_anonymous(std::ptr::null_mut(), bytes, ProtFlags::empty(), flags)
+            let base = rustix::mm::mmap_anonymous(std::ptr::null_mut(), addresses, ProtFlags::empty(), flags)
                 .map_err(os_error("mmap"))?;
             match rustix::mm::mmap_anonymous(std::ptr::null_mut(), bytes, ProtFlags::READ, flags) {
                 Ok(shadow) => (base, shadow),
                 Err(e) => {
-                    let _ = rustix::mm::munmap(base, bytes);
+                    let _ = rustix::mm::munmap(base, addresses);
                     return Err(os_error("mmap")(e));
                 }
             }
@@ -182,7 +189,7 @@ impl Arena {
             next_physical: 1,
             ..Default::default()
         };
-        for d in 0..devices as u64 {
+        for d in 0..=devices as u64 {
             // The first page of a slice stays empty, so that no device address is close to another device's.
             allocations
                 .free
@@ -325,7 +332,7 @@ impl Drop for Arena {
         // SAFETY: both reservations are this arena's, and whoever could use an address of them is gone with it: the
         // executor's thread is joined before the node lets go of its arena.
         unsafe {
-            let _ = rustix::mm::munmap(self.layout.base as *mut c_void, bytes);
+            let _ = rustix::mm::munmap(self.layout.base as *mut c_void, bytes + SLICE as usize);
             let _ = rustix::mm::munmap(self.layout.shadow as *mut c_void, bytes);
         }
     }

@@ -46,6 +46,24 @@ impl SimNode {
         Ok(place)
     }
 
+    /// The devices of `accessors`, a bit each.
+    pub(super) fn devices_of(&self, accessors: &[Place]) -> Result<u32> {
+        accessors
+            .iter()
+            .try_fold(0, |devices, place| Ok(devices | 1 << self.check_place(*place)?.device))
+    }
+
+    /// That the node's switch has multicast.
+    pub(super) fn check_switch(&self) -> Result<()> {
+        if self.config.multicast {
+            return Ok(());
+        }
+        Err(Error::Unavailable {
+            what: "a multicast object".into(),
+            reason: "the simulated node's switch has no multicast: SimConfig::multicast".into(),
+        })
+    }
+
     pub(super) fn entry(&self, kernel: &str) -> Result<Entry> {
         self.kernels
             .get(kernel)

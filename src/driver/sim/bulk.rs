@@ -191,7 +191,7 @@ impl Machine {
             if self.layout.device_of(granule) != Some(owner) || unsafe { *self.layout.shadow(granule) } == UNALLOCATED {
                 return Err(outside);
             }
-            if owner == usize::from(cta.device) {
+            if owner == usize::from(cta.device) && !self.guarded {
                 continue;
             }
             // SAFETY: just found allocated.

@@ -269,6 +269,23 @@ callbacks! {
         checked(me, |m, cta, f| m.store_packet(cta, f, addr, data));
     }
 
+    fn tw_sim_multicast_load(me, addr: u64, from: *mut u64) -> u32 {
+        let members = checked(me, |m, cta, f| m.multicast_load(cta, f, addr));
+        for (i, (_, at)) in members.at[..members.count].iter().enumerate() {
+            *from.add(i) = *at;
+        }
+        members.count as u32
+    }
+
+    fn tw_sim_multicast_store(me, addr: u64, from: *const [u8; 16]) {
+        let data = *from;
+        checked(me, |m, cta, f| m.multicast_store(cta, f, addr, &data));
+    }
+
+    fn tw_sim_fence_alias(me, site: u32) {
+        checked(me, |m, cta, f| m.fence_alias(cta, f, site));
+    }
+
     fn tw_sim_time(me) -> u64 {
         if with(me, |m, _, f| { f.polls += 1; m.polls_too_long(f) }) {
             give_way(me);

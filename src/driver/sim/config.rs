@@ -43,6 +43,8 @@ sites!(
     LastArrive,
     LastBarrier,
     EndBarrier,
+    SumFence,
+    ResultFence,
     CopyWait,
     StageBarrier,
     MmaWait,

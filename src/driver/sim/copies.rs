@@ -73,7 +73,7 @@ impl Machine {
         Ok(())
     }
 
-    fn check_source(&mut self, cta: &Cta, f: &Fiber, src: u64, bytes: u32) -> Result<(), Trouble> {
+    fn check_source(&mut self, cta: &Cta, f: &mut Fiber, src: u64, bytes: u32) -> Result<(), Trouble> {
         let owner = self.check_place(f, src, GRANULE, false)?;
         if owner != usize::from(cta.device) {
             self.check_load(cta, f, src, GRANULE)?;

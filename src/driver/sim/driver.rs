@@ -15,8 +15,8 @@ use super::stream::{Command, Landing, StreamKey};
 use super::tensor_map;
 use crate::abi::{TwParams, TwTensorMap};
 use crate::driver::{
-    DevicePtr, Driver, Event, Identity, Kind, Launch, PeerClaim, Physical, Place, PlaceInfo, Stream, TensorMap,
-    ThreadGuard,
+    DevicePtr, Driver, Event, Identity, Kind, Launch, Multicast, PeerClaim, Physical, Place, PlaceInfo, Stream,
+    TensorMap, ThreadGuard,
 };
 use crate::error::{Error, Result};
 use crate::topology::Topology;
@@ -229,15 +229,14 @@ impl Driver for SimNode {
     }
 
     fn physical_map(&self, memory: Physical, bytes: usize, accessors: &[Place]) -> Result<DevicePtr> {
-        let (mut devices, owner) = (0, self.arena.physical_device(memory.0)?);
-        for place in accessors {
-            let device = self.check_place(*place)?.device;
-            if let Some(refusal) = self.config.refuses(device, owner) {
-                return Err(refusal);
-            }
-            devices |= 1 << device;
+        let owner = self.arena.physical_device(memory.0)?;
+        let refused = accessors
+            .iter()
+            .find_map(|place| self.config.refuses(place.device, owner));
+        if let Some(refusal) = refused {
+            return Err(refusal);
         }
-        self.arena.physical_map(memory.0, bytes, devices)
+        self.arena.physical_map(memory.0, bytes, self.devices_of(accessors)?)
     }
 
     fn physical_unmap(&self, ptr: DevicePtr, bytes: usize) -> Result<()> {
@@ -256,6 +255,50 @@ impl Driver for SimNode {
         self.arena
             .physical_import(fd, self.check_place(place)?.device, bytes)
             .map(Physical)
+    }
+
+    fn multicast_granularity(&self, places: &[Place]) -> Result<usize> {
+        self.check_switch()?;
+        places.iter().try_for_each(|place| self.check_place(*place).map(drop))?;
+        Ok(GRANULARITY)
+    }
+
+    fn multicast_create(&self, devices: usize, bytes: usize) -> Result<Multicast> {
+        self.check_switch()?;
+        self.arena.multicast_create(devices, bytes).map(Multicast)
+    }
+
+    fn multicast_add_device(&self, object: Multicast, place: Place) -> Result<()> {
+        self.arena.multicast_add(object.0, self.check_place(place)?.device)
+    }
+
+    fn multicast_bind(
+        &self,
+        object: Multicast,
+        place: Place,
+        memory: Physical,
+        offset: usize,
+        bytes: usize,
+    ) -> Result<()> {
+        let device = self.check_place(place)?.device;
+        self.arena.multicast_bind(object.0, device, memory.0, offset, bytes)
+    }
+
+    fn multicast_unbind(&self, object: Multicast, place: Place, offset: usize, bytes: usize) -> Result<()> {
+        let device = self.check_place(place)?.device;
+        self.arena.multicast_unbind(object.0, device, offset, bytes)
+    }
+
+    fn multicast_map(&self, object: Multicast, bytes: usize, accessors: &[Place]) -> Result<DevicePtr> {
+        self.arena.multicast_map(object.0, bytes, self.devices_of(accessors)?)
+    }
+
+    fn multicast_unmap(&self, ptr: DevicePtr, bytes: usize) -> Result<()> {
+        self.arena.multicast_unmap(ptr, bytes)
+    }
+
+    fn multicast_release(&self, object: Multicast) -> Result<()> {
+        self.arena.multicast_release(object.0)
     }
 
     fn load_kernels(&self, place: Place) -> Result<()> {

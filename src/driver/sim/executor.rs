@@ -91,6 +91,7 @@ unsafe fn burst(m: *mut Machine, cta: *mut Cta, self_slot: *mut *mut SelfC) {
         let (f, result) = unsafe {
             let f = (*cta).fibers.add(thread as usize);
             *self_slot = &raw mut (*f).me;
+            (*f).me.guarded = u32::from((*m).guarded);
             let result = match &mut *(*cta).coroutines.add(thread as usize) {
                 Some(co) => co.resume(()),
                 None => CoroutineResult::Return(()),

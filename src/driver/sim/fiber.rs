@@ -70,7 +70,7 @@ pub(super) struct SelfC {
     pub wgmma_count: u32,
     pub wgmma_room: u32,
     pub wgmma_fenced: u32,
-    pub pad: u32,
+    pub guarded: u32,
 }
 
 const _: () = {

@@ -25,6 +25,7 @@ use super::rng::{AddressMap, Rng};
 use super::shadow::MAX_SLOTS;
 use super::stack::Slab;
 use super::stream::{StreamKey, StreamState};
+use super::switch::Aliases;
 use super::sync::Published;
 use super::tma::Load;
 use super::warp::Batch;
@@ -101,6 +102,9 @@ pub(super) struct Machine {
     /// CTAs with a ready fiber.
     pub active: Vec<*mut Cta>,
     pub pending: Pending,
+    pub aliases: Aliases,
+    /// Some device has read another's memory by a weak load.
+    pub guarded: bool,
     pub published: AddressMap<Published>,
     /// By word, who parked on it.
     pub watch: AddressMap<Vec<FiberId>>,
@@ -169,6 +173,8 @@ impl Machine {
             events: BTreeMap::new(),
             active: Vec::new(),
             pending: Pending::default(),
+            aliases: Aliases::default(),
+            guarded: false,
             published: AddressMap::default(),
             watch: AddressMap::default(),
             stirred: Vec::new(),

@@ -58,6 +58,8 @@ mod mbarrier;
 #[cfg(target_os = "linux")]
 mod meeting;
 #[cfg(target_os = "linux")]
+mod multicast;
+#[cfg(target_os = "linux")]
 mod named;
 #[cfg(target_os = "linux")]
 mod node;
@@ -95,6 +97,8 @@ mod stack;
 mod stmatrix;
 #[cfg(target_os = "linux")]
 mod stream;
+#[cfg(target_os = "linux")]
+mod switch;
 #[cfg(target_os = "linux")]
 mod sync;
 #[cfg(target_os = "linux")]

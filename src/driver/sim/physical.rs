@@ -13,13 +13,15 @@ use crate::error::{Error, Result};
 #[derive(Debug)]
 pub(super) struct Physical {
     fd: Arc<OwnedFd>,
-    device: usize,
-    bytes: u64,
+    pub device: usize,
+    pub bytes: u64,
     inode: (u64, u64),
     /// Another process may write it: nothing is known of its content.
     pub foreign: bool,
-    mapped_at: Option<u64>,
+    pub mapped_at: Option<u64>,
     handles: u32,
+    /// Times that it is bound to multicast objects.
+    pub bound: u32,
 }
 
 impl Arena {
@@ -71,6 +73,7 @@ impl Arena {
                 foreign,
                 mapped_at: None,
                 handles: 1,
+                bound: 0,
             },
         );
         Ok(id)
@@ -198,16 +201,16 @@ impl Arena {
     }
 }
 
-fn drop_unused(a: &mut Allocations, id: u64) {
+pub(super) fn drop_unused(a: &mut Allocations, id: u64) {
     if a.physical
         .get(&id)
-        .is_some_and(|p| p.handles == 0 && p.mapped_at.is_none())
+        .is_some_and(|p| p.handles == 0 && p.bound == 0 && p.mapped_at.is_none())
     {
         a.physical.remove(&id);
     }
 }
 
-fn bad_physical(id: u64) -> Error {
+pub(super) fn bad_physical(id: u64) -> Error {
     Error::bad_argument("memory", id, "a handle of this node that was not released")
 }
 

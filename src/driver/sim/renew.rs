@@ -29,6 +29,7 @@ impl Machine {
         self.events.values_mut().for_each(|(_, rows)| *rows = nothing.clone());
         self.host = nothing;
         self.published.clear();
+        self.aliases.clear();
         self.free_slots.extend(self.old_slots.drain(..));
         for slot in &mut self.slots {
             slot.clock = FIRST_CLOCK;

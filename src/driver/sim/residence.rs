@@ -118,7 +118,7 @@ impl Machine {
                 wgmma_count: 0,
                 wgmma_room,
                 wgmma_fenced: 0,
-                pad: 0,
+                guarded: 0,
             };
             fibers.push(Fiber {
                 me,

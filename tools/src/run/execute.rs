@@ -104,8 +104,12 @@ impl LaunchSize {
             .wire(args.wire.into())
             .bias(problem.bias.is_some())
             .route(route);
-        match args.mainloop {
+        let spec = match args.mainloop {
             Some(mainloop) => spec.mainloop(mainloop.into()),
+            None => spec,
+        };
+        match args.reducers {
+            Some(reducers) => spec.reducers(reducers),
             None => spec,
         }
     }

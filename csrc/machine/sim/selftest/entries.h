@@ -24,4 +24,6 @@
   X(selftest_gather, 96, 1)       \
   X(selftest_mbarrier, 64, 1)     \
   X(selftest_copies, 64, 1)       \
-  X(selftest_cluster, 64, 1)
+  X(selftest_cluster, 64, 1)      \
+  X(selftest_switch, 64, 4)       \
+  X(selftest_switch_at, 32, 8)

@@ -226,6 +226,21 @@ pub(in crate::driver::sim) enum Trouble {
         addr: u64,
         tag: u64,
     },
+    /// multimem where no multicast object is, or one that the device may not use.
+    NotMulticast {
+        addr: u64,
+        mapped: bool,
+        write: bool,
+    },
+    /// multimem where a device of the team has bound nothing.
+    Unbound {
+        addr: u64,
+        owner: usize,
+    },
+    NoAliasFence {
+        addr: u64,
+        tag: u64,
+    },
     UndefinedRead {
         addr: u32,
     },

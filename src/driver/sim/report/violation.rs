@@ -75,6 +75,24 @@ fn describe(m: &Machine, trouble: Trouble) -> String {
             memory(m, false, addr),
             writer(m, tag)
         ),
+        Trouble::NotMulticast { addr, mapped, write } => format!(
+            "multimem {} {addr:#x}, {}",
+            if write { "stores to" } else { "loads from" },
+            if mapped {
+                "which is not mapped for its own device"
+            } else {
+                "which is no multicast address"
+            }
+        ),
+        Trouble::Unbound { addr, owner } => {
+            format!("multimem at {addr:#x}, where device {owner} has bound no memory, or memory that is not mapped")
+        }
+        Trouble::NoAliasFence { addr, tag } => format!(
+            "reads through the switch what was written by an ordinary store, or the reverse, and no alias fence stands between: \
+             {}; written by {}; missing is fence_alias behind the write, or behind what makes it known here",
+            memory(m, false, addr),
+            writer(m, tag)
+        ),
         Trouble::BadCopySize { bytes } => format!("cp_async_16 copies {bytes} bytes, more than 16"),
         Trouble::BarrierLeft { site } => {
             format!(
