@@ -58,6 +58,8 @@ enum { TW_TILE_64 = 0, TW_TILE_128 = 1, TW_TILE_F32 = 2, TW_TILE_MEMORY = 3, TW_
 
 // How an operation is carried out, `TwDescriptor::algorithm`. Part of the hello's hash: all ranks must agree.
 enum { TW_TWO_SHOT = 0, TW_ONE_SHOT = 1 };
+#define TW_PULL 256       // added where partials and results are loaded from the memory of who made them, not pushed
+#define TW_IN_SWITCH 512  // added where partials are added up, and results multiplied, by the switch
 
 // What a wait waited for, `TwWaitRecord::kind`.
 enum {
@@ -140,6 +142,7 @@ typedef struct TwGroup {
   uint64_t signals, signals_half;
   uint64_t packets, packets_half;
   uint64_t staging, staging_half;
+  uint64_t multicast;           // one address for all heaps, for multimem alone; 0: none
   uint64_t deadline_ns;
   uint32_t rank, world;
 } TwGroup;

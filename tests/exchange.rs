@@ -1,0 +1,214 @@
+//! How partials and results travel: pulled, every bit is as when pushed, and as unfused; added up by the switch, every rank has
+//! the same, within the bound, and another schedule may have other bits. [sim]: the switch is the simulated node's.
+#![cfg(target_os = "linux")]
+
+mod common;
+
+use std::sync::Arc;
+
+use common::{Case, Data, Rng, check_traffic, deep, judge, run_on, smallest_heap};
+use tileweave::driver::sim::{SimConfig, SimNode};
+use tileweave::{DType, Exchange, GroupConfig, Mainloop, Node, Numerics, Op, Path, Rank, Wire};
+
+const REDUCING: [Op; 4] = [
+    Op::GemmReduceScatter,
+    Op::GemmAllReduce,
+    Op::ReduceScatter,
+    Op::AllReduce,
+];
+
+fn node(world: usize, seed: u64) -> Node {
+    let config = SimConfig {
+        multicast: true,
+        ..SimConfig::new(world, seed)
+    };
+    Node::new(Arc::new(SimNode::new(config).unwrap()))
+}
+
+fn config() -> GroupConfig {
+    GroupConfig::default().numerics(Numerics::InSwitch)
+}
+
+fn group(node: &Node, c: &Case) -> Vec<Rank> {
+    let config = config().one_shot_bytes(0).sized_for(&c.all_specs(), c.world).unwrap();
+    node.group(c.world, &config).unwrap()
+}
+
+/// Results of the case on a node of its own, its traffic checked.
+fn run(c: &Case, path: Path, seed: u64) -> Vec<Vec<u8>> {
+    let node = node(c.world, seed);
+    let ranks = group(&node, c);
+    let results = run_on(&ranks, c, &Data::new(c), path).unwrap_or_else(|e| panic!("{c:?}, seed {seed}: {e}"));
+    check_traffic(&node, &ranks);
+    results
+}
+
+fn any_case(rng: &mut Rng, ops: &[Op], worlds: std::ops::RangeInclusive<usize>) -> Case {
+    let among = |rng: &mut Rng, n: usize| (rng.next() % n as u64) as usize;
+    let op = ops[among(rng, ops.len())];
+    let world = worlds.start() + among(rng, worlds.end() - worlds.start() + 1);
+    let dtype = [DType::Bf16, DType::F16, DType::F32][among(rng, 3)];
+    let (m, n, k) = (among(rng, 200), among(rng, 300), among(rng, 130));
+    let case = Case::new(op, world, m, n, k, dtype).data(rng.next());
+    let case = if among(rng, 3) == 0 { case.wire(Wire::F32) } else { case };
+    let case = if op.has_gemm() && among(rng, 2) == 0 {
+        case.bias()
+    } else {
+        case
+    };
+    let case = if op.has_gemm() && among(rng, 3) == 0 {
+        case.addend()
+    } else {
+        case
+    };
+    if among(rng, 3) == 0 {
+        case.gap(among(rng, 9))
+    } else {
+        case
+    }
+}
+
+#[test]
+fn pulled_bits_are_those_of_pushed_ones() {
+    let mut rng = Rng(11);
+    for seed in 0..40 * deep() as u64 {
+        let push = any_case(&mut rng, &REDUCING, 1..=8).exchange(Exchange::Push);
+        let pull = push.clone().exchange(Exchange::Pull);
+        let expected = run(&push, push.routes()[0], seed);
+        judge(&push, &Data::new(&push), &expected, "push");
+        for path in pull.routes() {
+            assert_eq!(run(&pull, *path, seed + 1), expected, "{path}: {pull:?}, seed {seed}");
+        }
+    }
+}
+
+#[test]
+fn sums_of_the_switch_are_within_the_bound_and_equal_on_all_ranks() {
+    let mut rng = Rng(12);
+    for seed in 0..30 * deep() as u64 {
+        let c = any_case(&mut rng, &[Op::GemmAllReduce, Op::AllReduce], 2..=8).exchange(Exchange::InSwitch);
+        for path in c.routes() {
+            judge(
+                &c,
+                &Data::new(&c),
+                &run(&c, *path, seed),
+                &format!("{path}, seed {seed}"),
+            );
+        }
+    }
+}
+
+#[test]
+fn another_schedule_has_other_sums() {
+    let c = Case::new(Op::AllReduce, 5, 64, 512, 0, DType::F32).exchange(Exchange::InSwitch);
+    let first = run(&c, Path::Unfused, 0);
+    assert!((1..6).any(|seed| run(&c, Path::Unfused, seed) != first));
+    // Of one seed it is the same one.
+    assert_eq!(run(&c, Path::Unfused, 0), first);
+}
+
+/// What left each rank's memory, by hand: of bf16, 64 rows of 512 columns, two rows of blocks of each of three ranks.
+#[test]
+fn bytes_are_those_that_left() {
+    let (world, bytes) = (4, 64 * 512 * 2);
+    let sent = |op, exchange| {
+        let c = Case::new(op, world, 64, 512, 256, DType::Bf16).exchange(exchange);
+        let node = node(world, 3);
+        let ranks = group(&node, &c);
+        run_on(&ranks, &c, &Data::new(&c), c.routes()[0]).unwrap();
+        ranks.iter().map(|rank| rank.stats().unwrap().bytes_sent).sum::<u64>()
+    };
+    // To or from the other ranks: each partial and each result three times in four, all ranks together.
+    for exchange in [Exchange::Push, Exchange::Pull] {
+        assert_eq!(sent(Op::AllReduce, exchange), 2 * 3 * bytes, "{exchange}");
+        assert_eq!(sent(Op::GemmAllReduce, exchange), 2 * 3 * bytes, "{exchange}");
+        assert_eq!(sent(Op::ReduceScatter, exchange), 3 * bytes, "{exchange}");
+    }
+    // Through the switch: each rank's partial of everything once, each result once.
+    assert_eq!(sent(Op::AllReduce, Exchange::InSwitch), 5 * bytes);
+}
+
+/// Operations of all exchanges in turn, in several rounds each: halves are used again whoever read them last.
+#[test]
+fn exchanges_follow_each_other_in_one_heap() {
+    for seed in 0..12 * deep() as u64 {
+        let world = 2 + seed as usize % 4;
+        let cases: Vec<Case> = [
+            (Op::AllReduce, Exchange::Pull),
+            (Op::GemmReduceScatter, Exchange::Push),
+            (Op::AllReduce, Exchange::InSwitch),
+            (Op::ReduceScatter, Exchange::Pull),
+            (Op::GemmAllReduce, Exchange::Push),
+            (Op::GemmAllReduce, Exchange::InSwitch),
+            (Op::GemmAllReduce, Exchange::Pull),
+        ]
+        .into_iter()
+        .enumerate()
+        .map(|(i, (op, exchange))| Case::new(op, world, 70 + 37 * i, 260, 64, DType::Bf16).exchange(exchange))
+        .collect();
+        let node = node(world, seed);
+        // Room for the smallest round of each: most take several.
+        let bytes = cases.iter().map(|c| {
+            let c = Case {
+                exchange: None,
+                ..c.clone()
+            };
+            smallest_heap(&node, &c, c.routes()[0])
+        });
+        let ranks = node
+            .group(world, &config().one_shot_bytes(0).heap_bytes(bytes.max().unwrap()))
+            .unwrap();
+        let mut order = Rng(seed);
+        for _ in 0..10 {
+            let c = &cases[(order.next() % cases.len() as u64) as usize];
+            let data = Data::new(c);
+            let results = run_on(&ranks, c, &data, c.routes()[0]);
+            let results = results.unwrap_or_else(|e| panic!("{c:?}, seed {seed}: {e}"));
+            judge(c, &data, &results, &format!("seed {seed}"));
+        }
+        check_traffic(&node, &ranks);
+    }
+}
+
+#[test]
+fn hoppers_kernels_pull_and_add_in_the_switch() {
+    let mut rng = Rng(13);
+    for seed in 0..4 * deep() as u64 {
+        let of = |op: Op, m: usize, world: usize| {
+            Case::new(op, world, m, 200 + 8 * seed as usize, 128, DType::Bf16)
+                .mainloop(Mainloop::Hopper)
+                .data(seed)
+        };
+        let world = 2 + (rng.next() % 3) as usize;
+        let c = of(Op::GemmAllReduce, 140, world);
+        let in_switch = c.clone().exchange(Exchange::InSwitch);
+        judge(
+            &in_switch,
+            &Data::new(&c),
+            &run(&in_switch, Path::Fused, seed),
+            "in-switch",
+        );
+        for c in [c, of(Op::GemmReduceScatter, 130 * world, world).wire(Wire::F32)] {
+            let expected = run(&c.clone().exchange(Exchange::Push), Path::Fused, seed);
+            let pulled = run(&c.clone().exchange(Exchange::Pull), Path::Fused, seed + 1);
+            assert_eq!(pulled, expected, "{c:?}, seed {seed}");
+        }
+    }
+}
+
+#[test]
+fn what_cannot_be_had_is_refused_with_the_reason() {
+    let refused = |config: &GroupConfig, node: &Node, world: usize| {
+        let ranks = node.group(world, config).unwrap();
+        let c = Case::new(Op::AllReduce, world, 16, 64, 0, DType::F32).exchange(Exchange::InSwitch);
+        ranks[0].plan(&c.spec(0, Path::Unfused)).unwrap_err().to_string()
+    };
+    let exact = refused(&GroupConfig::default(), &node(2, 0), 2);
+    assert!(exact.contains("Numerics::InSwitch"), "{exact}");
+    let shared = refused(&config(), &node(2, 0), 4);
+    assert!(shared.contains("ranks 0 and 2 share device 0"), "{shared}");
+    let without = refused(&config(), &Node::sim(SimConfig::new(2, 0)).unwrap(), 2);
+    assert!(without.contains("device 0 (rank 0) has no multicast"), "{without}");
+    let alone = refused(&config(), &node(2, 0), 1);
+    assert!(alone.contains("there is one rank"), "{alone}");
+}
