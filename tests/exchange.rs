@@ -44,25 +44,24 @@ fn run(c: &Case, path: Path, seed: u64) -> Vec<Vec<u8>> {
 }
 
 fn any_case(rng: &mut Rng, ops: &[Op], worlds: std::ops::RangeInclusive<usize>) -> Case {
-    let among = |rng: &mut Rng, n: usize| (rng.next() % n as u64) as usize;
-    let op = ops[among(rng, ops.len())];
-    let world = worlds.start() + among(rng, worlds.end() - worlds.start() + 1);
-    let dtype = [DType::Bf16, DType::F16, DType::F32][among(rng, 3)];
-    let (m, n, k) = (among(rng, 200), among(rng, 300), among(rng, 130));
+    let op = ops[rng.below(ops.len())];
+    let world = worlds.start() + rng.below(worlds.end() - worlds.start() + 1);
+    let dtype = [DType::Bf16, DType::F16, DType::F32][rng.below(3)];
+    let (m, n, k) = (rng.below(200), rng.below(300), rng.below(130));
     let case = Case::new(op, world, m, n, k, dtype).data(rng.next());
-    let case = if among(rng, 3) == 0 { case.wire(Wire::F32) } else { case };
-    let case = if op.has_gemm() && among(rng, 2) == 0 {
+    let case = if rng.below(3) == 0 { case.wire(Wire::F32) } else { case };
+    let case = if op.has_gemm() && rng.below(2) == 0 {
         case.bias()
     } else {
         case
     };
-    let case = if op.has_gemm() && among(rng, 3) == 0 {
+    let case = if op.has_gemm() && rng.below(3) == 0 {
         case.addend()
     } else {
         case
     };
-    if among(rng, 3) == 0 {
-        case.gap(among(rng, 9))
+    if rng.below(3) == 0 {
+        case.gap(rng.below(9))
     } else {
         case
     }
@@ -160,7 +159,7 @@ fn exchanges_follow_each_other_in_one_heap() {
             .unwrap();
         let mut order = Rng(seed);
         for _ in 0..10 {
-            let c = &cases[(order.next() % cases.len() as u64) as usize];
+            let c = &cases[order.below(cases.len())];
             let data = Data::new(c);
             let results = run_on(&ranks, c, &data, c.routes()[0]);
             let results = results.unwrap_or_else(|e| panic!("{c:?}, seed {seed}: {e}"));
@@ -175,11 +174,11 @@ fn hoppers_kernels_pull_and_add_in_the_switch() {
     let mut rng = Rng(13);
     for seed in 0..4 * deep() as u64 {
         let of = |op: Op, m: usize, world: usize| {
-            Case::new(op, world, m, 200 + 8 * seed as usize, 128, DType::Bf16)
+            Case::new(op, world, m, 200 + 8 * seed as usize, 64 * world, DType::Bf16)
                 .mainloop(Mainloop::Hopper)
                 .data(seed)
         };
-        let world = 2 + (rng.next() % 3) as usize;
+        let world = 2 + rng.below(3);
         let c = of(Op::GemmAllReduce, 140, world);
         let in_switch = c.clone().exchange(Exchange::InSwitch);
         judge(
