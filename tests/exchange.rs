@@ -5,10 +5,11 @@
 mod common;
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use common::{Case, Data, Rng, check_traffic, deep, judge, run_on, smallest_heap};
+use common::{Case, Data, Loaded, Rng, check_traffic, deep, judge, run_on, smallest_heap};
 use tileweave::driver::sim::{SimConfig, SimNode};
-use tileweave::{DType, Exchange, GroupConfig, Mainloop, Node, Numerics, Op, Path, Rank, Wire};
+use tileweave::{DType, Error, Exchange, GroupConfig, Mainloop, Node, Numerics, Op, Path, Rank, Wire, reference};
 
 const REDUCING: [Op; 4] = [
     Op::GemmReduceScatter,
@@ -191,6 +192,51 @@ fn hoppers_kernels_pull_and_add_in_the_switch() {
             let expected = run(&c.clone().exchange(Exchange::Push), Path::Fused, seed);
             let pulled = run(&c.clone().exchange(Exchange::Pull), Path::Fused, seed + 1);
             assert_eq!(pulled, expected, "{c:?}, seed {seed}");
+        }
+    }
+}
+
+/// A rank that stays away is named, whatever others wait for; what they had not got is NaN. An abort ends them at once.
+#[test]
+fn ranks_that_stay_away_are_named_and_aborts_end_waits() {
+    use Exchange::{InSwitch, Pull};
+    let hopper = Some(Mainloop::Hopper);
+    for (op, exchange, mainloop) in [
+        (Op::ReduceScatter, Pull, None),
+        (Op::AllReduce, Pull, None),
+        (Op::AllReduce, InSwitch, None),
+        (Op::GemmReduceScatter, Pull, hopper),
+        (Op::GemmAllReduce, Pull, hopper),
+        (Op::GemmAllReduce, InSwitch, None),
+        (Op::GemmAllReduce, InSwitch, hopper),
+    ] {
+        for abort in [false, true] {
+            let c = Case::new(op, 3, 200, 72, 3 * 64, DType::Bf16).exchange(exchange);
+            let c = mainloop.map_or(c.clone(), |mainloop| c.mainloop(mainloop));
+            let what = format!("{op}, {exchange}, {mainloop:?}, abort {abort}");
+            let node = node(3, 5);
+            let config = config().one_shot_bytes(0).deadline(Duration::from_millis(20));
+            let ranks = node.group(3, &config.sized_for(&c.all_specs(), 3).unwrap()).unwrap();
+            let data = Data::new(&c);
+            let mut loaded: Vec<Loaded> = ranks.iter().map(|r| Loaded::new(r, &c, &data).unwrap()).collect();
+            for (rank, loaded) in ranks.iter().zip(&mut loaded).take(2) {
+                let plan = rank.plan(&c.spec(rank.rank(), c.routes()[0])).unwrap();
+                loaded.launch(&plan, c.m).unwrap();
+            }
+            if abort {
+                ranks[2].abort("enough");
+            }
+            for rank in &ranks {
+                match rank.synchronize() {
+                    Err(Error::Aborted { .. }) if abort => {}
+                    Err(Error::Wait { root, .. }) if !abort => assert_eq!(root.peer, 2, "{what}: {root}"),
+                    other => panic!("{what}: {other:?}"),
+                }
+            }
+            for (rank, loaded) in loaded.iter().enumerate().take(2) {
+                let out = reference::decode(c.dtype, &loaded.out.read().unwrap());
+                assert!(out.iter().all(|value| value.is_nan()), "{what}, rank {rank}");
+            }
         }
     }
 }
