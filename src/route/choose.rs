@@ -50,7 +50,17 @@ pub(crate) fn explain(config: &Config, spec: &OpSpec, m: u64, setting: &Setting,
         (Want::Auto, _) => format!("{links}; a collective alone"),
     };
     let mainloop = heuristics::explain(spec, m, setting).filter(|_| config.main.is_some());
-    let reason = [reason].into_iter().chain(mainloop).collect::<Vec<_>>().join("; ");
+    let exchange = match config.exchange {
+        Exchange::Push => None,
+        Exchange::Pull => Some("partials and results are pulled".to_string()),
+        Exchange::InSwitch => Some("the switch adds, and sends to all".to_string()),
+    };
+    let reason = [reason]
+        .into_iter()
+        .chain(exchange)
+        .chain(mainloop)
+        .collect::<Vec<_>>()
+        .join("; ");
     let gather_first = spec.op == crate::op::Op::AllGatherGemm;
     let (first, second) = if gather_first {
         (config.main, config.gemm)
