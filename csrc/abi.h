@@ -120,7 +120,7 @@ typedef struct TwControl {
   uint32_t panel_done[2];    // CTAs that finished the panel of each round parity
   uint32_t pad0_;
   uint64_t epoch_started, epoch_finished;
-  uint64_t bytes_sent;       // payload bytes that left this rank's memory for peers, since the group began
+  uint64_t bytes_sent;       // payload bytes that left this rank's memory over links, whoever moved them, since the group began
   uint64_t signals_sent;     // words to peers: hellos (two each), tile signals, credits
   uint64_t started_ns;       // `mx::time_ns` at the begin of the running or last operation's first CTA,
   uint64_t finished_ns;      // and at the end of its last: for measurements, nothing waits for them

@@ -101,7 +101,7 @@ class AllReduce {
     TW_NO_UNROLL
     for (uint32_t v0 = 0; v0 < Source::kOctets; v0 += Group<Source>::kSize) {
       Group<Source> sum;
-      sum_partials<Source>(s, t.block, v0, [&](uint32_t r) { return slots.partial(s.round, r, t); }, sum);
+      sum_partials<Source, true>(s, t.block, v0, [&](uint32_t r) { return slots.partial(s.round, r, t); }, sum);
       send_result(t, v0, sum);
       store_group<Source>(s, t.block, v0, t.block.row, sum);
     }
