@@ -25,6 +25,7 @@ enum {
 enum { TW_TILE_64 = 0, TW_TILE_128 = 1, TW_TILE_F32 = 2, TW_TILE_MEMORY = 3, TW_TILE_256 = 4, TW_TILE_SLIM = 5 };
 #define TW_TILE_PAIRS 256     // added where blocks are taken in pairs (`TwParams::cluster` 2)
 #define TW_TILE_HOPPER 512    // added where ranks chose the Hopper mainloop, whatever operands make of it on one of them
+#define TW_TILE_REDUCER 65536 // added for every CTA that only reduces (`TwParams::reducers`)
 #define TW_TILE_64_M 64       // mma.sync, bf16 and f16
 #define TW_TILE_64_N 64
 #define TW_TILE_64_THREADS 128
@@ -89,7 +90,7 @@ enum { TW_ABORT_NONE = 0, TW_ABORT_WAIT = 1, TW_ABORT_DISAGREED = 2, TW_ABORT_HO
 // What one operation is: equal on every rank, or the hello's hashes differ.
 typedef struct TwDescriptor {
   uint32_t op, algorithm, dtype, wire;
-  uint32_t tile;      // tile configuration, TW_TILE_PAIRS, TW_TILE_HOPPER
+  uint32_t tile;      // tile configuration, TW_TILE_PAIRS, TW_TILE_HOPPER, TW_TILE_REDUCER
   uint32_t grid;      // CTAs, equal on every rank; of a one-shot those of one item a block, whatever a rank's splits of K
   uint32_t has_bias;  // added once, after the sum
   uint32_t world;
@@ -175,6 +176,7 @@ typedef struct TwParams {
   uint32_t panel;            // GEMM+RS, RS, AG+GEMM, AG: rows per owner and round; AR: waves per round
   uint32_t window;           // AR: waves pushed before the first is reduced
   uint32_t comm_ctas;        // AG+GEMM: CTAs that only push
+  uint32_t reducers;         // GEMM+AR on Hopper: CTAs at the grid's end, whole clusters, that only reduce; 0: all reduce
   // Counts that follow from the above. The host computes them once, for staging's size and for the kernels alike.
   uint32_t tiles, tiles_n;   // blocks of the output; blocks across it
   uint32_t waves;            // AR: all of them

@@ -170,25 +170,26 @@ fn exchanges_follow_each_other_in_one_heap() {
     }
 }
 
+/// By every CTA or by some that only reduce; also where one rank runs the portable twin.
 #[test]
 fn hoppers_kernels_pull_and_add_in_the_switch() {
     let mut rng = Rng(13);
-    for seed in 0..4 * deep() as u64 {
-        let of = |op: Op, m: usize, world: usize| {
-            Case::new(op, world, m, 200 + 8 * seed as usize, 64 * world, DType::Bf16)
-                .mainloop(Mainloop::Hopper)
-                .data(seed)
-        };
+    for seed in 0..6 * deep() as u64 {
         let world = 2 + rng.below(3);
-        let c = of(Op::GemmAllReduce, 140, world);
+        let of = |op: Op, m: usize| {
+            let c = Case::new(op, world, m, 200 + 8 * seed as usize, 64 * world, DType::Bf16).data(seed);
+            match seed % 3 {
+                0 => c.mainloop(Mainloop::Hopper),
+                1 => c.unaligned(seed as usize % world),
+                _ if op == Op::GemmAllReduce => c.mainloop(Mainloop::Hopper).reducers(2),
+                _ => c.mainloop(Mainloop::Hopper).wire(Wire::F32),
+            }
+        };
+        let c = of(Op::GemmAllReduce, 140 + rng.below(130));
         let in_switch = c.clone().exchange(Exchange::InSwitch);
-        judge(
-            &in_switch,
-            &Data::new(&c),
-            &run(&in_switch, Path::Fused, seed),
-            "in-switch",
-        );
-        for c in [c, of(Op::GemmReduceScatter, 130 * world, world).wire(Wire::F32)] {
+        let results = run(&in_switch, Path::Fused, seed);
+        judge(&in_switch, &Data::new(&c), &results, "in-switch");
+        for c in [c, of(Op::GemmReduceScatter, 130 * world)] {
             let expected = run(&c.clone().exchange(Exchange::Push), Path::Fused, seed);
             let pulled = run(&c.clone().exchange(Exchange::Pull), Path::Fused, seed + 1);
             assert_eq!(pulled, expected, "{c:?}, seed {seed}");

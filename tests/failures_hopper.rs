@@ -19,19 +19,30 @@ fn node(seed: u64, faults: Vec<Fault>) -> Node {
     Node::new(Arc::new(SimNode::new(config).unwrap()))
 }
 
-/// What fails: in one round; in several; by pairs of CTAs; few rows, one-shot, by pairs that share K.
+/// What fails: in one round; in several; by pairs of CTAs; few rows, one-shot, by pairs that share K; where some CTAs only
+/// reduce, in one round and in several.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Size {
     One,
     Several,
     Pairs,
     Slim,
+    Reducers,
+    ReducerRounds,
 }
-const SIZES: [Size; 4] = [Size::One, Size::Several, Size::Pairs, Size::Slim];
+const SIZES: [Size; 6] = [
+    Size::One,
+    Size::Several,
+    Size::Pairs,
+    Size::Slim,
+    Size::Reducers,
+    Size::ReducerRounds,
+];
 
 fn case(op: Op, size: Size) -> Case {
     let m = match size {
-        Size::One => 200,
+        Size::One | Size::Reducers => 200,
+        Size::ReducerRounds => 700,
         // Six blocks an owner, or a source, or a column.
         Size::Several if op == Op::GemmAllReduce => 700,
         Size::Several => 3 * 700,
@@ -40,7 +51,14 @@ fn case(op: Op, size: Size) -> Case {
         Size::Slim => 100,
     };
     let k = if size == Size::Slim { 1024 } else { 16 };
-    Case::new(op, WORLD, m, 130, WORLD * k, DType::Bf16).mainloop(Mainloop::Hopper)
+    let reducers = if matches!(size, Size::Reducers | Size::ReducerRounds) {
+        2
+    } else {
+        0
+    };
+    Case::new(op, WORLD, m, 130, WORLD * k, DType::Bf16)
+        .mainloop(Mainloop::Hopper)
+        .reducers(reducers)
 }
 
 fn config(size: Size) -> GroupConfig {
@@ -52,7 +70,7 @@ fn config(size: Size) -> GroupConfig {
 
 fn group(node: &Node, c: &Case, size: Size) -> Vec<Rank> {
     let config = match size {
-        Size::Several => config(size).heap_bytes(smallest_heap(node, c, Path::Fused)),
+        Size::Several | Size::ReducerRounds => config(size).heap_bytes(smallest_heap(node, c, Path::Fused)),
         _ => config(size).sized_for(&c.all_specs(), c.world).unwrap(),
     };
     node.group(c.world, &config).unwrap()
@@ -83,7 +101,7 @@ fn goes_on(node: &Node, c: &Case, size: Size) {
 fn each(body: impl Fn(Op, Size, &str)) {
     for op in GEMMS {
         for size in SIZES {
-            if size != Size::Slim || op == Op::GemmAllReduce {
+            if matches!(size, Size::One | Size::Several | Size::Pairs) || op == Op::GemmAllReduce {
                 body(op, size, &format!("{op} {size:?}"));
             }
         }

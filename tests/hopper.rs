@@ -187,6 +187,138 @@ fn pairs() {
     }
 }
 
+/// Launches of an all-reduce by CTAs some of which only reduce: the same bits as without, unfused too, on every cut of the grid.
+fn with_reducers(c: &Case, ways: &[(u32, u32, bool)]) {
+    let data = Data::new(c);
+    let mut first: Option<Vec<Vec<u8>>> = None;
+    for (i, (sms, max_ctas, several)) in ways.iter().enumerate() {
+        for reducers in [0, 2, 4] {
+            let c = c.clone().reducers(reducers);
+            let (node, seen) = node_of(c.world, *sms, i as u64);
+            let what = format!("{sms} SMs, {max_ctas} CTAs, several rounds: {several}, {reducers} CTAs only reduce");
+            let ranks = group_of(&node, &c, Path::Fused, *max_ctas, *several);
+            for _ in 0..2 {
+                let results = run_on(&ranks, &c, &data, Path::Fused).unwrap_or_else(|e| panic!("{what}: {c:?}: {e}"));
+                judge(&c, &data, &results, &what);
+                let first = first.get_or_insert_with(|| results.clone());
+                assert!(*first == results, "{what} differs: {c:?}");
+            }
+            check_traffic(&node, &ranks);
+            let rounds: BTreeSet<_> = seen.lock().unwrap().iter().map(|l| l.3).collect();
+            assert!(!*several || rounds.iter().all(|rounds| *rounds > 2), "{what}: {seen:?}");
+        }
+    }
+    let unfused = group_of(&node_of(c.world, 4, 9).0, c, Path::Unfused, 0, false);
+    let unfused = run_on(&unfused, c, &data, Path::Unfused).unwrap();
+    assert!(first.is_some_and(|first| first == unfused), "unfused differs: {c:?}");
+}
+
+/// Alone and in pairs, wide blocks and not, more reducing CTAs than computing ones, more than a wave has blocks, rounds of one wave,
+/// ranks that run the portable twin.
+#[test]
+fn ctas_that_only_reduce() {
+    let hopper = |world, m, n, k, dtype| Case::new(Op::GemmAllReduce, world, m, n, k, dtype);
+    let ways = [(6, 0, false), (7, 0, true), (8, 6, true)];
+    with_reducers(&hopper(2, 700, 200, 64, DType::Bf16).bias(), &ways);
+    with_reducers(&hopper(3, 900, 130, 72, DType::F16).wire(Wire::F32).addend(), &ways);
+    with_reducers(&hopper(5, 400, 264, 80, DType::Bf16), &ways);
+    with_reducers(&hopper(1, 500, 136, 64, DType::Bf16), &ways[..2]);
+    // In pairs.
+    with_reducers(
+        &hopper(2, 1050, 260, 48, DType::F16).bias(),
+        &[(8, 0, false), (6, 0, true)],
+    );
+    // Wide blocks: octets that some threads have none of.
+    with_reducers(&hopper(2, 1030, 1800, 16, DType::Bf16), &[(8, 0, false)]);
+    // A rank beyond TMA, and one without K.
+    with_reducers(&hopper(3, 800, 136, 72, DType::Bf16).unaligned(1).addend(), &ways);
+    with_reducers(
+        &hopper(2, 1050, 136, 48, DType::Bf16).unaligned(0),
+        &[(8, 0, false), (6, 0, true)],
+    );
+    with_reducers(&hopper(4, 300, 5400, 30, DType::F16).bias(), &[(6, 0, false)]);
+}
+
+prop_compose! {
+    fn all_reduce()(
+        world in prop_oneof![4 => 1usize..=4, 1 => 5usize..=10], m in prop_oneof![2 => 130usize..=700, 1 => 1024usize..=1200], n in 8usize..=260,
+        eights in 1usize..=8, ragged in any::<bool>(), dtype in prop::sample::select(vec![DType::Bf16, DType::F16]),
+        f32_wire in any::<bool>(), bias in any::<bool>(), addend in any::<bool>(), data_seed in any::<u64>(), unaligned in 0usize..8,
+    ) -> Case {
+        let m = if world > 4 { m.min(400) } else { m };
+        // The last rank's K may be no multiple of 8: it is beyond TMA.
+        let k = world * 8 * eights - usize::from(ragged && world > 1);
+        let mut c = Case::new(Op::GemmAllReduce, world, m, n, k, dtype).data(data_seed);
+        (c.bias, c.addend) = (bias, addend);
+        c.wire = if f32_wire { Wire::F32 } else { Wire::Output };
+        c.unaligned = (unaligned < world).then_some(unaligned);
+        c
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 8 * deep() as u32, max_shrink_iters: 100, ..ProptestConfig::default() })]
+
+    #[test]
+    fn ctas_that_only_reduce_on_random_shapes(c in all_reduce(), sms in 6u32..=9, several in any::<bool>()) {
+        let several = several && c.m > 600;
+        let (node, _) = node_of(c.world, sms, c.data_seed);
+        let data = Data::new(&c);
+        let results = [0, 2, 4].map(|reducers| {
+            let c = c.clone().reducers(reducers);
+            let ranks = group_of(&node, &c, Path::Fused, 0, several);
+            let results = run_on(&ranks, &c, &data, Path::Fused).unwrap();
+            judge(&c, &data, &results, &format!("{reducers} CTAs only reduce"));
+            results
+        });
+        prop_assert!(results[0] == results[1] && results[0] == results[2]);
+    }
+}
+
+/// What one rank has and another has not, or has more of, is a disagreement; and what does not fit is refused.
+#[test]
+fn reducers_are_agreed_on() {
+    let c = Case::new(Op::GemmAllReduce, 2, 300, 264, 64, DType::Bf16);
+    for (one, two) in [(0, 2), (2, 4)] {
+        let (node, _) = node_of(2, 6, 1);
+        let ranks = group_of(&node, &c, Path::Fused, 0, false);
+        let cases = [c.clone().reducers(one), c.clone().reducers(two)];
+        let data = Data::new(&c);
+        let _loaded: Vec<Loaded> = ranks
+            .iter()
+            .zip(&cases)
+            .map(|(rank, c)| {
+                let mut loaded = Loaded::new(rank, c, &data).unwrap();
+                loaded
+                    .launch(&rank.plan(&c.spec(rank.rank(), Path::Fused)).unwrap(), c.m)
+                    .unwrap();
+                loaded
+            })
+            .collect();
+        for rank in &ranks {
+            match rank.synchronize() {
+                Err(Error::Disagreed { ours, theirs, .. }) => {
+                    assert!(format!("{ours}{theirs}").contains("only reduce"))
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+    let (node, _) = node_of(2, 6, 1);
+    let ranks = group_of(&node, &c, Path::Fused, 0, false);
+    for path in [tileweave::Want::Auto, tileweave::Want::Exactly(Path::Fused)] {
+        let refused = ranks[0]
+            .plan(&c.spec(0, Path::Fused).route(path).reducers(6))
+            .unwrap_err();
+        assert!(
+            refused
+                .to_string()
+                .starts_with("reducers is 6: expected at most 4: 6 CTAs of gemm_ar"),
+            "{refused}"
+        );
+    }
+}
+
 /// Nothing to compute where pairs are taken.
 #[test]
 fn pairs_without_columns() {

@@ -28,6 +28,9 @@ enum Work {
     Gemm,
     /// GEMM+AR of few rows: one-shot and unfused, by pairs that share K.
     Slim,
+    /// GEMM+AR where two CTAs only reduce, in one round and in the smallest ones.
+    Reducers,
+    ReducerRounds,
 }
 
 /// `Some(how)` if the fault is caught.
@@ -38,6 +41,7 @@ fn caught(plant: Plant, work: Work, seed: u64) -> Option<String> {
         Work::Pairs => (pick(Op::GemmAllReduce, Op::AllGatherGemm), 4, Path::Fused),
         Work::Rows => (Op::AllGatherGemm, 2, Path::Fused),
         Work::RowRounds => (Op::AllGatherGemm, 6, Path::Fused),
+        Work::Reducers | Work::ReducerRounds => (Op::GemmAllReduce, 4, Path::Fused),
         Work::Slim => (
             Op::GemmAllReduce,
             4,
@@ -50,15 +54,22 @@ fn caught(plant: Plant, work: Work, seed: u64) -> Option<String> {
         Work::Gemm => (pick(Op::GemmReduceScatter, Op::AllGatherGemm), 2, Path::Unfused),
     };
     let (m, n, k) = match work {
-        Work::Tiles | Work::Gemm => (300, 208, 2 * 200),
-        Work::Rounds => (700, 130, 2 * 64),
+        Work::Tiles | Work::Gemm | Work::Reducers => (300, 208, 2 * 200),
+        Work::Rounds | Work::ReducerRounds => (700, 130, 2 * 64),
         Work::Slim => (100, 100, 2 * 1200),
         Work::Pairs => (2100, 80, 2 * 136),
         Work::Rows => (300, 400, 264),
         Work::RowRounds => (800, 120, 128),
     };
     let world = 2;
-    let case = Case::new(op, world, m, n, k, DType::Bf16).mainloop(Mainloop::Hopper);
+    let reducers = if matches!(work, Work::Reducers | Work::ReducerRounds) {
+        2
+    } else {
+        0
+    };
+    let case = Case::new(op, world, m, n, k, DType::Bf16)
+        .mainloop(Mainloop::Hopper)
+        .reducers(reducers);
     let mut config = planted(plant, world, seed);
     config.sms = sms;
     let node = Node::new(Arc::new(SimNode::new(config).unwrap()));
@@ -67,7 +78,7 @@ fn caught(plant: Plant, work: Work, seed: u64) -> Option<String> {
         .one_shot_bytes(one_shot)
         .deadline(Duration::from_millis(50));
     let group = match work {
-        Work::Rounds | Work::RowRounds => group.heap_bytes(smallest_heap(&node, &case, path)),
+        Work::Rounds | Work::RowRounds | Work::ReducerRounds => group.heap_bytes(smallest_heap(&node, &case, path)),
         _ => group.sized_for(&case.all_specs(), world).unwrap(),
     };
     let ranks = node.group(world, &group).unwrap();
@@ -285,6 +296,57 @@ fn rows() -> Vec<Row<Work>> {
         row("roles that end alone", machine(Site::LastBarrier), Tiles, 4),
         row("no barrier before the end", machine(Site::EndBarrier), Tiles, 4),
         row("single-buffered staging", Plant::SingleBuffer, Tiles, 4),
+        // CTAs that only reduce.
+        row("a reducer's tile not waited for", machine(Site::TilePoll), Reducers, 4),
+        row("a reducer's acquire dropped", machine(Site::TileAcquire), Reducers, 4),
+        row(
+            "no barrier after a reducer's acquire",
+            machine(Site::TileAcquired),
+            Reducers,
+            4,
+        ),
+        row(
+            "no barrier before a reducer's release",
+            machine(Site::TileBarrier),
+            Reducers,
+            4,
+        ),
+        row(
+            "a reducer's tile flagged before its copies",
+            machine(Site::BulkWait),
+            Reducers,
+            4,
+        ),
+        row(
+            "count of leaving reducers relaxed",
+            machine(Site::LastArrive),
+            Reducers,
+            4,
+        ),
+        row(
+            "count of a round's reducers relaxed",
+            machine(Site::CreditArrive),
+            ReducerRounds,
+            8,
+        ),
+        row(
+            "a reducer's credit not waited for",
+            machine(Site::CreditPoll),
+            ReducerRounds,
+            4,
+        ),
+        row(
+            "release of a reducer's credit dropped",
+            machine(Site::CreditRelease),
+            ReducerRounds,
+            4,
+        ),
+        row(
+            "no barrier before a reducer's retirement",
+            machine(Site::RetireBarrier),
+            ReducerRounds,
+            4,
+        ),
         // Few rows.
         row("no wait for a slim stage's bytes", machine(Site::StageFull), Slim, 4),
         row(
@@ -332,6 +394,8 @@ fn nothing_is_caught_without_a_fault() {
         Work::RowRounds,
         Work::Gemm,
         Work::Slim,
+        Work::Reducers,
+        Work::ReducerRounds,
     ];
     nothing_caught(&all, 8, caught);
 }

@@ -67,6 +67,8 @@ unsafe extern "C" {
     fn tw_schedule_split(k: u32, splits: u32, s: u32, begin: *mut u32, end: *mut u32);
     fn tw_schedule_scatter_at(order: *const ScatterOrder, q: u32, f: u32) -> Position;
     fn tw_schedule_waves_at(order: *const WaveOrder, wave: u32, cta: u32) -> Position;
+    fn tw_schedule_waves_group(order: *const WaveOrder, wave: u32, number: u32, count: u32) -> u32;
+    fn tw_schedule_waves_of_owner(order: *const WaveOrder, wave: u32, group: u32, owner: u32) -> Position;
     fn tw_schedule_gather_at(order: *const GatherOrder, q: u32, f: u32) -> Position;
     fn tw_schedule_gather_piece(order: *const GatherOrder, q: u32, source: u32, b: u32, i: u32) -> Position;
 }
@@ -231,6 +233,37 @@ proptest! {
             }
         }
         prop_assert!(seen.iter().all(|n| *n == 1));
+        // CTAs that only reduce: each block of a wave is in one's group, where its owner and every other rank find it.
+        let takers = panel * 3 % 7 + 1;
+        for wave in 0..waves {
+            let mut groups = Vec::new();
+            for number in 0..takers {
+                // SAFETY: `order` is live, number < takers.
+                let first = unsafe { tw_schedule_waves_group(&order, wave, number, takers) };
+                for group in (first..wave_slots).step_by(takers as usize) {
+                    // In turn, over the waves of a round.
+                    prop_assert_eq!((wave % panel * wave_slots + group) % takers, number);
+                    groups.push(group);
+                }
+            }
+            groups.sort();
+            prop_assert_eq!(groups, (0..wave_slots).collect::<Vec<_>>());
+            let mut found = HashSet::new();
+            for (group, owner) in (0..wave_slots).flat_map(|group| (0..world).map(move |owner| (group, owner))) {
+                // SAFETY: `order` is live, wave < waves and owner < world.
+                let p = unsafe { tw_schedule_waves_of_owner(&order, wave, group, owner) };
+                prop_assert_eq!(p.who, owner);
+                if p.rows > 0 {
+                    prop_assert!(found.insert((p.who, p.slot, p.extra, p.row, p.col)));
+                }
+            }
+            for cta in 0..grid {
+                // SAFETY: as above.
+                let p = unsafe { tw_schedule_waves_at(&order, wave, cta) };
+                prop_assert!(p.rows == 0 || found.remove(&(p.who, p.slot, p.extra, p.row, p.col)));
+            }
+            prop_assert!(found.is_empty());
+        }
         // In every wave a rank owns at most ceil(grid / P) blocks, and over P waves no rank more than another by a wave.
         let most = *owned.iter().max().unwrap_or(&0);
         prop_assert!(most <= waves * grid.div_ceil(world));

@@ -5,11 +5,16 @@
 //     reduce(i - window)    if it owns that block: wait for the peers' partials, add, write, send the result
 //     collect(i - 2 window) if another owns that block: wait for the result, write
 //
-// (public `reduce`: without the first, where other roles of the CTA compute and push, own partials too),
-//
 // so that a wait finds what it waits for sent `window` steps ago. reduce(w) depends on the peers' push(w), collect(w) on
-// the owner's reduce(w): earlier actions in the one order, done by the same CTA index elsewhere. No wait precedes the push
-// it depends on, on any rank: nothing can deadlock. Where partials and results lie: protocol/exchange.h.
+// the owner's reduce(w): earlier actions in the one order. No wait precedes the push it depends on, on any rank: nothing can
+// deadlock.
+//
+// `run` is all of it. Where other roles compute and push, own partials too, there is the rest: `reduce`, of the CTA's
+// own blocks; or, where CTAs of their own do nothing else, `reduce_share`, of every wave those of a share
+// (schedule/waves.h), and `stand_by` for the CTAs that compute. A share's actions stand in the same order and depend on
+// the same, whichever CTA of a rank does them: so each rank may have them done by other CTAs.
+//
+// Where partials and results lie: protocol/exchange.h.
 #pragma once
 #include "kernels/partials.h"
 #include "schedule/waves.h"
@@ -18,7 +23,8 @@ namespace tw {
 
 template <class Source>
 TW_DEV WaveOrder wave_order(const TwParams& p) {
-  return {p.m, p.n, p.panel, p.group.world, mx::grid(), Source::tile_m(p), Source::tile_n(p), p.tiles_n, p.tiles, p.wave_slots};
+  const uint32_t computing = mx::grid() - p.reducers;
+  return {p.m, p.n, p.panel, p.group.world, computing, Source::tile_m(p), Source::tile_n(p), p.tiles_n, p.tiles, p.wave_slots};
 }
 // The waves of round `q`: from q * panel on.
 TW_DEV uint32_t waves_of(const TwParams& p, uint32_t q) { return min_u32(p.waves - min_u32(p.waves, q * p.panel), p.panel); }
@@ -80,10 +86,31 @@ class AllReduce {
       s.close_round(q, slots.bytes());
     }
   }
+
+  TW_DEV void reduce_share(const Reducer& share) {
+    const uint32_t own = p.group.rank, world = p.group.world;
+    for (uint32_t q = 0; q < p.panels; ++q) {
+      s.open_round(q);
+      const uint32_t first = q * p.panel, waves = waves_of(p, q);
+      for (uint32_t i = 0; waves && i < waves + p.window; ++i) {
+        const uint32_t here = first + i, before = here - p.window;
+        for (uint32_t g = share.first(order, here); i < waves && g < p.wave_slots; g += share.count) {
+          reduce_block(order.of_owner(here, g, own), true);
+        }
+        if (i < p.window) continue;
+        for (uint32_t g = share.first(order, before); g < p.wave_slots; g += share.count) {
+          for (uint32_t d = 1; d < world; ++d) collect(order.of_owner(before, g, (own + d) % world));
+        }
+      }
+      s.close_round(q, slots.bytes());
+    }
+  }
+  TW_DEV void stand_by() {
+    for (uint32_t q = 0; q < p.panels; ++q) s.enter_round(q);
+  }
   TW_DEV void finish() { s.finish(slots.bytes()); }
 
  private:
-
   TW_DEV void push(const WaveTile& t) {
     if (!t.block.rows) return;
     typename Source::Values values;

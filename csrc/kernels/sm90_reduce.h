@@ -6,6 +6,13 @@
 // chunks, and for credits before it enters a staging half again; a communicator for partials, which storers send without
 // waiting for any communicator but through credits, and for results of earlier steps; credits of a round need only that
 // round's reductions.
+//
+// Of an all-reduce there is a second variant (`TwParams::reducers`): the last CTAs of the grid compute nothing; with all
+// of their threads they reduce and collect what the others' blocks come to, a share of every wave each, and the others'
+// communicators only begin and end the operation. Waits, slots, signals and the order of waves are the same; waves count
+// computing CTAs alone, so a rank may run the portable twin on as many. A reducing CTA waits only for storers, which it
+// never holds up but through credits, and for reductions that stand earlier in the order than what it does itself; all CTAs
+// are resident. The credit of a round is given by those who read its staging: the reducing CTAs.
 #pragma once
 #include "kernels/all_reduce.h"
 #include "kernels/reduce_scatter.h"
@@ -32,7 +39,15 @@ struct ScatterWalk {
     }
   }
   using Registers = Sm90Adds;
+  static TW_DEV bool only_reduces(const TwParams&) { return false; }
+  static TW_DEV void talk(const TwParams&, ReduceScatter<Source>& work) { work.reduce(); }
   using Talk = ReduceScatter<Source>;
+};
+
+// What a CTA that only reduces holds of a block. It has registers for the next rank's octets, too.
+template <class Tile>
+struct SpreadSource : GemmSource<Sm90Spread<Tile>> {
+  static constexpr bool kAhead = true;
 };
 
 template <class Tile>
@@ -53,11 +68,28 @@ struct WaveWalk {
     }
   }
   using Registers = Sm90Reduces;
+  // Whether this CTA only reduces; it has done so then. Its cluster does alike: nobody meets it there.
+  static TW_DEV bool only_reduces(const TwParams& p) {
+    const uint32_t computing = mx::grid() - p.reducers;
+    if (mx::block() < computing) return false;
+    AllReduce<SpreadSource<Tile>> work(p);
+    work.reduce_share({mx::block() - computing, p.reducers});
+    work.finish();
+    return true;
+  }
+  static TW_DEV void talk(const TwParams& p, AllReduce<Source>& work) {
+    if (p.reducers) {
+      work.stand_by();
+    } else {
+      work.reduce();
+    }
+  }
   using Talk = AllReduce<Source>;
 };
 
 template <class Tile, class Walk>
 TW_DEV void sm90_reduce(const TwParams& p) {
+  if (Walk::only_reduces(p)) return;
   const auto no_round = [](uint32_t) -> uint64_t { return 0; };
   sm90_roles<Tile, typename Walk::Registers>(
       [&] {
@@ -90,7 +122,7 @@ TW_DEV void sm90_reduce(const TwParams& p) {
       },
       [&](auto join) {
         typename Walk::Talk work(p);
-        work.reduce();
+        Walk::talk(p, work);
         join();
         work.finish();
       });

@@ -173,7 +173,9 @@ class Session {
     Team::sync(Site::RetireBarrier);
     if (Team::thread() != 0) return;
     const gaddr count = own_heap(p) + offsetof(TwControl, panel_done) + (of & 1) * 4;
-    if (mx::atom_add_acq_rel_gpu(count, 1, Site::CreditArrive) != mx::grid() - 1) return;
+    // Where some CTAs only reduce, the others read no staging, and know nothing of a round's end.
+    const uint32_t consumers = p.reducers ? p.reducers : mx::grid();
+    if (mx::atom_add_acq_rel_gpu(count, 1, Site::CreditArrive) != consumers - 1) return;
     mx::st_global_b32(count, 0);  // next counted two rounds on, which this rank's own credit opens
     if (!alive || aborted()) return;  // some CTA has not consumed: no credit, ever
     give_up(of, used);

@@ -35,6 +35,13 @@ Position tw_schedule_waves_at(const tw::WaveOrder* order, uint32_t wave, uint32_
   const tw::WaveTile t = order->at(wave, cta);
   return flat(t.owner, t.slot, t.result_slot, t.block);
 }
+uint32_t tw_schedule_waves_group(const tw::WaveOrder* order, uint32_t wave, uint32_t number, uint32_t count) {
+  return tw::Reducer{number, count}.first(*order, wave);
+}
+Position tw_schedule_waves_of_owner(const tw::WaveOrder* order, uint32_t wave, uint32_t group, uint32_t owner) {
+  const tw::WaveTile t = order->of_owner(wave, group, owner);
+  return flat(t.owner, t.slot, t.result_slot, t.block);
+}
 Position tw_schedule_gather_piece(const tw::GatherOrder* order, uint32_t q, uint32_t source, uint32_t b, uint32_t i) {
   const tw::GatherTile t = order->piece_of(q, source, b, i);
   return flat(t.source, t.row_block, t.local_row, t.block);

@@ -3,6 +3,7 @@
 // Of a tile of 128 rows a warpgroup has 64 and all columns, of one of 64 rows half the columns. Its accumulators lie as
 // mma's do (tile/fragment.h): octet v = 2 g + h is half h of group g.
 #pragma once
+#include "machine/team.h"
 #include "tile/fragment.h"
 #include "tile/swizzle.h"
 
@@ -79,5 +80,28 @@ struct Sm90Fragments {
   static TW_DEV uint32_t place(uint32_t v) {
     return fragment_place<kN / kGroupColumns>(block16(v), half(v), group(v), mx::lane());
   }
+};
+
+// The same in the hands of all warps of a CTA that only reduces, in the order of places. Of its last octets a thread
+// may have none: they stand in a row beyond the tile.
+template <class Tile>
+struct Sm90Spread {
+  using Type = typename Tile::Type;
+  using Team = Cta;
+  struct Values {};
+  static constexpr uint32_t kM = Tile::kM, kN = Tile::kN, kThreads = 128 * (1 + kSm90MathGroups), kWarps = kThreads / 32;
+  static constexpr uint32_t kAll = kM * kN / (8 * 32), kEach = (kAll + kWarps - 1) / kWarps;  // a warp's octets at a time
+  static constexpr uint32_t kOctets = kEach < 8 ? (kEach + 1) / 2 * 2 : (kEach + 3) / 4 * 4;
+  static constexpr uint32_t kGroups = kN / kGroupColumns;
+
+  static TW_DEV uint32_t number(uint32_t v) { return v * kWarps + mx::warp(); }
+  static TW_DEV uint32_t row_of(uint32_t v) {
+    const uint32_t n = number(v);  // of 64 rows, of a group, of a half, of 16 rows: as fragment_place counts
+    return n / (8 * kGroups) * kChunkRows + n % 4 * kFragmentRows + n / 4 % 2 * 8 + mx::lane() / 4;
+  }
+  static TW_DEV Columns columns_of(uint32_t v, uint32_t end) {
+    return {number(v) / 8 % kGroups * kGroupColumns + mx::lane() % 4 * 2, 8, end};
+  }
+  static TW_DEV uint32_t place(uint32_t v) { return number(v) * 32 + mx::lane(); }
 };
 }  // namespace tw

@@ -23,7 +23,7 @@ struct TileShape {
   using Type = typename Tile::Type;
   using Team = typename Tile::Team;
   static constexpr uint32_t kThreads = Tile::kThreads, kOctets = Tile::kOctets, kElements = Tile::kM * Tile::kN;
-  static_assert(kElements == kThreads * kOctets * 8, "a tile is its threads' octets");
+  static_assert(kElements <= kThreads * kOctets * 8, "a tile is its threads' octets; rows of some may lie beyond it");
   // Few threads, with registers to spare, add partials: each has the next rank's under way meanwhile.
   static constexpr bool kAhead = kThreads < 128 || kOctets <= 2;
   static TW_DEV uint64_t place(uint32_t v) { return Tile::place(v); }

@@ -5,6 +5,7 @@ pub const TW_MAX_RANKS: u32 = 16;
 pub const TW_CACHE_LINE: u32 = 128;
 pub const TW_TILE_PAIRS: u32 = 256;
 pub const TW_TILE_HOPPER: u32 = 512;
+pub const TW_TILE_REDUCER: u32 = 65536;
 pub const TW_TILE_64_M: u32 = 64;
 pub const TW_TILE_64_N: u32 = 64;
 pub const TW_TILE_64_THREADS: u32 = 128;
@@ -397,6 +398,7 @@ pub struct TwParams {
     pub panel: u32,
     pub window: u32,
     pub comm_ctas: u32,
+    pub reducers: u32,
     pub tiles: u32,
     pub tiles_n: u32,
     pub waves: u32,
@@ -479,38 +481,41 @@ const _: () = {
         "Offset of field: TwParams::comm_ctas",
     ][::core::mem::offset_of!(TwParams, comm_ctas) - 884usize];
     [
+        "Offset of field: TwParams::reducers",
+    ][::core::mem::offset_of!(TwParams, reducers) - 888usize];
+    [
         "Offset of field: TwParams::tiles",
-    ][::core::mem::offset_of!(TwParams, tiles) - 888usize];
+    ][::core::mem::offset_of!(TwParams, tiles) - 892usize];
     [
         "Offset of field: TwParams::tiles_n",
-    ][::core::mem::offset_of!(TwParams, tiles_n) - 892usize];
+    ][::core::mem::offset_of!(TwParams, tiles_n) - 896usize];
     [
         "Offset of field: TwParams::waves",
-    ][::core::mem::offset_of!(TwParams, waves) - 896usize];
+    ][::core::mem::offset_of!(TwParams, waves) - 900usize];
     [
         "Offset of field: TwParams::slots",
-    ][::core::mem::offset_of!(TwParams, slots) - 900usize];
+    ][::core::mem::offset_of!(TwParams, slots) - 904usize];
     [
         "Offset of field: TwParams::wave_slots",
-    ][::core::mem::offset_of!(TwParams, wave_slots) - 904usize];
+    ][::core::mem::offset_of!(TwParams, wave_slots) - 908usize];
     [
         "Offset of field: TwParams::result_slots",
-    ][::core::mem::offset_of!(TwParams, result_slots) - 908usize];
+    ][::core::mem::offset_of!(TwParams, result_slots) - 912usize];
     [
         "Offset of field: TwParams::gather_rows",
-    ][::core::mem::offset_of!(TwParams, gather_rows) - 912usize];
+    ][::core::mem::offset_of!(TwParams, gather_rows) - 916usize];
     [
         "Offset of field: TwParams::piece",
-    ][::core::mem::offset_of!(TwParams, piece) - 916usize];
+    ][::core::mem::offset_of!(TwParams, piece) - 920usize];
     [
         "Offset of field: TwParams::cluster",
-    ][::core::mem::offset_of!(TwParams, cluster) - 920usize];
+    ][::core::mem::offset_of!(TwParams, cluster) - 924usize];
     [
         "Offset of field: TwParams::out_boxes",
-    ][::core::mem::offset_of!(TwParams, out_boxes) - 924usize];
+    ][::core::mem::offset_of!(TwParams, out_boxes) - 928usize];
     [
         "Offset of field: TwParams::splits",
-    ][::core::mem::offset_of!(TwParams, splits) - 928usize];
+    ][::core::mem::offset_of!(TwParams, splits) - 932usize];
     [
         "Offset of field: TwParams::split_space",
     ][::core::mem::offset_of!(TwParams, split_space) - 936usize];

@@ -243,6 +243,13 @@ pub trait Driver: Send + Sync + std::fmt::Debug {
     }
     /// How many CTAs of `kernel` fit on one SM at once.
     fn ctas_per_sm(&self, kernel: &str, launch: Launch, place: Place) -> Result<u32>;
+    /// How many CTAs of `kernel` are resident on `place` at once, in whole clusters of `launch`'s size; its grid does not count.
+    /// Unless told otherwise, a cluster's CTAs may be anywhere on the place.
+    fn resident_ctas(&self, kernel: &str, launch: Launch, place: Place) -> Result<u32> {
+        let ctas = self.ctas_per_sm(kernel, launch, place)?;
+        let all = ctas.saturating_mul(self.place_info(place)?.sms);
+        Ok(all - all % launch.cluster.max(1))
+    }
     /// Enqueues a kernel by its name in `csrc/kernels/entries.h`.
     fn launch(&self, kernel: &str, launch: Launch, params: &TwParams, stream: Stream) -> Result<()>;
 

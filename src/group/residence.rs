@@ -75,28 +75,23 @@ pub(super) fn all_hopper(driver: &dyn Driver, places: &[Place]) -> Result<bool> 
     Ok(true)
 }
 
-/// How many CTAs of each kernel are resident on every rank at once, at most `budget` unless that is 0.
-pub(super) fn resident_ctas(driver: &dyn Driver, places: &[Place], budget: u32) -> Result<HashMap<Kernel, u32>> {
+/// How many CTAs of each kernel are resident on every rank at once, by the size of the clusters that they come in; at most
+/// `budget` unless that is 0. Each place is asked: equal shares of a device need not have equally many pairs of SMs.
+pub(super) fn resident_ctas(driver: &dyn Driver, places: &[Place], budget: u32) -> Result<HashMap<(Kernel, u32), u32>> {
     let mut ctas = HashMap::new();
-    for (index, place) in places.iter().enumerate() {
-        // Shares of one device are alike.
-        let alike = |other: &Place| (other.device, other.shares) == (place.device, place.shares);
-        if places[..index].iter().any(alike) {
-            continue;
-        }
+    for place in places {
         let info = driver.place_info(*place)?;
-        for kernel in Kernel::all() {
-            let launch = kernel.launch(1, 1);
+        for (kernel, cluster) in Kernel::all_clusters() {
+            let launch = kernel.launch(cluster, cluster);
             let absent = kernel.mainloop == Mainloop::Hopper && !info.hopper;
             let fits = if absent || launch.shared > info.shared_per_cta {
                 0
             } else {
-                driver
-                    .ctas_per_sm(kernel.name(), launch, *place)?
-                    .saturating_mul(info.sms)
+                driver.resident_ctas(kernel.name(), launch, *place)?
             };
             let fits = if budget == 0 { fits } else { fits.min(budget) };
-            ctas.entry(kernel)
+            let fits = fits - fits % cluster;
+            ctas.entry((kernel, cluster))
                 .and_modify(|least: &mut u32| *least = fits.min(*least))
                 .or_insert(fits);
         }

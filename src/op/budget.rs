@@ -32,7 +32,7 @@ impl Need {
 }
 
 /// The smallest heap in which every spec runs in one round at every M, on any machine that keeps at least `world` CTAs
-/// of a rank resident (with fewer, all-reduces may take several rounds).
+/// of a rank resident beside those that only reduce (with fewer, all-reduces may take several rounds).
 pub(crate) fn heap_bytes(specs: &[OpSpec], world: usize, one_shot_bytes: usize) -> Result<usize> {
     if !(1..=crate::abi::TW_MAX_RANKS as usize).contains(&world) {
         return Err(Error::bad_argument("world", world, "1 to 16 ranks"));
@@ -174,7 +174,9 @@ mod tests {
                             let bytes = heap_bytes(std::slice::from_ref(&spec), world, 65536).unwrap();
                             let layout = Layout::new(bytes, world, 65536).unwrap();
                             for ctas_of_sm in [world as u32, world as u32 + 1, 2 * world as u32 + 1, 132, 264] {
-                                let ctas = Kernel::all().map(|kernel| (kernel, ctas_of_sm)).collect();
+                                let ctas = Kernel::all_clusters()
+                                    .map(|k| (k, ctas_of_sm - ctas_of_sm % k.1))
+                                    .collect();
                                 let facts = Facts {
                                     world,
                                     layout,

@@ -26,8 +26,8 @@ pub(crate) struct Facts {
     pub layout: Layout,
     /// Whether every rank's device has what Hopper kernels need.
     pub hopper: bool,
-    /// CTAs of each kernel that are resident at once on every rank, within the group's budget.
-    pub ctas: HashMap<Kernel, u32>,
+    /// CTAs of each kernel, in clusters of so many, that are resident at once on every rank, within the group's budget.
+    pub ctas: HashMap<(Kernel, u32), u32>,
     /// Whether the heaps have a multicast address and sums may be the switch's; else why not.
     pub multicast: Result<(), String>,
 }
@@ -45,8 +45,10 @@ pub(crate) struct Config {
     pub one_shot: bool,
     /// How `main` gets values from rank to rank.
     pub exchange: Exchange,
-    /// The largest grid of `main`.
+    /// The largest grid of `main`, but for `reducers`.
     pub grid_limit: u32,
+    /// CTAs of `main` that only reduce, beyond those that compute.
+    pub reducers: u32,
     /// CTAs that take blocks together, in `main` and in `gemm`.
     pub clusters: (u32, u32),
     /// Parts that the GEMM's K is cut into. Ranks may differ in it: nothing that they must agree on depends on it.
@@ -135,15 +137,15 @@ pub(crate) fn kernel(spec: &OpSpec, op: Op, m: u64, flat: bool, setting: &Settin
 impl Facts {
     /// What choices depend on.
     pub fn setting(&self) -> Setting {
-        let at_least = |least: u32| {
-            let fits = |kernel: Kernel| self.ctas.get(&kernel).is_some_and(|ctas| *ctas >= least);
-            Kernel::all().filter(|k| k.mainloop == Mainloop::Hopper).all(fits)
+        let one_of_each = |cluster: u32| {
+            let mut hopper = Kernel::all().filter(|kernel| kernel.mainloop == Mainloop::Hopper);
+            hopper.all(|kernel| self.ctas_of(kernel, cluster) > 0)
         };
         Setting {
             world: self.world,
             one_shot_bytes: self.layout.one_shot_bytes,
-            hopper: self.hopper && at_least(1),
-            pairs: at_least(2),
+            hopper: self.hopper && one_of_each(1),
+            pairs: one_of_each(2),
         }
     }
 
@@ -170,10 +172,14 @@ impl Facts {
         }
     }
 
-    fn resident(&self, kernel: Kernel, path: Path) -> Result<u32> {
+    /// CTAs of `kernel` that are resident on every rank, in clusters of `cluster`.
+    pub fn ctas_of(&self, kernel: Kernel, cluster: u32) -> u32 {
+        self.ctas.get(&(kernel, cluster)).copied().unwrap_or(0)
+    }
+
+    fn resident(&self, kernel: Kernel, cluster: u32, path: Path) -> Result<u32> {
         // Ranks whose operands TMA cannot address run the portable twin, in the same grid.
-        let ctas = |kernel| self.ctas.get(&kernel).copied().unwrap_or(0);
-        match ctas(kernel).min(ctas(kernel.portable())) {
+        match self.ctas_of(kernel, cluster).min(self.ctas_of(kernel.portable(), 1)) {
             ctas if ctas > 0 => Ok(ctas.min(MAX_GRID)),
             _ => Err(Error::RouteUnavailable {
                 path,
@@ -186,10 +192,20 @@ impl Facts {
     fn main(&self, spec: &OpSpec, op: Op, m: u64, flat: bool, path: Path) -> Result<Config> {
         let setting = self.setting();
         let (kernel, on, one_shot) = kernel(spec, op, m, flat, &setting);
-        let mut grid_limit = self.resident(kernel, path)?;
         let exchange = self.exchange(spec, op, path)?;
-        let splits = splits_of(spec, m, &setting);
         let cluster = on.cluster as u32;
+        let resident = self.resident(kernel, cluster, path)?;
+        let splits = splits_of(spec, m, &setting);
+        let reducers = heuristics::reducers(spec, kernel);
+        if reducers > 0 && resident < reducers + cluster {
+            let most = resident.saturating_sub(cluster) / 2 * 2;
+            let (name, what) = (kernel.name(), if cluster == 1 { "one" } else { "a pair" });
+            let expected = format!(
+                "at most {most}: {resident} CTAs of {name} are resident on every rank, and {what} must compute"
+            );
+            return Err(Error::bad_argument("reducers", reducers, expected));
+        }
+        let mut grid_limit = resident - reducers;
         if !one_shot {
             let sizes = Sizes::of(spec, self.world);
             let bytes = sizes.tile(on.tile, spec.dtype);
@@ -217,6 +233,7 @@ impl Facts {
             one_shot,
             exchange,
             grid_limit,
+            reducers,
             clusters: (cluster, 1),
             splits,
         })
@@ -247,7 +264,7 @@ impl Facts {
         if spec.op.has_gemm() {
             self.check_mainloop(spec, m, Path::Unfused)?;
             let (gemm, cluster) = gemm_kernel(spec, m, &self.setting());
-            self.resident(gemm, Path::Unfused)?;
+            self.resident(gemm, cluster, Path::Unfused)?;
             config.gemm = Some(gemm);
             config.clusters.1 = cluster;
             let between = Sizes::of(spec, self.world).scratch(spec, m);
@@ -272,7 +289,7 @@ pub(crate) mod tests {
             world,
             hopper: false,
             layout: Layout::new(heap, world, 65536).unwrap(),
-            ctas: Kernel::all().map(|k| (k, ctas)).collect(),
+            ctas: Kernel::all_clusters().map(|k| (k, ctas - ctas % k.1)).collect(),
             multicast: Err("it was not asked of the group".to_string()),
         }
     }
@@ -408,5 +425,43 @@ pub(crate) mod tests {
         let facts = facts(8, 3_000_000, 200);
         let config = facts.fused(&spec(Op::GemmAllReduce, 1 << 12, 8), 4096).unwrap();
         assert!(config.grid_limit > 0 && config.grid_limit < 200);
+    }
+
+    /// Pairs are counted apart from single CTAs, and taken only where every rank has one of each kernel.
+    #[test]
+    fn pairs_need_pairs_of_sms() {
+        let mut facts = facts(4, 1 << 28, 132);
+        facts.hopper = true;
+        let of = |facts: &Facts| {
+            let config = facts.fused(&spec(Op::GemmAllReduce, 8192, 4096), 4096).unwrap();
+            (config.clusters.0, config.grid_limit)
+        };
+        assert_eq!(of(&facts), (2, 132));
+        let set = |facts: &mut Facts, pairs| {
+            let in_pairs = facts.ctas.iter_mut().filter(|((_, cluster), _)| *cluster == 2);
+            in_pairs.for_each(|(_, ctas)| *ctas = pairs);
+        };
+        set(&mut facts, 130);
+        assert_eq!(of(&facts), (2, 130));
+        set(&mut facts, 0);
+        assert_eq!(of(&facts), (1, 132));
+    }
+
+    /// CTAs that only reduce leave the others to compute, and concern Hopper's two-shot kernels alone.
+    #[test]
+    fn reducers_come_out_of_what_is_resident() {
+        let mut facts = facts(4, 1 << 28, 132);
+        facts.hopper = true;
+        let asked = |n: usize, m: u64| facts.fused(&spec(Op::GemmAllReduce, 8192, 4096).reducers(n), m);
+        let of = |n, m| asked(n, m).map(|c| (c.grid_limit, c.reducers)).unwrap();
+        assert_eq!(
+            (of(0, 4096), of(16, 4096), of(130, 4096)),
+            ((132, 0), (116, 16), (2, 130))
+        );
+        assert_eq!((of(16, 1), of(16, 100)), ((132, 0), (132, 0)), "one-shot; portable");
+        assert_eq!(
+            asked(132, 4096).unwrap_err().to_string(),
+            "reducers is 132: expected at most 130: 132 CTAs of gemm_ar_bf16_256_sm90 are resident on every rank, and a pair must compute"
+        );
     }
 }

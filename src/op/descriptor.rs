@@ -80,7 +80,11 @@ pub(crate) fn describe(descriptor: &TwDescriptor) -> String {
     } else {
         ""
     };
-    let tile = match d.tile & !(abi::TW_TILE_PAIRS | abi::TW_TILE_HOPPER) {
+    let reducers = match d.tile / abi::TW_TILE_REDUCER {
+        0 => String::new(),
+        n => format!(", {n} of them only reduce"),
+    };
+    let tile = match (d.tile % abi::TW_TILE_REDUCER) & !(abi::TW_TILE_PAIRS | abi::TW_TILE_HOPPER) {
         abi::TW_TILE_64 => "64 x 64 tiles",
         abi::TW_TILE_128 => "128 x 128 tiles",
         abi::TW_TILE_256 => "128 x 256 tiles",
@@ -89,7 +93,7 @@ pub(crate) fn describe(descriptor: &TwDescriptor) -> String {
         _ => "unknown tiles",
     };
     format!(
-        "{} of {} ({}, wire {}{}{algorithm}, {tile}{pairs}{mainloop}, {} CTAs, panel {}, {} ranks)",
+        "{} of {} ({}, wire {}{}{algorithm}, {tile}{pairs}{mainloop}, {} CTAs{reducers}, panel {}, {} ranks)",
         op_name(d.op),
         sizes.join(", "),
         dtype(d.dtype),
@@ -157,6 +161,12 @@ mod tests {
         assert_eq!(
             describe(&example()),
             "gemm-all-reduce of M 64, N 512 (bf16, wire bf16, 64 x 64 tiles, 8 CTAs, panel 1, 4 ranks)"
+        );
+        let tile = abi::TW_TILE_256 | abi::TW_TILE_PAIRS | abi::TW_TILE_HOPPER | (4 * abi::TW_TILE_REDUCER);
+        assert_eq!(
+            describe(&TwDescriptor { tile, ..example() }),
+            "gemm-all-reduce of M 64, N 512 (bf16, wire bf16, 128 x 256 tiles in pairs, Hopper mainloop, 8 CTAs, 4 of them only \
+             reduce, panel 1, 4 ranks)"
         );
     }
 }

@@ -7,7 +7,7 @@
 //! [1 GPU] none of the thresholds has been measured yet; each says what it is reckoned from.
 
 use super::exchange::two_shot_only;
-use super::kernel::Tile;
+use super::kernel::{Family, Kernel, Tile};
 use super::{Mainloop, Op, OpSpec};
 use crate::abi;
 use crate::dtype::DType;
@@ -136,6 +136,15 @@ pub(crate) fn choose(spec: &OpSpec, op: Option<Op>, m: u64, setting: &Setting) -
         mainloop,
         tile,
         cluster: if pairs { 2 } else { 1 },
+    }
+}
+
+/// The CTAs of a two-shot Hopper GEMM + all-reduce that only reduce. None: two warps beside math cost no SM, and have
+/// the bytes under way that links carry (`csrc/kernels/sm90_roles.h`); how much they slow math down, only a GPU tells, and none has.
+pub(crate) fn reducers(spec: &OpSpec, kernel: Kernel) -> u32 {
+    match (kernel.family, kernel.mainloop) {
+        (Family::GemmAllReduce, Mainloop::Hopper) => spec.reducers.unwrap_or(0) as u32,
+        _ => 0,
     }
 }
 

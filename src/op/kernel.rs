@@ -166,6 +166,15 @@ impl Kernel {
         })
     }
 
+    /// Every kernel with every number of CTAs that it makes clusters of.
+    pub fn all_clusters() -> impl Iterator<Item = (Kernel, u32)> {
+        let sizes = |kernel: Kernel| match kernel.mainloop {
+            Mainloop::Hopper => 1..=2,
+            Mainloop::Portable => 1..=1,
+        };
+        Kernel::all().flat_map(move |kernel| sizes(kernel).map(move |cluster| (kernel, cluster)))
+    }
+
     /// The kernel that does the same on operands that TMA cannot address, for blocks as peers expect them: gathers agree on a
     /// block's rows alone, a GEMM alone and one-shot packets on nothing.
     pub fn portable(self) -> Kernel {

@@ -243,8 +243,6 @@ impl Maker<'_> {
     /// This rank's own GEMM into a matrix of type `output`.
     fn gemm(&self, config: &Config, m: u64, output: DType, a: Addresses, gemm: Kernel) -> Result<Step> {
         let (n, k) = (self.spec.n as u64, self.spec.k as u64);
-        let cluster = config.clusters.1;
-        let resident = self.facts.ctas.get(&gemm).copied().unwrap_or(1) as u64;
         let desc = TwDescriptor {
             op: abi::TW_GEMM,
             dtype: self.spec.dtype.code(),
@@ -260,11 +258,12 @@ impl Maker<'_> {
         let mut params = self.params(desc, a);
         (params.m, params.n, params.k) = (m as u32, n as u32, k as u32);
         // The portable twin goes by its own tile: nobody else deals with this rank's product.
-        let cluster = if gemm.mainloop == Mainloop::Hopper && resident >= 2 {
-            cluster
-        } else {
-            1
+        let cluster = match gemm.mainloop {
+            Mainloop::Hopper => config.clusters.1,
+            Mainloop::Portable => 1,
         };
+        // The plan made sure of one cluster.
+        let resident = self.facts.ctas_of(gemm, cluster).max(cluster) as u64;
         let tiling = Tiling::of_gemm(gemm, cluster, m, n);
         params.cluster = cluster;
         (params.tiles, params.tiles_n) = blocks(tiling)?;
@@ -281,6 +280,7 @@ impl Maker<'_> {
         let kernel = self.settle(chosen, a)?;
         let sizes = Sizes::of(spec, world);
         let work = on.work(op, world);
+        // Of computing CTAs, by which blocks are counted.
         let grid = work.min(config.grid_limit as u64) as u32;
         let staging = on.staging(op, world, grid, sizes.tile(on.tile, spec.dtype), sizes.row);
         let rounds = if one_shot {
@@ -311,14 +311,14 @@ impl Maker<'_> {
             },
             dtype: spec.dtype.code(),
             wire: sizes.wire.code(),
-            tile: agreed_tile(op, chosen, &on),
+            tile: agreed_tile(op, chosen, &on) + config.reducers * abi::TW_TILE_REDUCER,
             has_bias: (a.bias != 0) as u32,
             world: world as u32,
             m: desc_m,
             n: desc_n,
             k: if op == Op::AllGatherGemm { spec.k as u64 } else { 0 },
             panel: rounds.panel as u64,
-            grid,
+            grid: grid + config.reducers,
         };
         let mut params = self.params(desc, a);
         (params.m, params.n) = (on.rows as u32, on.cols as u32);
@@ -355,6 +355,11 @@ impl Maker<'_> {
         };
         // CTAs of a one-shot may share blocks; a two-shot or a gather's compute all splits of theirs.
         let mut launched = grid;
+        // The portable twin's CTAs all compute, and reduce what they have computed: peers see no difference.
+        if kernel.mainloop == Mainloop::Hopper {
+            params.reducers = config.reducers;
+            launched += config.reducers;
+        }
         if op.has_gemm() {
             params.splits = config.splits;
             if one_shot {
@@ -362,6 +367,6 @@ impl Maker<'_> {
                 launched = (work * config.splits as u64).min(config.grid_limit as u64) as u32;
             }
         }
-        Ok(Step::new(kernel, launched, grid, params))
+        Ok(Step::new(kernel, launched, grid + config.reducers, params))
     }
 }

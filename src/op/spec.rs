@@ -1,5 +1,6 @@
 //! What an operation is, without its data.
 
+use super::staging::MAX_GRID;
 use crate::abi;
 use crate::dtype::{DType, Wire};
 use crate::error::{Error, Result};
@@ -143,6 +144,9 @@ pub struct OpSpec {
     pub pairs: Option<bool>,
     /// How values get from rank to rank, on every rank alike; `None`: the crate chooses.
     pub exchange: Option<Exchange>,
+    /// The CTAs of a Hopper GEMM + all-reduce that only reduce, on every rank alike; 0: none, each CTA reduces beside its math;
+    /// `None`: the crate chooses.
+    pub reducers: Option<usize>,
 }
 
 impl OpSpec {
@@ -161,6 +165,7 @@ impl OpSpec {
             columns: None,
             pairs: None,
             exchange: None,
+            reducers: None,
         }
     }
 
@@ -208,6 +213,16 @@ impl OpSpec {
         }
     }
 
+    /// With so many CTAs of a Hopper GEMM + all-reduce that only reduce, an even number, or 0 for none: for benchmarks, over the
+    /// crate's own choice. They come out of the CTAs that are resident, of which the others compute. Without effect where
+    /// the kernel is another: a portable one, or a one-shot. Every rank asks for the same.
+    pub fn reducers(self, reducers: usize) -> OpSpec {
+        OpSpec {
+            reducers: Some(reducers),
+            ..self
+        }
+    }
+
     /// The type partials have on the wire and on the way from a GEMM to its collective.
     pub(crate) fn wire_dtype(&self, world: usize) -> DType {
         match self.op {
@@ -248,6 +263,17 @@ impl OpSpec {
         }
         if let Some(columns) = self.columns.filter(|columns| ![128, 256].contains(columns)) {
             return Err(Error::bad_argument("columns", columns, "128 or 256"));
+        }
+        if let Some(reducers) = self.reducers.filter(|reducers| *reducers != 0) {
+            if self.op != Op::GemmAllReduce {
+                let expected = format!("0: {} has no CTAs that only reduce", self.op);
+                return Err(Error::bad_argument("reducers", reducers, expected));
+            }
+            let most = MAX_GRID as usize - 2;
+            if !reducers.is_multiple_of(2) || reducers > most {
+                let expected = format!("an even number up to {most}: CTAs may work in pairs");
+                return Err(Error::bad_argument("reducers", reducers, expected));
+            }
         }
         if !self.op.has_gemm() && self.bias {
             return Err(Error::bad_argument(
@@ -315,6 +341,18 @@ mod tests {
             (
                 of(Op::AllReduce, 8, 0, 8).bias(true),
                 "bias is true: expected false: all-reduce takes no bias",
+            ),
+            (
+                of(Op::GemmReduceScatter, 8, 8, 8).reducers(2),
+                "reducers is 2: expected 0: gemm-reduce-scatter has no CTAs that only reduce",
+            ),
+            (
+                of(Op::GemmAllReduce, 8, 8, 8).reducers(3),
+                "reducers is 3: expected an even number up to 1022: CTAs may work in pairs",
+            ),
+            (
+                of(Op::GemmAllReduce, 8, 8, 8).reducers(1024),
+                "reducers is 1024: expected an even number up to 1022: CTAs may work in pairs",
             ),
         ];
         for (spec, message) in cases {

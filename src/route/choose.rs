@@ -13,9 +13,10 @@ pub(crate) fn choose(facts: &Facts, spec: &OpSpec, m: u64) -> Result<Config> {
         Want::Auto if !spec.op.has_gemm() => facts.unfused(spec, m, true),
         // Until links are measured, fused is the choice wherever the heap holds a round of it. Of two errors the fused
         // path's is the one to report: it needs the smaller heap.
-        Want::Auto => facts
-            .fused(spec, m)
-            .or_else(|error| facts.unfused(spec, m, true).map_err(|_| error)),
+        Want::Auto => facts.fused(spec, m).or_else(|error| match error {
+            Error::BadArgument { .. } => Err(error),
+            error => facts.unfused(spec, m, true).map_err(|_| error),
+        }),
         Want::Exactly(Path::Fused) => facts.fused(spec, m),
         Want::Exactly(Path::Unfused) => facts.unfused(spec, m, true),
         Want::Exactly(Path::Decline) => Ok(Config {
@@ -25,6 +26,7 @@ pub(crate) fn choose(facts: &Facts, spec: &OpSpec, m: u64) -> Result<Config> {
             one_shot: false,
             exchange: Exchange::Push,
             grid_limit: 0,
+            reducers: 0,
             clusters: (1, 1),
             splits: 1,
         }),
@@ -55,12 +57,9 @@ pub(crate) fn explain(config: &Config, spec: &OpSpec, m: u64, setting: &Setting,
         Exchange::Pull => Some("partials and results are pulled".to_string()),
         Exchange::InSwitch => Some("the switch adds, and sends to all".to_string()),
     };
-    let reason = [reason]
-        .into_iter()
-        .chain(exchange)
-        .chain(mainloop)
-        .collect::<Vec<_>>()
-        .join("; ");
+    let reducers = (config.reducers > 0).then(|| format!("{} CTAs only reduce", config.reducers));
+    let reason = [reason].into_iter().chain(exchange).chain(mainloop).chain(reducers);
+    let reason = reason.collect::<Vec<_>>().join("; ");
     let gather_first = spec.op == crate::op::Op::AllGatherGemm;
     let (first, second) = if gather_first {
         (config.main, config.gemm)

@@ -5,6 +5,9 @@
 //! by an ordinal, which `CUDA_VISIBLE_DEVICES` changes. What a driver claims is not believed: the
 //! [`probe`](crate::probe) tries it. `docs/topology.md`.
 
+mod check;
+mod snapshot;
+
 use serde::{Deserialize, Serialize};
 
 /// The version of the snapshot format that this crate writes, and the only one it reads.
@@ -211,3 +214,6 @@ pub enum Ancestor {
     /// Nobody says.
     Unknown,
 }
+
+#[cfg(test)]
+mod tests;

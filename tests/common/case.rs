@@ -23,6 +23,8 @@ pub struct Case {
     /// The rank whose operands lie where TMA cannot address them: x of an even one, the weight of an odd one.
     pub unaligned: Option<usize>,
     pub exchange: Option<Exchange>,
+    /// CTAs that only reduce.
+    pub reducers: usize,
 }
 
 impl Case {
@@ -43,6 +45,7 @@ impl Case {
             mainloop: None,
             unaligned: None,
             exchange: None,
+            reducers: 0,
         }
     }
 
@@ -85,6 +88,10 @@ impl Case {
             exchange: Some(exchange),
             ..self
         }
+    }
+
+    pub fn reducers(self, reducers: usize) -> Case {
+        Case { reducers, ..self }
     }
 
     /// The routes this operation has.
@@ -131,7 +138,8 @@ impl Case {
         )
         .wire(self.wire)
         .bias(self.bias)
-        .route(Want::Exactly(path));
+        .route(Want::Exactly(path))
+        .reducers(self.reducers);
         let spec = match self.mainloop {
             Some(mainloop) => spec.mainloop(mainloop),
             None => spec,

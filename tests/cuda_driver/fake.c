@@ -244,6 +244,14 @@ int cuOccupancyMaxActiveBlocksPerMultiprocessor(int* n, const char* const* k, in
 // As in cuda.h: CUlaunchAttribute, whose value has 64 bytes, and CUlaunchConfig.
 typedef struct Attribute { int id, pad; union { unsigned cluster[3]; char room[64]; } value; } Attribute;
 typedef struct Config { unsigned x, y, z, tx, ty, tz, shared; Stream* s; Attribute* attributes; unsigned count; } Config;
+// Two SMs have no partner; a green context answers for the whole device.
+int cuOccupancyMaxActiveClusters(int* n, const char* const* k, const Config* c) {
+  NEEDS_CONTEXT;
+  const unsigned* size = c->attributes[0].value.cluster;
+  if (is("sm_80") || c->s || c->count != 1 || c->attributes[0].id != 4 || size[0] < 2 || c->x % size[0]) return kInvalidValue;
+  *n = (int)c->shared > shared_limit[k - kKernels] ? 0 : (stack[depth - 1]->green ? 132 : 130) / size[0] * (2048 / c->tx);
+  return kOk;
+}
 int cuLaunchKernelEx(const Config* c, const char* const* k, void** params, void** extra) {
   NEEDS_CONTEXT;
   if (!loaded || c->y != 1 || c->z != 1 || c->ty != 1 || c->tz != 1 || extra || c->s->context != stack[depth - 1]) return kInvalidValue;

@@ -146,6 +146,20 @@ inside! {
         }
     }
 
+    fn clusters_are_counted_by_the_driver() {
+        let driver = open().unwrap();
+        // Whole, two of 132 SMs cannot be paired; a share has no more than its own 64.
+        for (place, alone, pairs) in [(WHOLE, 264, 260), (share(1, 2), 128, 128)] {
+            driver.load_kernels(place).unwrap();
+            let launch = Launch { grid: 2, threads: 1024, shared: 4096, cluster: 1 };
+            assert_eq!(driver.resident_ctas("hopper_sm90", launch, place).unwrap(), alone);
+            let in_pairs = Launch { cluster: 2, ..launch };
+            assert_eq!(driver.resident_ctas("hopper_sm90", in_pairs, place).unwrap(), pairs);
+            let most = driver.place_info(place).unwrap().shared_per_cta;
+            assert_eq!(driver.resident_ctas("hopper_sm90", Launch { shared: most, ..in_pairs }, place).unwrap(), 0);
+        }
+    }
+
     fn kernels_of_hopper_are_left_alone_elsewhere() {
         let driver = open().unwrap();
         assert!(!driver.place_info(WHOLE).unwrap().hopper);
@@ -265,6 +279,9 @@ inside! {
         let launch = Launch { grid: 1, threads: 128, shared: 0, cluster: 1 };
         assert_eq!(driver.ctas_per_sm("another", launch, share(0, 4)).unwrap(), 1);
         assert_eq!(driver.ctas_per_sm("another", launch, WHOLE).unwrap(), 16);
+        // An SM for each, but which ones is not known: no pairs.
+        assert_eq!(driver.resident_ctas("hopper_sm90", launch, share(0, 4)).unwrap(), 33);
+        assert_eq!(driver.resident_ctas("hopper_sm90", Launch { cluster: 2, ..launch }, share(0, 4)).unwrap(), 0);
         let stream = driver.stream_create(share(0, 4)).unwrap();
         driver.stream_destroy(stream).unwrap();
     }

@@ -100,6 +100,9 @@ pub struct RunArgs {
     /// gives a simulated node one that adds. One that cannot be had is an error
     #[arg(long, value_enum)]
     pub exchange: Option<ExchangeArg>,
+    /// Hopper's gemm-all-reduce: CTAs that only reduce, an even number [default: the crate chooses]
+    #[arg(long, value_name = "CTAS", value_parser = parse_reducers)]
+    pub reducers: Option<usize>,
     /// The type partials travel in
     #[arg(long, value_enum, default_value = "output")]
     pub wire: WireArg,
@@ -206,6 +209,12 @@ fn parse_dimension(text: &str) -> Result<usize, String> {
 fn parse_u64(text: &str) -> Result<u64, String> {
     text.parse()
         .map_err(|_| format!("expected a number from 0 to {}", u64::MAX))
+}
+
+/// What more may be asked for, a machine's CTAs tell.
+pub fn parse_reducers(text: &str) -> Result<usize, String> {
+    let value = text.parse().ok().filter(|value: &usize| value.is_multiple_of(2));
+    value.ok_or_else(|| "expected an even number of CTAs, which may work in pairs".into())
 }
 
 fn parse_deadline(text: &str) -> Result<u64, String> {

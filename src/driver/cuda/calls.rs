@@ -281,6 +281,23 @@ impl Driver for CudaDriver {
         Ok(if capped { alone.min(1) } else { alone })
     }
 
+    fn resident_ctas(&self, kernel: &str, launch: Launch, place: Place) -> Result<u32> {
+        let (device, context) = self.place(place)?;
+        let split = device.split(place.shares)?;
+        let alone = self.ctas_per_sm(kernel, launch, place)?.saturating_mul(split.sms);
+        if launch.cluster <= 1 {
+            return Ok(alone);
+        }
+        if split.capped.is_some() {
+            // SMs are promised one by one, not as neighbours: see `shares`.
+            return Ok(0);
+        }
+        let _current = Current::push(context)?;
+        let clusters = self.kernels.resident_clusters(kernel, launch)?;
+        // The share's SMs bound it, whether or not the answer knows of them.
+        Ok(clusters.min(alone / launch.cluster) * launch.cluster)
+    }
+
     fn launch(&self, kernel: &str, launch: Launch, params: &TwParams, stream: Stream) -> Result<()> {
         let (_current, stream) = self.enter(stream)?;
         self.kernels.launch(kernel, launch, params, stream)

@@ -137,40 +137,34 @@ impl Kernels {
         Ok(ctas as u32)
     }
 
+    /// Clusters of a kernel that run at once in the current context.
+    pub(super) fn resident_clusters(&self, name: &str, launch: Launch) -> Result<u32> {
+        let kernel = self.get(name)?;
+        let mut clusters = 0;
+        let mut size = cluster_size(launch.cluster);
+        let one = Launch {
+            grid: launch.cluster,
+            ..launch
+        };
+        let config = config(one, std::ptr::null_mut(), &mut size);
+        // SAFETY: `clusters`, `config` and the attribute that it points to outlive the call; a CUkernel may stand where a
+        // CUfunction is asked for (cuda.h), and then, without a stream, means the current context.
+        unsafe { cu!(cuOccupancyMaxActiveClusters(&mut clusters, kernel.0.cast(), &config)) }?;
+        Ok(clusters as u32)
+    }
+
     /// Enqueues a kernel; the stream's context is current. Clusters are an attribute of the launch: no kernel fixes a size
     /// (`__cluster_dims__`), so that one entry point serves both with and without.
     pub(super) fn launch(&self, name: &str, launch: Launch, params: &TwParams, stream: sys::CUstream) -> Result<()> {
         let kernel = self.get(name)?;
-        let Launch {
-            grid,
-            threads,
-            shared,
-            cluster,
-        } = launch;
+        let Launch { grid, cluster, .. } = launch;
         if cluster == 0 || !grid.is_multiple_of(cluster) {
             let expected = format!("a divisor of the grid's {grid} CTAs");
             return Err(Error::bad_argument("the size of a cluster", cluster, expected));
         }
         let mut arguments = [(&raw const *params).cast_mut().cast::<c_void>()];
-        let mut clusters = sys::CUlaunchAttribute {
-            id: sys::CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION,
-            pad: [0; 4],
-            value: sys::CUlaunchAttributeValue { pad: [0; 64] },
-        };
-        clusters.value.clusterDim = sys::CUlaunchAttributeValue_union__bindgen_ty_1 { x: cluster, y: 1, z: 1 };
-        let config = sys::CUlaunchConfig {
-            gridDimX: grid,
-            gridDimY: 1,
-            gridDimZ: 1,
-            blockDimX: threads,
-            blockDimY: 1,
-            blockDimZ: 1,
-            sharedMemBytes: shared,
-            hStream: stream,
-            attrs: &mut clusters,
-            // A GPU without clusters refuses the attribute, whatever the size.
-            numAttrs: u32::from(cluster > 1),
-        };
+        let mut size = cluster_size(cluster);
+        let config = config(launch, stream, &mut size);
         // SAFETY: `config` and the attribute that it points to outlive the call. Every kernel of the fatbin takes exactly
         // one `TwParams` by value (TW_KERNEL), read before the call returns and not written; a CUkernel may stand where a
         // CUfunction is asked for, and then means the stream's context. What the kernel does with the addresses in
@@ -183,6 +177,34 @@ impl Kernels {
                 std::ptr::null_mut()
             ))
         }
+    }
+}
+
+/// The attribute of a launch that makes clusters.
+fn cluster_size(cluster: u32) -> sys::CUlaunchAttribute {
+    let mut size = sys::CUlaunchAttribute {
+        id: sys::CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION,
+        pad: [0; 4],
+        value: sys::CUlaunchAttributeValue { pad: [0; 64] },
+    };
+    size.value.clusterDim = sys::CUlaunchAttributeValue_union__bindgen_ty_1 { x: cluster, y: 1, z: 1 };
+    size
+}
+
+/// What the driver is told of a launch. It points to `size`, and is good as long as that is.
+fn config(launch: Launch, stream: sys::CUstream, size: &mut sys::CUlaunchAttribute) -> sys::CUlaunchConfig {
+    sys::CUlaunchConfig {
+        gridDimX: launch.grid,
+        gridDimY: 1,
+        gridDimZ: 1,
+        blockDimX: launch.threads,
+        blockDimY: 1,
+        blockDimZ: 1,
+        sharedMemBytes: launch.shared,
+        hStream: stream,
+        attrs: size,
+        // A GPU without clusters refuses the attribute, whatever the size.
+        numAttrs: u32::from(launch.cluster > 1),
     }
 }
 

@@ -17,7 +17,7 @@ const NAMES: [&str; 1] = ["nvcuda.dll"];
 const OLDEST: i32 = 12050;
 
 /// Every symbol that this driver calls. A test compares the list with the sources.
-pub(super) const SYMBOLS: [&str; 65] = [
+pub(super) const SYMBOLS: [&str; 66] = [
     "cuCtxFromGreenCtx",
     "cuCtxPopCurrent_v2",
     "cuCtxPushCurrent_v2",
@@ -76,6 +76,7 @@ pub(super) const SYMBOLS: [&str; 65] = [
     "cuMemcpyHtoDAsync_v2",
     "cuMemsetD8Async",
     "cuOccupancyMaxActiveBlocksPerMultiprocessor",
+    "cuOccupancyMaxActiveClusters",
     "cuPointerGetAttribute",
     "cuStreamCreate",
     "cuStreamDestroy_v2",

@@ -1,7 +1,7 @@
 //! mbarriers, TMA, bulk copies, clusters and the fences of the asynchronous proxy: misuse, and the right way beside it.
 
-use tileweave::abi::TwTensorMap;
-use tileweave::driver::sim::{Copies, SimConfig};
+use tileweave::abi::{self, TwTensorMap};
+use tileweave::driver::sim::{Copies, SimConfig, SimNode};
 use tileweave::driver::{Driver, Launch, TensorMap};
 use tileweave::{DType, Error};
 
@@ -273,4 +273,22 @@ fn launches_of_clusters_are_checked() {
     refused(4, 0, "cluster is 0: expected 1 to 8 CTAs");
     refused(9, 9, "cluster is 9");
     refused(6, 2, "grid is 6: expected 1 to 4");
+}
+
+/// A cluster's CTAs may be on any SMs of a place, but it is whole.
+#[test]
+fn clusters_are_resident_as_a_whole() {
+    let mut config = SimConfig::new(1, 0);
+    config.sms = 5;
+    let node = SimNode::new(config).unwrap();
+    let of = |cluster: u32| {
+        let launch = Launch {
+            grid: cluster,
+            threads: abi::TW_SM90_THREADS,
+            shared: abi::TW_SM90_256_SHARED,
+            cluster,
+        };
+        node.resident_ctas("gemm_bf16_256_sm90", launch, place(0)).unwrap()
+    };
+    assert_eq!((of(1), of(2)), (5, 4));
 }

@@ -6,7 +6,7 @@ use clap::{Args, ValueEnum};
 use tileweave::Mainloop;
 
 use super::contests::Tuning;
-use crate::cli::{Device, MainloopArg};
+use crate::cli::{Device, MainloopArg, parse_reducers};
 
 /// A table of the table.
 #[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,6 +56,10 @@ pub struct BenchArgs {
     /// Whether Hopper CTAs work in pairs, together with --columns
     #[arg(long, value_name = "true|false", requires = "columns")]
     pub pairs: Option<bool>,
+    /// CTAs of a rank that only reduce, in the GEMM + all-reduce beside the one without; 0 leaves it out [default: an eighth of
+    /// the rank's SMs]
+    #[arg(long, value_name = "CTAS", value_parser = parse_reducers)]
+    pub reducers: Option<usize>,
     /// Leave cuBLASLt out
     #[arg(long)]
     pub no_cublaslt: bool,
@@ -78,6 +82,7 @@ impl BenchArgs {
         Tuning {
             mainloop: self.mainloop.map(Mainloop::from),
             blocks: self.columns.zip(self.pairs),
+            reducers: self.reducers,
         }
     }
 

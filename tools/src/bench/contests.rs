@@ -13,6 +13,8 @@ pub struct Tuning {
     pub mainloop: Option<Mainloop>,
     /// Columns of a Hopper block, and whether CTAs work in pairs.
     pub blocks: Option<(usize, bool)>,
+    /// CTAs that only reduce, of a GEMM + all-reduce that is measured beside the one without; 0: it is not.
+    pub reducers: Option<usize>,
 }
 
 impl Tuning {
@@ -95,11 +97,28 @@ impl Contest for Plain {
     }
 }
 
-/// A fused operation against its GEMM alone, the unfused path, and cuBLASLt with our collective: in this order.
+/// Who runs on a fused operation's operands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Contender {
+    Fused,
+    /// The GEMM alone.
+    Gemm,
+    Unfused,
+    /// The fused operation where some CTAs only reduce.
+    Reducers,
+    /// cuBLASLt with our collective.
+    Vendor,
+}
+
+/// A fused operation against all others on the same operands.
 pub struct Overlapped {
     lanes: Vec<Lane>,
     m: usize,
     op: Op,
+    /// Who takes part, in their order.
+    pub field: Vec<Contender>,
+    /// CTAs of a rank that only reduce, in the variant where some do.
+    pub reducers: Option<usize>,
 }
 
 /// One rank's plans and operands.
@@ -107,6 +126,7 @@ struct Lane {
     fused: Plan,
     unfused: Plan,
     collective: Plan,
+    reducers: Option<Plan>,
     x: Rotating,
     weight: Rotating,
     out: Rotating,
@@ -151,6 +171,7 @@ impl Overlapped {
         cublaslt: bool,
     ) -> Result<Overlapped> {
         let mut lanes: Vec<Lane> = Vec::with_capacity(ranks.len());
+        let mut reducers = None;
         for rank in ranks {
             let [m, n, k] = own(fused, rank.rank());
             let rows = chunk(m, fused.ranks, rank.rank()).len();
@@ -158,8 +179,11 @@ impl Overlapped {
             let [one, two, three] = Overlapped::specs(fused, rank.rank(), tuning);
             let random = |rows, cols| Rotating::new(rank, rows, cols, sets, Some(pool));
             let written = |rows, cols| Rotating::new(rank, rows, cols, sets, None);
+            let plan = rank.plan(&one)?;
+            reducers = reducers_beside(rank, &plan, m, tuning)?;
             lanes.push(Lane {
-                fused: rank.plan(&one)?,
+                reducers: reducers.map(|n| rank.plan(&one.reducers(n))).transpose()?,
+                fused: plan,
                 unfused: rank.plan(&two)?,
                 collective: rank.plan(&three)?,
                 x: random(if gathers { rows } else { m }, k)?,
@@ -179,8 +203,23 @@ impl Overlapped {
             known = Some((shape, vendor.choice));
             lane.vendor = Some(vendor);
         }
-        let (m, op) = (fused.m, fused.op);
-        Ok(Overlapped { lanes, m, op })
+        let field = [
+            (true, Contender::Fused),
+            (true, Contender::Gemm),
+            (true, Contender::Unfused),
+            (reducers.is_some(), Contender::Reducers),
+            (cublaslt, Contender::Vendor),
+        ];
+        Ok(Overlapped {
+            lanes,
+            m: fused.m,
+            op: fused.op,
+            field: field
+                .into_iter()
+                .filter_map(|(there, who)| there.then_some(who))
+                .collect(),
+            reducers,
+        })
     }
 
     /// The GEMM alone on every rank.
@@ -204,6 +243,17 @@ impl Overlapped {
     }
 }
 
+/// CTAs of `rank` that only reduce, where `plan` has a kernel that knows such: what is asked for, else an eighth of its SMs. Even,
+/// as pairs are.
+fn reducers_beside(rank: &Rank, plan: &Plan, m: usize, tuning: Tuning) -> Result<Option<usize>> {
+    let kernel = plan.route(m).kernel;
+    if tuning.reducers == Some(0) || !(kernel.starts_with("gemm_ar_") && kernel.ends_with("_sm90")) {
+        return Ok(None);
+    }
+    let sms = rank.node().driver().place_info(rank.place())?.sms as usize;
+    Ok(tuning.reducers.or(Some((sms / 16 * 2).max(2))))
+}
+
 impl Lane {
     /// x, weight and product of the GEMM alone.
     fn addresses(&self, op: Op, set: usize) -> [u64; 3] {
@@ -214,8 +264,12 @@ impl Lane {
         }
     }
 
-    fn whole(&mut self, fused: bool, m: usize, set: usize) -> Result<()> {
-        let plan = if fused { &self.fused } else { &self.unfused };
+    fn whole(&mut self, contender: Contender, m: usize, set: usize) -> Result<()> {
+        let plan = match (contender, &self.reducers) {
+            (Contender::Unfused, _) => &self.unfused,
+            (Contender::Reducers, Some(plan)) => plan,
+            _ => &self.fused,
+        };
         let (x, weight) = (self.x.mat(set)?, self.weight.mat(set)?);
         plan.launch(&Operands::gemm(m, x, weight, self.out.mat_mut(set)?))
     }
@@ -247,16 +301,15 @@ impl Lane {
 
 impl Contest for Overlapped {
     fn contenders(&self) -> usize {
-        3 + usize::from(self.lanes[0].vendor.is_some())
+        self.field.len()
     }
 
     fn launch(&mut self, contender: usize, set: usize) -> Result<()> {
-        let (op, m) = (self.op, self.m);
+        let (op, m, contender) = (self.op, self.m, self.field[contender]);
         self.lanes.iter_mut().try_for_each(|lane| match contender {
-            0 => lane.whole(true, m, set),
-            1 => lane.gemm(op, m, set),
-            2 => lane.whole(false, m, set),
-            _ => lane.vendor_and_collective(op, m, set),
+            Contender::Gemm => lane.gemm(op, m, set),
+            Contender::Vendor => lane.vendor_and_collective(op, m, set),
+            whole => lane.whole(whole, m, set),
         })
     }
 }

@@ -22,7 +22,7 @@ use tileweave::{GroupConfig, Node, OpSpec, Rank};
 
 use self::args::{BenchArgs, Part, ScaleArg};
 use self::clock::Effort;
-use self::contests::{Overlapped, Plain, Tuning};
+use self::contests::{Contender, Overlapped, Plain, Tuning};
 use self::operands::{DTYPE, Pool};
 use self::report::{Conditions, FusedRow, GemmRow, LatencyRow, Missing, Report};
 use self::shapes::{Fused, Gemm, Scale};
@@ -241,13 +241,16 @@ impl Bench<'_> {
         let sets = 2;
         let mut contest = Overlapped::new(&ranks, fused, self.tuning, sets, &self.pool, self.cublaslt)?;
         let samples = clock::measure(&ranks, &mut contest, self.effort(1, sets))?;
-        let ms = |contender: usize| samples.as_ref()?.get(contender).map(|s| median_estimate(s));
-        let (fused_over_gemm, (overlap_pct, not_resolvable_ms)) = match samples.as_deref() {
-            Some([fused, gemm, unfused, ..]) => (
-                Some(of_medians([fused, gemm], |[fused, gemm]| fused / gemm)),
-                overlap::overlap(fused, gemm, unfused).columns(),
-            ),
-            _ => (None, (None, None)),
+        let of = |who: Contender| {
+            let place = contest.field.iter().position(|other| *other == who)?;
+            samples.as_ref()?.get(place).map(Vec::as_slice)
+        };
+        let ms = |who| of(who).map(median_estimate);
+        let over = |who, other| Some(of_medians([of(who)?, of(other)?], |[who, other]| who / other));
+        let (overlap_pct, not_resolvable_ms) = match (of(Contender::Fused), of(Contender::Gemm), of(Contender::Unfused))
+        {
+            (Some(fused), Some(gemm), Some(unfused)) => overlap::overlap(fused, gemm, unfused).columns(),
+            _ => (None, None),
         };
         let [kernel, unfused_kernels] = contest.kernels();
         Ok(FusedRow {
@@ -259,12 +262,15 @@ impl Bench<'_> {
             k: fused.k,
             kernel,
             unfused_kernels,
-            fused_ms: ms(0),
-            gemm_ms: ms(1),
-            unfused_ms: ms(2),
-            cublaslt_and_ours_ms: ms(3),
+            fused_ms: ms(Contender::Fused),
+            gemm_ms: ms(Contender::Gemm),
+            unfused_ms: ms(Contender::Unfused),
+            cublaslt_and_ours_ms: ms(Contender::Vendor),
             nccl_ms: None,
-            fused_over_gemm,
+            fused_over_gemm: over(Contender::Fused, Contender::Gemm),
+            reducers: contest.reducers,
+            fused_by_reducers_ms: ms(Contender::Reducers),
+            by_reducers_over_fused: over(Contender::Reducers, Contender::Fused),
             overlap_pct,
             not_resolvable_ms,
         })

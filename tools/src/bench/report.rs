@@ -69,6 +69,10 @@ pub struct FusedRow {
     pub cublaslt_and_ours_ms: Option<Estimate>,
     pub nccl_ms: Option<Estimate>,
     pub fused_over_gemm: Option<Estimate>,
+    /// GEMM + all-reduce on Hopper: the CTAs of a rank that only reduce in its other variant, and that one's time.
+    pub reducers: Option<usize>,
+    pub fused_by_reducers_ms: Option<Estimate>,
+    pub by_reducers_over_fused: Option<Estimate>,
     pub overlap_pct: Option<Estimate>,
     /// `unfused - gemm`, where it is too small for an overlap.
     pub not_resolvable_ms: Option<Estimate>,
@@ -276,7 +280,7 @@ fn gemm_cells(row: &GemmRow) -> Vec<String> {
     ]
 }
 
-const FUSED_HEAD: [&str; 11] = [
+const FUSED_HEAD: [&str; 14] = [
     "operation",
     "layer",
     "P",
@@ -287,6 +291,9 @@ const FUSED_HEAD: [&str; 11] = [
     "cuBLASLt + ours ms",
     "NCCL ms",
     "fused / gemm",
+    "reducing CTAs",
+    "fused with them ms",
+    "with / without",
     "overlap %",
 ];
 
@@ -306,6 +313,9 @@ fn fused_cells(row: &FusedRow) -> Vec<String> {
         interval(row.cublaslt_and_ours_ms, 3),
         interval(row.nccl_ms, 3),
         interval(row.fused_over_gemm, 3),
+        row.reducers.map_or("-".into(), |n| n.to_string()),
+        interval(row.fused_by_reducers_ms, 3),
+        interval(row.by_reducers_over_fused, 3),
         overlap,
     ]
 }

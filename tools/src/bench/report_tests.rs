@@ -45,6 +45,9 @@ fn fused(ratio: f64, resolved: bool) -> FusedRow {
         cublaslt_and_ours_ms: None,
         nccl_ms: None,
         fused_over_gemm: certain(ratio),
+        reducers: resolved.then_some(2),
+        fused_by_reducers_ms: if resolved { certain(0.875) } else { None },
+        by_reducers_over_fused: None,
         overlap_pct: if resolved { certain(90.0) } else { None },
         not_resolvable_ms: if resolved { None } else { certain(0.01) },
     }
@@ -108,6 +111,7 @@ fn tables_have_equal_columns_and_a_dash_for_what_was_not_measured() {
         "2.0000 (1.9800 to 2.0200)",
         "not resolvable",
         "90.0 (89.1 to 90.9)",
+        "| 2             | 0.875 (0.866 to 0.884) |",
         "cuBLASLt - (it is not there); NCCL 2.30.7 (given up: it failed)",
         "geometric mean of cuBLASLt's time over ours: 1.000",
         "geometric mean of cuBLASLt's time over ours: -",

@@ -108,8 +108,12 @@ impl LaunchSize {
             Some(mainloop) => spec.mainloop(mainloop.into()),
             None => spec,
         };
-        match args.exchange {
+        let spec = match args.exchange {
             Some(exchange) => spec.exchange(exchange.into()),
+            None => spec,
+        };
+        match args.reducers {
+            Some(reducers) => spec.reducers(reducers),
             None => spec,
         }
     }

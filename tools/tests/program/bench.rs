@@ -44,6 +44,13 @@ fn every_part_runs_and_nothing_is_called_measured() {
             "{row}"
         );
         assert!(row["fused_ms"].is_null() && row["overlap_pct"].is_null(), "{row}");
+        // Both variants of the all-reduce ran.
+        let reducers = if operation == "gemm-all-reduce" {
+            2.into()
+        } else {
+            Value::Null
+        };
+        assert_eq!(row["reducers"], reducers, "{row}");
     }
     assert!(report["latency"][0]["us"].is_null());
     for target in rows("targets") {
@@ -102,6 +109,22 @@ fn blocks_can_be_asked_for() {
     ] {
         bench(words).failed(2, "bad_input");
     }
+}
+
+/// In the place of an eighth of a rank's SMs, or not at all.
+#[test]
+fn reducers_can_be_asked_for() {
+    let words = "--parts fused --case all-reduce --columns 128 --pairs false";
+    let of = |reducers: &str| bench(&format!("{words} {reducers}")).done()["fused"][0]["reducers"].clone();
+    assert_eq!((of("--reducers 0"), of("--reducers 2")), (Value::Null, 2.into()));
+    // The node has 4 SMs, which this leaves none of.
+    let ended = bench(&format!("{words} --reducers 4"));
+    let missing = ended.json()["missing"].to_string();
+    assert!(
+        ended.code == 1 && missing.contains("reducers is 4: expected at most 2"),
+        "{missing}"
+    );
+    bench("--reducers 3").failed(2, "bad_input");
 }
 
 /// As JSON to a file, and the tables beside it, for people.

@@ -173,6 +173,21 @@ fn people_get_a_table() {
     }
 }
 
+/// Whoever reduces, the sums are the same.
+#[test]
+fn by_ctas_that_only_reduce() {
+    let of = |reducers: usize| {
+        let report = run(&format!("--ranks 3 --m 400 --n 264 --k 96 --reducers {reducers}")).done();
+        let reason = report["route_reason"].to_string();
+        assert_eq!(reason.contains("2 CTAs only reduce"), reducers == 2, "{reason}");
+        report["result_digest"].clone()
+    };
+    assert_eq!(of(0), of(2));
+    run("--ranks 2 --m 400 --n 264 --reducers 4").failed(2, "bad_input");
+    run("--op all-gather-gemm --reducers 2").failed(2, "bad_input");
+    run("--reducers 5").failed(2, "bad_input");
+}
+
 /// On the simulated node both mainloops add in one order, so even their bits are equal.
 #[test]
 fn by_either_mainloop() {
