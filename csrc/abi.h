@@ -74,6 +74,8 @@ enum {
 
 // How an operation is carried out, `TwDescriptor::algorithm`. Part of the hello's hash: all ranks must agree.
 enum { TW_TWO_SHOT = 0, TW_ONE_SHOT = 1 };
+#define TW_PULL 256       // added where partials and results are loaded from the memory of who made them, not pushed
+#define TW_IN_SWITCH 512  // added where partials are added up, and results multiplied, by the switch
 
 // What a wait waited for, `TwWaitRecord::kind`.
 enum {
@@ -134,7 +136,7 @@ typedef struct TwControl {
   uint32_t panel_done[2];    // CTAs that finished the panel of each round parity
   uint32_t pad0_;
   uint64_t epoch_started, epoch_finished;
-  uint64_t bytes_sent;       // payload bytes that left this rank's memory for peers, since the group began
+  uint64_t bytes_sent;       // payload bytes that left this rank's memory over links, whoever moved them, since the group began
   uint64_t signals_sent;     // words to peers: hellos (two each), tile signals, credits
   uint64_t started_ns;       // `mx::time_ns` at the begin of the running or last operation's first CTA,
   uint64_t finished_ns;      // and at the end of its last: for measurements, nothing waits for them
@@ -156,6 +158,7 @@ typedef struct TwGroup {
   uint64_t signals, signals_half;
   uint64_t packets, packets_half;
   uint64_t staging, staging_half;
+  uint64_t multicast;           // one address for all heaps, for multimem alone; 0: none
   uint64_t deadline_ns;
   uint32_t rank, world;
 } TwGroup;

@@ -182,6 +182,7 @@ mod tests {
                                     layout,
                                     hopper: ctas_of_sm % 2 == 0,
                                     ctas,
+                                    multicast: Ok(()),
                                 };
                                 for m in [0, 1, 2, 64, 255, 256, 300, 333, 700, 2048, 2100, 5000] {
                                     if m <= max_m as u64 {

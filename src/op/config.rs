@@ -8,6 +8,7 @@
 
 use std::collections::HashMap;
 
+use super::exchange::two_shot_only;
 use super::heuristics::{self, Setting};
 use super::kernel::{Family, Kernel, Tile};
 use super::splits::{product_bytes, splits};
@@ -27,6 +28,8 @@ pub(crate) struct Facts {
     pub hopper: bool,
     /// CTAs of each kernel, in clusters of so many, that are resident at once on every rank, within the group's budget.
     pub ctas: HashMap<(Kernel, u32), u32>,
+    /// Whether the heaps have a multicast address and sums may be the switch's; else why not.
+    pub multicast: Result<(), String>,
 }
 
 /// The kernels of one launch, and what bounds their grids.
@@ -116,7 +119,7 @@ pub(crate) fn kernel(spec: &OpSpec, op: Op, m: u64, flat: bool, setting: &Settin
     if !op.has_gemm() {
         let one_shot = portable(Tile::Memory, true);
         let small = one_shot.1.message(Sizes::of(spec, world).wire) <= setting.one_shot_bytes;
-        return if op == Op::AllReduce && small {
+        return if op == Op::AllReduce && small && !two_shot_only(spec) {
             one_shot
         } else {
             portable(Tile::Memory, false)
@@ -189,6 +192,7 @@ impl Facts {
     fn main(&self, spec: &OpSpec, op: Op, m: u64, flat: bool, path: Path) -> Result<Config> {
         let setting = self.setting();
         let (kernel, on, one_shot) = kernel(spec, op, m, flat, &setting);
+        let exchange = self.exchange(spec, op, path)?;
         let cluster = on.cluster as u32;
         let resident = self.resident(kernel, cluster, path)?;
         let splits = splits_of(spec, m, &setting);
@@ -227,7 +231,7 @@ impl Facts {
             gemm: None,
             main: Some(kernel),
             one_shot,
-            exchange: Exchange::Push,
+            exchange,
             grid_limit,
             reducers,
             clusters: (cluster, 1),
@@ -286,6 +290,7 @@ pub(crate) mod tests {
             hopper: false,
             layout: Layout::new(heap, world, 65536).unwrap(),
             ctas: Kernel::all_clusters().map(|k| (k, ctas - ctas % k.1)).collect(),
+            multicast: Err("it was not asked of the group".to_string()),
         }
     }
 

@@ -4,6 +4,7 @@ mod budget;
 mod check;
 pub(crate) mod config;
 pub(crate) mod descriptor;
+pub(crate) mod exchange;
 pub(crate) mod heuristics;
 pub(crate) mod kernel;
 mod launch;

@@ -52,8 +52,13 @@ pub(crate) fn explain(config: &Config, spec: &OpSpec, m: u64, setting: &Setting,
         (Want::Auto, _) => format!("{links}; a collective alone"),
     };
     let mainloop = heuristics::explain(spec, m, setting).filter(|_| config.main.is_some());
+    let exchange = match config.exchange {
+        Exchange::Push => None,
+        Exchange::Pull => Some("partials and results are pulled".to_string()),
+        Exchange::InSwitch => Some("the switch adds, and sends to all".to_string()),
+    };
     let reducers = (config.reducers > 0).then(|| format!("{} CTAs only reduce", config.reducers));
-    let reason = [reason].into_iter().chain(mainloop).chain(reducers);
+    let reason = [reason].into_iter().chain(exchange).chain(mainloop).chain(reducers);
     let reason = reason.collect::<Vec<_>>().join("; ");
     let gather_first = spec.op == crate::op::Op::AllGatherGemm;
     let (first, second) = if gather_first {
