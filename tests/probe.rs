@@ -168,6 +168,33 @@ fn devices_in_any_order_and_twice() {
 }
 
 #[test]
+fn multicast_is_tried_where_it_is_claimed() {
+    for gpus in [2, 5] {
+        let mut config = config(gpus, 8, &[(1, 0, LinkState::Slow(2))]);
+        config.multicast = true;
+        assert_eq!(probe(config).multicast, Outcome::Works);
+    }
+    let none = probe(config(2, 8, &[])).multicast;
+    assert_eq!(none, Outcome::Skipped("device 0 claims none".into()));
+    // Numbers that a member did not write, and stores by one of them that go astray.
+    for (mode, text) in [
+        (tileweave::abi::TW_PROBE_NUMBERS, "sums through the switch: "),
+        (tileweave::abi::TW_PROBE_CAST, "what device 1 sent through the switch: "),
+    ] {
+        let mut config = config(3, 8, &[]);
+        config.multicast = true;
+        config.launch_hook = Some(Arc::new(move |seen, params| {
+            if params.k == mode && seen.kernel == "probe" && seen.place.device == 1 {
+                params.hash += 1;
+            }
+        }));
+        let found = probe(config);
+        assert!(failed_with(&found.multicast, text), "{:?}", found.multicast);
+        assert!(found.excluded().is_empty());
+    }
+}
+
+#[test]
 fn one_device_has_no_links() {
     let probe = probe(config(1, 1, &[]));
     assert!(probe.links.is_empty());

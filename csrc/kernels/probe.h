@@ -5,6 +5,7 @@
 //             ECHO, CHASE: m rounds after the first, which is not timed
 //   p.hash    seed of the pattern; ECHO: the words are p.hash + round
 //   p.weight  ECHO: the other side's word.   p.group.rank  ECHO: 0 begins, 1 answers.   p.group.deadline_ns  of all rounds
+//   p.group.rank, p.group.world  NUMBERS, SUM: which member of the team, of how many.   p.x  SUM, CAST: a multicast address
 //   p.out     a TwProbeResult in this device's own memory
 //
 // Every byte of a zone is another one after STORE than after FILL, and guards are as FILL left them: no byte that never
@@ -55,7 +56,9 @@ TW_DEV void lower(gaddr at, uint32_t mine) {
   }
 }
 
-TW_DEV void check(const TwParams& p) {
+// Loads all of the area by `load` and compares it with `want`, both of a vector's index.
+template <class Load, class Want>
+TW_DEV void compare(const TwParams& p, Load load, Want want) {
   constexpr uint32_t kAhead = 4;  // loads under way at once: a link is long
   const uint32_t all = p.m + 2 * p.n, step = all_threads();
   uint32_t seen = 0, wrong = 0, first = 0;
@@ -63,17 +66,15 @@ TW_DEV void check(const TwParams& p) {
     vec4 got[kAhead] = {};
     TW_UNROLL
     for (uint32_t j = 0; j < kAhead; ++j) {
-      if (i0 + j * step < all) got[j] = mx::ld_global_v4(vector_at(p, i0 + j * step));
+      if (i0 + j * step < all) got[j] = load(i0 + j * step);
     }
     TW_UNROLL
     for (uint32_t j = 0; j < kAhead; ++j) {
       const uint32_t i = i0 + j * step;
       if (i >= all) continue;
       ++seen;
-      const vec4 want = pattern(p.hash, i, in_zone(p, i));
-      const uint32_t differ = (got[j].v[0] ^ want.v[0]) | (got[j].v[1] ^ want.v[1]) | (got[j].v[2] ^ want.v[2]) |
-                              (got[j].v[3] ^ want.v[3]);
-      if (!differ) continue;
+      const vec4 w = want(i);
+      if (!((got[j].v[0] ^ w.v[0]) | (got[j].v[1] ^ w.v[1]) | (got[j].v[2] ^ w.v[2]) | (got[j].v[3] ^ w.v[3]))) continue;
       if (!wrong++) first = i + 1;
     }
   }
@@ -81,6 +82,51 @@ TW_DEV void check(const TwParams& p) {
   if (!wrong) return;
   mx::red_add_relaxed_gpu(p.out + offsetof(TwProbeResult, wrong), wrong);
   lower(p.out + offsetof(TwProbeResult, first), first);
+}
+
+TW_DEV void check(const TwParams& p) {
+  compare(
+      p, [&](uint32_t i) { return mx::ld_global_v4(vector_at(p, i)); },
+      [&](uint32_t i) { return pattern(p.hash, i, in_zone(p, i)); });
+}
+
+// Numbers of 16 bits, so that the sum over 16 members is exact in f32 in whatever order the switch adds.
+TW_DEV vec4 numbers_of(uint64_t seed, uint32_t index, uint32_t member) {
+  const uint64_t a = mix(seed + (16ull * index + member) * 0x9e3779b97f4a7c15ull);
+  return {{uint32_t(a & 0xffff), uint32_t(a >> 16 & 0xffff), uint32_t(a >> 32 & 0xffff), uint32_t(a >> 48)}};
+}
+TW_DEV vec4 as_floats(const vec4& v) {
+  return {{mx::f32_bits(float(v.v[0])), mx::f32_bits(float(v.v[1])), mx::f32_bits(float(v.v[2])), mx::f32_bits(float(v.v[3]))}};
+}
+
+TW_DEV void numbers(const TwParams& p) {
+  for (uint32_t i = first_vector(); i < p.m + 2 * p.n; i += all_threads()) {
+    mx::st_global_v4(vector_at(p, i), as_floats(numbers_of(p.hash, i, p.group.rank)));
+  }
+}
+
+// Where the machine has no switch, nothing is looked at, and nothing sent: the host sees that.
+TW_DEV void sum(const TwParams& p) {
+  if constexpr (mx::kMulticast) {
+    compare(
+        p, [&](uint32_t i) { return mx::multimem_ld_reduce_v4<float>(vector_at(p, i)); },
+        [&](uint32_t i) {
+          vec4 all = {};
+          for (uint32_t member = 0; member < p.group.world; ++member) {
+            const vec4 one = numbers_of(p.hash, i, member);
+            for (uint32_t j = 0; j < 4; ++j) all.v[j] += one.v[j];
+          }
+          return as_floats(all);
+        });
+  }
+}
+
+TW_DEV void cast(const TwParams& p) {
+  if constexpr (mx::kMulticast) {
+    for (uint32_t i = first_vector(); i < p.m; i += all_threads()) {
+      mx::multimem_st_v4(vector_at(p, p.n + i), pattern(p.hash, p.n + i, true));
+    }
+  }
 }
 
 // Additions of 1 by threads of several devices: what they saw is every number once.
@@ -145,6 +191,9 @@ TW_DEV void run_probe(const TwParams& p) {
     case TW_PROBE_STORE: return probe::store(p);
     case TW_PROBE_CHECK: return probe::check(p);
     case TW_PROBE_ATOMICS: return probe::atomics(p);
+    case TW_PROBE_NUMBERS: return probe::numbers(p);
+    case TW_PROBE_SUM: return probe::sum(p);
+    case TW_PROBE_CAST: return probe::cast(p);
   }
   if (mx::block() || mx::thread()) return;
   if (p.k == TW_PROBE_ECHO) return probe::echo(p);

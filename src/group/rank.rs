@@ -27,7 +27,7 @@ pub struct Rank {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct Stats {
-    /// Payload bytes that left this rank's memory for peers.
+    /// Payload bytes that left this rank's memory over the links, whoever moved them.
     pub bytes_sent: u64,
     /// Words to peers: hellos (two each), tile signals, credits.
     pub signals_sent: u64,

@@ -8,6 +8,7 @@
 
 use std::collections::HashMap;
 
+use super::exchange::two_shot_only;
 use super::heuristics::{self, Setting};
 use super::kernel::{Family, Kernel, Tile};
 use super::splits::{product_bytes, splits};
@@ -15,12 +16,8 @@ use super::staging::{MAX_GRID, largest_wave};
 use super::tiling::{Sizes, Tiling};
 use super::{Mainloop, Op, OpSpec};
 use crate::error::{Error, Result};
-use crate::group::Numerics;
 use crate::memory::layout::{Layout, smallest};
 use crate::route::{Alternative, Exchange, Machine, Path};
-
-/// The ways that kernels have of moving what an operation of several exchanges moves: none is chosen that is not here.
-pub const EXCHANGES: &[Exchange] = &[Exchange::Push];
 
 /// What every rank of a group knows alike.
 #[derive(Debug)]
@@ -33,10 +30,10 @@ pub(crate) struct Facts {
     pub ctas: HashMap<(Kernel, u32), u32>,
     /// The ranks' GPUs and links.
     pub machine: Machine,
-    /// What sums may depend on.
-    pub numerics: Numerics,
     /// Who could do an operation in the group's place.
     pub alternative: Alternative,
+    /// Whether the heaps have a multicast address and sums may be the switch's; else why not.
+    pub multicast: Result<(), String>,
 }
 
 /// The kernels of one launch, and what bounds their grids.
@@ -128,7 +125,7 @@ pub(crate) fn kernel(spec: &OpSpec, op: Op, m: u64, flat: bool, setting: &Settin
     if !op.has_gemm() {
         let one_shot = portable(Tile::Memory, true);
         let small = one_shot.1.message(Sizes::of(spec, world).wire) <= setting.one_shot_bytes;
-        return if op == Op::AllReduce && small {
+        return if op == Op::AllReduce && small && !two_shot_only(spec) {
             one_shot
         } else {
             portable(Tile::Memory, false)
@@ -200,6 +197,7 @@ impl Facts {
     /// The communicating kernel of `op` for `spec`, if the heap has room for its smallest round.
     fn main(&self, spec: &OpSpec, op: Op, m: u64, flat: bool, path: Path, setting: &Setting) -> Result<Config> {
         let (kernel, on, one_shot) = kernel(spec, op, m, flat, setting);
+        let exchange = self.exchange(spec, op, path)?;
         let cluster = on.cluster as u32;
         let resident = self.resident(kernel, cluster, path)?;
         let splits = splits_of(spec, m, setting);
@@ -238,7 +236,7 @@ impl Facts {
             gemm: None,
             main: Some(kernel),
             one_shot,
-            exchange: Exchange::Push,
+            exchange,
             grid_limit,
             reducers,
             pushers: 0,
@@ -305,8 +303,8 @@ pub(crate) mod tests {
             layout: Layout::new(heap, world, 65536).unwrap(),
             ctas: Kernel::all_clusters().map(|k| (k, ctas - ctas % k.1)).collect(),
             machine: Machine::assumed(SIMULATED, world, false),
-            numerics: Numerics::Exact,
             alternative: Alternative::Nobody,
+            multicast: Err("it was not asked of the group".to_string()),
         }
     }
 

@@ -2,6 +2,7 @@
 
 use super::config::{Config, Facts, kernel};
 use super::descriptor::hash;
+use super::exchange;
 use super::heuristics::Setting;
 use super::kernel::{Kernel, Tile};
 use super::maps;
@@ -307,7 +308,11 @@ impl Maker<'_> {
         };
         let desc = TwDescriptor {
             op: op.code(),
-            algorithm: if one_shot { abi::TW_ONE_SHOT } else { abi::TW_TWO_SHOT },
+            algorithm: if one_shot {
+                abi::TW_ONE_SHOT
+            } else {
+                abi::TW_TWO_SHOT + exchange::code(config.exchange)
+            },
             dtype: spec.dtype.code(),
             wire: sizes.wire.code(),
             tile: agreed_tile(op, chosen, &on) + config.reducers * abi::TW_TILE_REDUCER,

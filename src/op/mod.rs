@@ -4,6 +4,7 @@ mod budget;
 mod check;
 pub(crate) mod config;
 pub(crate) mod descriptor;
+pub(crate) mod exchange;
 pub(crate) mod heuristics;
 pub(crate) mod kernel;
 mod launch;
@@ -19,8 +20,8 @@ mod tests;
 mod tiling;
 
 pub(crate) use budget::{heap_bytes, last_of_each_from};
-pub use config::EXCHANGES;
 pub(crate) use config::Facts;
+pub use exchange::offered;
 pub use operands::{Operands, Out};
 pub use plan::Plan;
 pub use spec::{Mainloop, Op, OpSpec};

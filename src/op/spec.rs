@@ -4,7 +4,7 @@ use super::staging::MAX_GRID;
 use crate::abi;
 use crate::dtype::{DType, Wire};
 use crate::error::{Error, Result};
-use crate::route::Want;
+use crate::route::{Exchange, Want};
 
 /// The operations. Shapes: `docs/api.md`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -146,6 +146,8 @@ pub struct OpSpec {
     pub columns: Option<usize>,
     /// Whether Hopper CTAs work in pairs, on every rank alike; `None`: the crate chooses.
     pub pairs: Option<bool>,
+    /// How values get from rank to rank, on every rank alike; `None`: the crate chooses.
+    pub exchange: Option<Exchange>,
     /// The CTAs of a Hopper GEMM + all-reduce that only reduce, on every rank alike; 0: none, each CTA reduces beside its math;
     /// `None`: the crate chooses.
     pub reducers: Option<usize>,
@@ -167,6 +169,7 @@ impl OpSpec {
             mainloop: None,
             columns: None,
             pairs: None,
+            exchange: None,
             reducers: None,
         }
     }
@@ -211,6 +214,16 @@ impl OpSpec {
         OpSpec {
             columns: Some(columns),
             pairs: Some(pairs),
+            ..self
+        }
+    }
+
+    /// By this exchange: for comparison and for tests. Every rank asks for the same. Anything but [`Exchange::Push`] leaves
+    /// one-shot all-reduces out, which only push. Where the machine, the group or the operation has it not, a plan fails and
+    /// says why.
+    pub fn exchange(self, exchange: Exchange) -> OpSpec {
+        OpSpec {
+            exchange: Some(exchange),
             ..self
         }
     }

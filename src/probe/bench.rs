@@ -58,7 +58,7 @@ impl Sizes {
 
     /// Bytes from the start of one area to the next.
     fn area(&self) -> usize {
-        self.checked.max(self.timed) + 2 * GUARD * VECTOR
+        Area::bytes(self.checked.max(self.timed))
     }
 }
 
@@ -74,6 +74,22 @@ impl Area {
     /// The first byte between the guards.
     pub fn zone_ptr(&self) -> DevicePtr {
         self.ptr + (GUARD * VECTOR) as u64
+    }
+
+    /// What the kernel is told of it.
+    pub fn params(&self) -> TwParams {
+        TwParams {
+            x: self.ptr,
+            m: (self.zone / VECTOR) as u32,
+            n: GUARD as u32,
+            hash: self.seed,
+            ..TwParams::default()
+        }
+    }
+
+    /// Bytes of an area with a zone of so many.
+    pub const fn bytes(zone: usize) -> usize {
+        zone + 2 * GUARD * VECTOR
     }
 
     /// What a check found, in words; `None`: all as it should be.
@@ -189,14 +205,7 @@ impl Bench {
 
     /// Enqueues work on an area by all SMs.
     pub fn enqueue_on(&self, mode: u32, area: &Area) -> Result<()> {
-        let params = TwParams {
-            x: area.ptr,
-            m: (area.zone / VECTOR) as u32,
-            n: GUARD as u32,
-            hash: area.seed,
-            ..TwParams::default()
-        };
-        self.enqueue(self.grid, mode, params)
+        self.enqueue(self.grid, mode, area.params())
     }
 
     /// Has the next launch find an empty result.
@@ -265,7 +274,7 @@ impl Mapping {
 
     /// What peers store, load and copy.
     pub fn target(&self, zone: usize, seed: u64) -> Area {
-        debug_assert!(zone + 2 * GUARD * VECTOR <= self.area);
+        debug_assert!(Area::bytes(zone) <= self.area);
         let ptr = self.ptr + WORDS as u64;
         Area { ptr, zone, seed }
     }

@@ -7,6 +7,7 @@ mod cache;
 mod check;
 mod pair;
 mod run;
+mod team;
 #[cfg(all(test, feature = "sim"))]
 mod tests;
 

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use super::bench::Bench;
 use super::check::same_gpu;
 use super::pair::{Fault, Measured, Pair};
+use super::team::multicast;
 use super::{LinkProbe, Outcome, Probe, WayProbe};
 use crate::driver::Driver;
 use crate::error::{Error, Result};
@@ -234,7 +235,7 @@ impl Tries<'_> {
         }
     }
 
-    fn multicast(&self) -> Outcome {
+    fn multicast(&mut self) -> Outcome {
         if self.subjects.len() < 2 {
             return Outcome::Skipped("it takes two GPUs".into());
         }
@@ -245,6 +246,14 @@ impl Tries<'_> {
                 Err(error) => return Outcome::Failed(format!("device {device}: no claim can be had: {error}")),
             }
         }
-        Outcome::Skipped("no multicast object".into())
+        let mut benches = Vec::with_capacity(self.subjects.len());
+        for subject in self.subjects {
+            match &subject.bench {
+                Ok(bench) => benches.push(bench),
+                Err(reason) => return Outcome::Skipped(reason.clone()),
+            }
+        }
+        self.way(|| multicast(self.driver, &benches).map(|()| Measured::default()))
+            .outcome
     }
 }

@@ -11,9 +11,10 @@ use super::decide::{Allowed, Decision, decide};
 use super::model::Work;
 use super::{Exchange, Path, Route, Want};
 use crate::error::{Error, Result};
+use crate::group::Numerics;
 use crate::op::config::{Config, Facts, kernel};
 use crate::op::heuristics::{self, Setting};
-use crate::op::{EXCHANGES, Op, OpSpec, last_of_each_from};
+use crate::op::{Op, OpSpec, last_of_each_from, offered};
 
 /// Some M with one configuration each.
 #[derive(Debug)]
@@ -72,9 +73,17 @@ impl<'a> Decisions<'a> {
         let setting = facts.setting();
         let allowed = Allowed {
             one_shot_bytes: setting.one_shot_bytes,
-            numerics: facts.numerics,
+            numerics: match facts.multicast {
+                Ok(()) => Numerics::InSwitch,
+                Err(_) => Numerics::Exact,
+            },
             alternative: facts.alternative,
-            exchanges: EXCHANGES,
+            exchanges: match spec.exchange {
+                None => offered(spec.op),
+                Some(Exchange::Push) => &[Exchange::Push],
+                Some(Exchange::Pull) => &[Exchange::Pull],
+                Some(Exchange::InSwitch) => &[Exchange::InSwitch],
+            },
         };
         let at = |m: u64| decide(&facts.machine, &work(facts, spec, m), &allowed);
         let fits = last_small(spec, bucket, &setting);
@@ -100,6 +109,10 @@ impl<'a> Decisions<'a> {
     /// The kernels at `m`.
     fn config(&self, m: u64) -> Result<Config> {
         let (facts, spec, decision) = (self.facts, self.spec, self.decision(m));
+        if spec.route == Want::Auto && facts.machine.obstacles.is_empty() {
+            // One that was asked for is had or refused, not declined.
+            facts.exchange(spec, spec.op, decision.path)?;
+        }
         let mut config = match (spec.route, decision.path) {
             (Want::Exactly(Path::Decline), _) => return Ok(declined()),
             (Want::Exactly(Path::Nccl), _) => {
@@ -118,11 +131,9 @@ impl<'a> Decisions<'a> {
             (Want::Auto, Path::Fused | Path::Unfused) => self.auto(m, decision)?,
             (Want::Auto, _) => return Ok(declined()),
         };
-        config.exchange = if matches!(spec.route, Want::Auto) {
-            decision.exchange
-        } else {
-            config.exchange
-        };
+        if spec.route == Want::Auto && spec.exchange.is_none() && !config.one_shot {
+            config.exchange = decision.exchange;
+        }
         if spec.op == Op::AllGatherGemm && config.path == Path::Fused {
             let part = f64::from(decision.comm_sms) / f64::from(facts.machine.sms);
             config.pushers = (f64::from(config.grid_limit) * part).ceil() as u32;
@@ -228,8 +239,15 @@ pub(crate) fn explain(facts: &Facts, config: &Config, spec: &OpSpec, m: u64) -> 
         (Want::Auto, _) => format!("the heap holds no round of the fused kernel; {}", decision.reason),
     };
     let mainloop = heuristics::explain(spec, m, &decisions.setting).filter(|_| config.main.is_some());
+    // The model's reasons tell of it anyway.
+    let exchange = match config.exchange {
+        _ if spec.route == Want::Auto => None,
+        Exchange::Push => None,
+        Exchange::Pull => Some("partials and results are pulled".to_string()),
+        Exchange::InSwitch => Some("the switch adds, and sends to all".to_string()),
+    };
     let reducers = (config.reducers > 0).then(|| format!("{} CTAs only reduce", config.reducers));
-    let reason = [reason].into_iter().chain(mainloop).chain(reducers);
+    let reason = [reason].into_iter().chain(exchange).chain(mainloop).chain(reducers);
     let reason = reason.collect::<Vec<_>>().join("; ");
     let (first, second) = if spec.op == Op::AllGatherGemm {
         (config.main, config.gemm)

@@ -82,7 +82,7 @@ fn transports(machine: &Machine, work: &Work, allowed: &Allowed) -> Vec<Transpor
     let reduces_all = work.op.collective() == crate::op::Op::AllReduce;
     let works = |exchange: &Exchange| match exchange {
         Exchange::Push => true,
-        Exchange::Pull => reduces_all && machine.pull.is_some(),
+        Exchange::Pull => work.op.reduces() && machine.pull.is_some(),
         Exchange::InSwitch => reduces_all && machine.multicast && allowed.numerics == Numerics::InSwitch,
     };
     let exchanges = allowed.exchanges.iter().filter(|exchange| works(exchange));
@@ -90,7 +90,9 @@ fn transports(machine: &Machine, work: &Work, allowed: &Allowed) -> Vec<Transpor
         exchange: *exchange,
         one_shot: false,
     });
-    let small = reduces_all && work.packet_bytes() <= allowed.one_shot_bytes;
+    // Packets are pushed.
+    let pushes = allowed.exchanges.contains(&Exchange::Push);
+    let small = reduces_all && pushes && work.packet_bytes() <= allowed.one_shot_bytes;
     let packets = small.then_some(Transport {
         exchange: Exchange::Push,
         one_shot: true,

@@ -8,6 +8,7 @@ pub mod model;
 mod obstacle;
 mod pair;
 
+pub use crate::op::offered as exchanges;
 pub(crate) use choose::{Range, explain, table};
 pub use decide::{Allowed, Alternative, Decision, Predicted, decide};
 pub use machine::{LinkKind, Machine, Way};

@@ -9,13 +9,13 @@ use tileweave::probe::{LinkProbe, Outcome, Probe, WayProbe};
 use tileweave::route::model::{Transport, Work};
 use tileweave::route::{Allowed, Alternative, Decision, LinkKind, Machine, Obstacle, decide};
 use tileweave::topology::{Ancestor, Fabric, Gpu, Link, Mig, NvLinkPath, Source, Status, Topology, VERSION};
-use tileweave::{DType, EXCHANGES, Exchange, GroupConfig, Numerics, Op, Path};
+use tileweave::{DType, Exchange, GroupConfig, Numerics, Op, Path};
 
 const ALLOWED: Allowed = Allowed {
     one_shot_bytes: 64 << 10,
     numerics: Numerics::Exact,
     alternative: Alternative::Nobody,
-    exchanges: EXCHANGES,
+    exchanges: &[Exchange::Push],
 };
 
 fn work(op: Op, m: u64, n: u64, k: u64) -> Work {

@@ -76,7 +76,7 @@ const ALL_EXCHANGES: &[Exchange] = &[Exchange::Push, Exchange::Pull, Exchange::I
 
 fn any_allowed() -> impl Strategy<Value = Allowed> {
     let alternatives = vec![Alternative::Nobody, Alternative::Runtime, Alternative::Nccl];
-    let exchanges = vec![EXCHANGES, ALL_EXCHANGES];
+    let exchanges = vec![ALLOWED.exchanges, ALL_EXCHANGES];
     (
         prop::sample::select(vec![0u64, 65536, 1 << 20]),
         any::<bool>(),

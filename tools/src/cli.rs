@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use tileweave::{DType, Mainloop, Op, Wire};
+use tileweave::{DType, Exchange, Mainloop, Op, Wire};
 
 use crate::bench::args::BenchArgs;
 use crate::failure::{Failure, one_line};
@@ -100,6 +100,10 @@ pub struct RunArgs {
     /// The GEMM's mainloop [default: the crate chooses]; one that cannot serve is an error
     #[arg(long, value_enum)]
     pub mainloop: Option<MainloopArg>,
+    /// How values get from rank to rank [default: the crate chooses]; in-switch asks the group for sums of the switch, and
+    /// gives a simulated node one that adds. One that cannot be had is an error
+    #[arg(long, value_enum)]
+    pub exchange: Option<ExchangeArg>,
     /// Hopper's gemm-all-reduce: CTAs that only reduce, an even number [default: the crate chooses]
     #[arg(long, value_name = "CTAS", value_parser = parse_reducers)]
     pub reducers: Option<usize>,
@@ -148,6 +152,30 @@ impl From<MainloopArg> for Mainloop {
             MainloopArg::Portable => Mainloop::Portable,
             MainloopArg::Hopper => Mainloop::Hopper,
         }
+    }
+}
+
+#[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ExchangeArg {
+    Push,
+    Pull,
+    InSwitch,
+}
+
+impl From<ExchangeArg> for Exchange {
+    fn from(word: ExchangeArg) -> Exchange {
+        match word {
+            ExchangeArg::Push => Exchange::Push,
+            ExchangeArg::Pull => Exchange::Pull,
+            ExchangeArg::InSwitch => Exchange::InSwitch,
+        }
+    }
+}
+
+impl RunArgs {
+    /// Whether the switch is to add, in an order of its own.
+    pub fn in_switch(&self) -> bool {
+        self.exchange == Some(ExchangeArg::InSwitch)
     }
 }
 

@@ -34,6 +34,7 @@ impl Machine {
                 let faults = args.fault.and_then(Fault::of_the_machine).into_iter().collect();
                 let config = SimConfig {
                     faults,
+                    multicast: args.in_switch(),
                     ..SimConfig::new(ranks, args.common.schedule_seed)
                 };
                 Ok(Node::new(Arc::new(SimNode::new(config)?)))

@@ -96,9 +96,10 @@ impl Machine {
         }
         self.check_written(cta, f, addr, bytes)?;
         self.check_alias(cta, f, addr)?;
+        let payload = take_payload(f, bytes as u32);
         if peer {
             self.guard(f);
-            self.devices[owner].traffic.0 += u64::from(take_payload(f, bytes as u32));
+            self.devices[owner].traffic.0 += u64::from(payload);
         }
         self.note_read(addr, bytes, f.me.write_tag)
     }

@@ -229,15 +229,14 @@ impl Driver for SimNode {
     }
 
     fn physical_map(&self, memory: Physical, bytes: usize, accessors: &[Place]) -> Result<DevicePtr> {
-        let (mut devices, owner) = (0, self.arena.physical_device(memory.0)?);
-        for place in accessors {
-            let device = self.check_place(*place)?.device;
-            if let Some(refusal) = self.config.refuses(device, owner) {
-                return Err(refusal);
-            }
-            devices |= 1 << device;
+        let owner = self.arena.physical_device(memory.0)?;
+        let refused = accessors
+            .iter()
+            .find_map(|place| self.config.refuses(place.device, owner));
+        if let Some(refusal) = refused {
+            return Err(refusal);
         }
-        self.arena.physical_map(memory.0, bytes, devices)
+        self.arena.physical_map(memory.0, bytes, self.devices_of(accessors)?)
     }
 
     fn physical_unmap(&self, ptr: DevicePtr, bytes: usize) -> Result<()> {

@@ -8,7 +8,9 @@ use std::sync::Barrier;
 
 use tileweave::driver::ThreadGuard;
 use tileweave::reference::chunk;
-use tileweave::{Alternative, Buffer, DType, GroupConfig, Node, Op, OpSpec, Operands, Path, Plan, Rank, Route, Want};
+use tileweave::{
+    Alternative, Buffer, DType, GroupConfig, Node, Numerics, Op, OpSpec, Operands, Path, Plan, Rank, Route, Want,
+};
 
 use super::fault::Fault;
 use super::input::{Problem, available_memory};
@@ -114,6 +116,10 @@ impl LaunchSize {
             Some(mainloop) => spec.mainloop(mainloop.into()),
             None => spec,
         };
+        let spec = match args.exchange {
+            Some(exchange) => spec.exchange(exchange.into()),
+            None => spec,
+        };
         match args.reducers {
             Some(reducers) => spec.reducers(reducers),
             None => spec,
@@ -146,6 +152,10 @@ pub fn execute(machine: &Machine, problem: &Problem, args: &RunArgs) -> Result<O
     let config = GroupConfig::default()
         .alternative(Alternative::Nobody)
         .deadline(std::time::Duration::from_millis(args.deadline_ms));
+    let config = match args.in_switch() {
+        true => config.numerics(Numerics::InSwitch),
+        false => config,
+    };
     let config = config.clone().sized_for(&specs, shape.ranks)?;
     let heap_bytes = config.heap_bytes.min(heap_share(machine, &node, shape.ranks));
     let ranks = node.group(shape.ranks, &config.heap_bytes(heap_bytes))?;
@@ -175,7 +185,8 @@ pub fn execute(machine: &Machine, problem: &Problem, args: &RunArgs) -> Result<O
     let (bytes_sent, signals_sent) = traffic(&node, &lanes)?;
 
     let elapsed_ms = timing::measure(&node, &mut lanes, args.warmup, args.iters)?;
-    let other = if shape.op.has_gemm() {
+    // Sums of the switch have other bits at every run.
+    let other = if shape.op.has_gemm() && !args.in_switch() {
         let path = if route.path == Path::Fused {
             Path::Unfused
         } else {

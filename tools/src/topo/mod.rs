@@ -15,7 +15,7 @@ use indicatif::ProgressBar;
 use tileweave::probe::{Cached, Probe, Progress, cache_folder};
 use tileweave::route::{self, Allowed, Alternative, Decision, decide};
 use tileweave::topology::{Source, Topology, VERSION};
-use tileweave::{EXCHANGES, GroupConfig, Numerics};
+use tileweave::{GroupConfig, Numerics, Op};
 
 use crate::cli::CommonArgs;
 use crate::device::{self, Machine};
@@ -147,17 +147,17 @@ impl Report {
             .map(|rank| if gpus > 0 { rank % gpus } else { rank })
             .collect();
         let machine = route::Machine::of(&topology, probe.as_ref(), &places);
-        let allowed = Allowed {
+        let allowed = |op: Op| Allowed {
             one_shot_bytes: GroupConfig::default().one_shot_bytes as u64,
             numerics: Numerics::Exact,
             alternative: Alternative::Nccl,
-            exchanges: EXCHANGES,
+            exchanges: route::exchanges(op),
         };
         let shapes = if world > 0 { shapes::all(world) } else { Vec::new() };
         let routes = shapes
             .into_iter()
             .map(|shape| {
-                let decision = decide(&machine, &shape.work, &allowed);
+                let decision = decide(&machine, &shape.work, &allowed(shape.work.op));
                 (shape, decision)
             })
             .collect();

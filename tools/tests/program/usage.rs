@@ -128,3 +128,15 @@ fn help_and_version_succeed() {
         assert!(version.get(field).is_some(), "{field} is missing: {version}");
     }
 }
+
+#[test]
+fn an_explicit_exchange_is_never_replaced() {
+    for (words, why) in [
+        ("--op all-gather --exchange pull", "no partials"),
+        ("--op reduce-scatter --exchange in-switch", "no sum that the switch"),
+        ("--op all-reduce --ranks 1 --exchange in-switch", "there is one rank"),
+    ] {
+        let error = run(words).failed(4, "unavailable");
+        assert!(error["message"].to_string().contains(why), "{error}");
+    }
+}
