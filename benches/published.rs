@@ -59,23 +59,46 @@ fn number(row: &Row, name: &str) -> Option<f64> {
     row.get(name)?.parse().ok()
 }
 
-/// The machine that a table names: GPU, NVLinks behind switches (0: PCIe) with their generation, multicast.
-fn described(hardware: &str) -> Option<(&'static str, (u32, u32), u32, u32, bool)> {
-    Some(match hardware {
-        "A800 SXM" => ("NVIDIA A800-SXM4-80GB", (8, 0), 8, 3, false),
-        "A100 (ndv4)" => ("NVIDIA A100-SXM4-40GB", (8, 0), 12, 3, false),
-        "H800 SXM" => ("NVIDIA H800", (9, 0), 8, 4, true),
-        "H100 SXM" | "H100" | "H100 (ndv5)" => ("NVIDIA H100 80GB HBM3", (9, 0), 18, 4, true),
-        "H200" => ("NVIDIA H200", (9, 0), 18, 4, true),
-        "L20 PCIe" => ("NVIDIA L20", (8, 9), 0, 0, false),
-        "2x B200" => ("NVIDIA B200", (10, 0), 18, 5, true),
-        "B300" | "GB300" | "B300/GB300" | "GB300 NVL72" => ("NVIDIA GB300", (10, 3), 18, 5, true),
-        _ => return None,
-    })
+/// A machine that a table names: its GPUs, and how many NVLinks of which generation each has to switches (0: PCIe).
+struct Described {
+    gpu: &'static str,
+    compute_capability: (u32, u32),
+    lanes: u32,
+    version: u32,
+    multicast: bool,
+}
+
+fn described(hardware: &str) -> Option<Described> {
+    let of = |gpu, compute_capability, (lanes, version), multicast| {
+        Some(Described {
+            gpu,
+            compute_capability,
+            lanes,
+            version,
+            multicast,
+        })
+    };
+    match hardware {
+        "A800 SXM" => of("NVIDIA A800-SXM4-80GB", (8, 0), (8, 3), false),
+        "A100 (ndv4)" => of("NVIDIA A100-SXM4-40GB", (8, 0), (12, 3), false),
+        "H800 SXM" => of("NVIDIA H800", (9, 0), (8, 4), true),
+        "H100 SXM" | "H100" | "H100 (ndv5)" => of("NVIDIA H100 80GB HBM3", (9, 0), (18, 4), true),
+        "H200" => of("NVIDIA H200", (9, 0), (18, 4), true),
+        "L20 PCIe" => of("NVIDIA L20", (8, 9), (0, 0), false),
+        "2x B200" => of("NVIDIA B200", (10, 0), (18, 5), true),
+        "B300" | "GB300" | "B300/GB300" | "GB300 NVL72" => of("NVIDIA GB300", (10, 3), (18, 5), true),
+        _ => None,
+    }
 }
 
 fn machine(hardware: &str, world: usize) -> Option<Machine> {
-    let (name, compute_capability, lanes, version, multicast) = described(hardware)?;
+    let Described {
+        gpu: name,
+        compute_capability,
+        lanes,
+        version,
+        multicast,
+    } = described(hardware)?;
     let gpu = |i: usize| Gpu {
         uuid: format!("GPU-{i}"),
         pci: format!("00000000:{i:02x}:00.0"),
@@ -229,6 +252,9 @@ fn fuse_or_not(rows: &[Row]) {
     }
 }
 
+/// Published times of one all-reduce, by kind.
+type Ways = BTreeMap<&'static str, f64>;
+
 /// Which of our three answers an algorithm of the tables is.
 fn kind(algorithm: &str) -> Option<&'static str> {
     match algorithm {
@@ -244,7 +270,7 @@ fn kind(algorithm: &str) -> Option<&'static str> {
 fn one_two_or_nccl(rows: &[Row]) {
     println!("One-shot, two-shot or NCCL: all-reduces alone [predicted]");
     println!("  agreed where the way that the model picks was published within 5% or 1 us of the best");
-    let mut cases: BTreeMap<(String, String, u64), BTreeMap<&'static str, f64>> = BTreeMap::new();
+    let mut cases = BTreeMap::<(String, String, u64), Ways>::new();
     let mut scores = BTreeMap::<String, Score>::new();
     let mut left_out = 0;
     for row in rows {

@@ -239,9 +239,7 @@ pub(crate) fn explain(facts: &Facts, config: &Config, spec: &OpSpec, m: u64) -> 
         (Want::Auto, _) => format!("the heap holds no round of the fused kernel; {}", decision.reason),
     };
     let mainloop = heuristics::explain(spec, m, &decisions.setting).filter(|_| config.main.is_some());
-    // The model's reasons tell of it anyway.
     let exchange = match config.exchange {
-        _ if spec.route == Want::Auto => None,
         Exchange::Push => None,
         Exchange::Pull => Some("partials and results are pulled".to_string()),
         Exchange::InSwitch => Some("the switch adds, and sends to all".to_string()),

@@ -186,9 +186,8 @@ fn impossible(machine: &Machine, ways: &[Transport]) -> Option<String> {
     if machine.link == LinkKind::Nothing {
         return Some("the GPUs do not all reach each other".into());
     }
-    ways.is_empty().then(|| {
-        "the kernels have no exchange that works on these links (asked of push, pull and in-switch)".to_string()
-    })
+    ways.is_empty()
+        .then(|| "the kernels have no exchange that works on these links".to_string())
 }
 
 /// A reason in the making.
