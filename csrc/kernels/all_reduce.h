@@ -153,7 +153,8 @@ class AllReduce {
       Group<Source> result;
       TW_UNROLL
       for (uint32_t i = 0; i < Group<Source>::kSize; ++i) {
-        if (s.alive && exists<Source>(p, t.block, v0 + i)) result.o[i] = from.wire.load(from.octet(v0 + i));
+        const bool there = s.alive && exists<Source>(p, t.block, v0 + i);
+        result.o[i] = there ? from.wire.load(from.octet(v0 + i)) : nan_octet();
       }
       store_group<Source>(s, t.block, v0, t.block.row, result);
     }

@@ -61,6 +61,14 @@ impl Node {
         self.driver.device_count()
     }
 
+    /// The machine as it describes itself, of which nothing is tried: [`topology::read`](crate::topology::read).
+    ///
+    /// # Errors
+    /// The driver's.
+    pub fn topology(&self) -> Result<crate::topology::Topology> {
+        crate::topology::read(&*self.driver)
+    }
+
     /// Marks this thread as one that drives ranks, until the guard is dropped. The simulated node then advances only while
     /// every such thread waits for it. So where several threads drive ranks there, all of them attach before the first one
     /// waits: else simulated time runs while a thread is still about to launch, to the deadline of its peers. Elsewhere
