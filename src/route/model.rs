@@ -1,5 +1,5 @@
 //! What an operation takes on each path, in microseconds: a small alpha-beta model. All of it is arithmetic on
-//! [`constants`](super::constants) and a [`Machine`], nothing is measured: [predicted].
+//! [`constants`](super::constants) and a [`Machine`], nothing is measured: predicted, all of it.
 //!
 //! ```text
 //! gemm      pipeline + max(tiles' flops in whole waves of SMs, operands over HBM)
