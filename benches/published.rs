@@ -1,10 +1,12 @@
-//! The model of routes against tables that others published: how often "fuse or not", and "one-shot, two-shot or NCCL", come
-//! out as they measured it. Wrong ones are printed. `docs/routes.md` holds the result [predicted].
+//! The model of routes against tables that others published: how often "fuse or not", and "one-shot, two-shot or NCCL",
+//! come out as they measured it. Wrong ones are printed. `docs/routes.md` holds the result [predicted].
 //!
-//! Reads published-fused.csv and published-allreduce.csv from TILEWEAVE_DATA or ../shared/data; without them it says so and is done.
+//! Reads published-fused.csv and published-allreduce.csv from TILEWEAVE_DATA or ../shared/data; without them it says so
+//! and is done.
 //!
-//! The kernels in these tables are others'. So the question put to the model is what it would say of kernels as theirs were: a GEMM as
-//! good as the library's, every exchange, one-shots without tags. How far its times are off is printed, too.
+//! The kernels in these tables are others'. So the question put to the model is what it would say of kernels as theirs
+//! were: a GEMM as good as the library's, every exchange, one-shots without tags. How far its times are off is printed,
+//! too.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

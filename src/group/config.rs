@@ -25,8 +25,8 @@ pub enum Numerics {
     /// On the operands alone: equal bits on every rank, run, route and machine (`docs/numerics.md`).
     #[default]
     Exact,
-    /// All-reduces may be added up in the switch, in an order of its own, where the machine can: equal on all ranks of a
-    /// run, but not from run to run.
+    /// All-reduces may be added up in the switch, in an order of its own, where the machine can: equal on all ranks of
+    /// a run, but not from run to run.
     InSwitch,
 }
 
@@ -37,11 +37,11 @@ pub struct GroupConfig {
     /// Bytes of each rank's symmetric heap, from which all operations of the group are served. Default: 64 MiB.
     pub heap_bytes: usize,
     /// The largest message, its rows padded to 64 values, that an all-reduce sends to every rank at once instead of
-    /// reducing it where it is owned; where the crate chooses the route it may do so for less. Takes 4 * world times as much of
-    /// the heap. Default: 64 KiB.
+    /// reducing it where it is owned; where the crate chooses the route it may do so for less. Takes 4 * world times as
+    /// much of the heap. Default: 64 KiB.
     pub one_shot_bytes: usize,
-    /// The most CTAs that one operation keeps resident on a rank; 0: all that fit. Groups that share devices need budgets
-    /// that fit together. Default: 0.
+    /// The most CTAs that one operation keeps resident on a rank; 0: all that fit. Groups that share devices need
+    /// budgets that fit together. Default: 0.
     pub max_ctas: u32,
     /// Bound on every wait for another rank (simulated time on the simulated node). Default: 120 s.
     pub deadline: Duration,
@@ -49,8 +49,9 @@ pub struct GroupConfig {
     pub probing: Probing,
     /// What sums may depend on. Default: on the operands alone.
     pub numerics: Numerics,
-    /// Who could do an operation in the group's place. Default: the caller, so that operations which NCCL is predicted to do
-    /// clearly faster are declined. Of no effect on the simulated node and where ranks share a GPU: there nobody can.
+    /// Who could do an operation in the group's place. Default: the caller, so that operations which NCCL is predicted
+    /// to do clearly faster are declined. Of no effect on the simulated node and where ranks share a GPU: there nobody
+    /// can.
     pub alternative: Alternative,
 }
 
@@ -104,10 +105,10 @@ impl GroupConfig {
         GroupConfig { deadline, ..self }
     }
 
-    /// The smallest heap, in bytes a rank, in which each of `specs` runs in one round at every M up to its `max_m`. Pure:
-    /// no machine is asked, so that it can be told before a KV cache takes the rest. With a smaller heap operations take
-    /// several rounds, as long as the smallest one fits. An all-reduce on a rank that keeps fewer CTAs resident than there
-    /// are ranks may take several rounds all the same.
+    /// The smallest heap, in bytes a rank, in which each of `specs` runs in one round at every M up to its `max_m`.
+    /// Pure: no machine is asked, so that it can be told before a KV cache takes the rest. With a smaller heap
+    /// operations take several rounds, as long as the smallest one fits. An all-reduce on a rank that keeps fewer CTAs
+    /// resident than there are ranks may take several rounds all the same.
     ///
     /// It holds for the default `one_shot_bytes`; see [`GroupConfig::sized_for`].
     ///

@@ -87,8 +87,8 @@ impl Links {
         &self.notes
     }
 
-    /// The places that the memory of `owner` is mapped for: those that were found to reach it in some way; without a probe
-    /// those that are told that they do.
+    /// The places that the memory of `owner` is mapped for: those that were found to reach it in some way; without a
+    /// probe those that are told that they do.
     pub fn accessors(&self, driver: &dyn Driver, places: &[Place], owner: Place) -> Result<Vec<Place>> {
         let mut accessors = Vec::with_capacity(places.len());
         for place in places {

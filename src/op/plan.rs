@@ -94,8 +94,8 @@ impl Plan {
         self.entry(m).route.clone()
     }
 
-    /// The ranges of M with one route each, together `0..max_m + 1`: neighbours that differ in the path, the kernels, or both. A reason
-    /// holds the times of its range's largest M.
+    /// The ranges of M with one route each, together `0..max_m + 1`: neighbours that differ in the path, the kernels,
+    /// or both. A reason holds the times of its range's largest M.
     pub fn routes(&self) -> Vec<(Range<usize>, Route)> {
         let mut routes: Vec<(Range<usize>, Route)> = Vec::new();
         for Entry { m, route, .. } in &self.0.table {
@@ -150,9 +150,9 @@ impl Plan {
         self.enqueue(&steps)
     }
 
-    /// Enqueues the GEMM of an unfused plan alone, on this rank alone: `out = x weight^T` of x `[m, k]`, weight `[n, k]` and
-    /// out `[m, n]`, with the kernel, tile, splits and CTAs that the plan's own GEMM has. No word goes to a peer and no
-    /// operation is counted. This is what fused kernels are measured against.
+    /// Enqueues the GEMM of an unfused plan alone, on this rank alone: `out = x weight^T` of x `[m, k]`, weight `[n,
+    /// k]` and out `[m, n]`, with the kernel, tile, splits and CTAs that the plan's own GEMM has. No word goes to a
+    /// peer and no operation is counted. This is what fused kernels are measured against.
     ///
     /// # Errors
     /// As [`Plan::launch`]; [`Error::RouteUnavailable`] of a plan that has no GEMM of its own.

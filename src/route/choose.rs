@@ -1,11 +1,11 @@
 //! A plan's table: which kernels run at every M, by the decision of a route.
 //!
-//! Ranges of M are found by bisection, which counts on it that no part of an answer comes back once it has changed. A decision
-//! by a model gives no such promise. So M is cut into buckets that end at powers of two, and a bucket has one
-//! decision, made for its last M; or two, where messages are one-shot up to some M within it: one for the last M that is and one
-//! for the last of all. Within a bucket the kernels of one decision change as M grows, and never back: the number of splits,
-//! the one thing that falls, changes at 64 and 128, where buckets end. The buckets do not depend on the plan's `max_m`, nor
-//! on anything else that ranks do not share.
+//! Ranges of M are found by bisection, which counts on it that no part of an answer comes back once it has changed. A
+//! decision by a model gives no such promise. So M is cut into buckets that end at powers of two, and a bucket has one
+//! decision, made for its last M; or two, where messages are one-shot up to some M within it: one for the last M that
+//! is and one for the last of all. Within a bucket the kernels of one decision change as M grows, and never back: the
+//! number of splits, the one thing that falls, changes at 64 and 128, where buckets end. The buckets do not depend on
+//! the plan's `max_m`, nor on anything else that ranks do not share.
 
 use super::decide::{Allowed, Decision, decide};
 use super::model::Work;
@@ -141,8 +141,8 @@ impl<'a> Decisions<'a> {
         Ok(config)
     }
 
-    /// The path decided on, or where the heap does not hold it the other one. Of two errors the fused path's is the one to
-    /// report: it needs the smaller heap.
+    /// The path decided on, or where the heap does not hold it the other one. Of two errors the fused path's is the one
+    /// to report: it needs the smaller heap.
     fn auto(&self, m: u64, decision: &Decision) -> Result<Config> {
         let (facts, spec) = (self.facts, self.spec);
         let on = |setting: &Setting| {

@@ -1,7 +1,8 @@
 //! What routes reckon with: one row per class of GPU, one of NCCL's costs per architecture, one of our kernels' own.
 //!
-//! Figures are peaks of data sheets, or were published by others, or are assumed, and say which. **None of them was measured with these
-//! kernels** (`docs/routes.md`). Units stand in the names: TFLOP/s without sparsity, GB/s of 10^9 bytes, microseconds.
+//! Figures are peaks of data sheets, or were published by others, or are assumed, and say which. **None of them was
+//! measured with these kernels** (`docs/routes.md`). Units stand in the names: TFLOP/s without sparsity, GB/s of 10^9
+//! bytes, microseconds.
 
 use crate::topology::Gpu;
 
@@ -28,13 +29,15 @@ pub struct Class {
     pub pcie_gb_per_s: f64,
     /// Part of NVLink's payload rate by the data sheet that SM stores and loads reach.
     pub nvlink_part: f64,
-    /// Whether its all-gather + GEMM gives SMs to pushing alone, as the portable kernel does. Hopper's has a warp for it.
+    /// Whether its all-gather + GEMM gives SMs to pushing alone, as the portable kernel does. Hopper's has a warp for
+    /// it.
     pub gives_sms: bool,
     /// What NCCL costs on it.
     pub nccl: Nccl,
 }
 
-/// What NCCL's collectives cost: `base + bytes over the bus / rate`, by the best of its ways. Rates are parts of NVLink's data sheet.
+/// What NCCL's collectives cost: `base + bytes over the bus / rate`, by the best of its ways. Rates are parts of
+/// NVLink's data sheet.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Nccl {
     /// A small message, captured in a graph.
@@ -79,7 +82,8 @@ pub struct Latencies {
     pub pcie_us: f64,
 }
 
-/// Assumed: NVLink's come from ping-pongs published for A100 and H100 (0.7 to 1 us one way), PCIe's is about twice that.
+/// Assumed: NVLink's come from ping-pongs published for A100 and H100 (0.7 to 1 us one way), PCIe's is about twice
+/// that.
 pub const LATENCIES: Latencies = Latencies {
     local_us: 0.5,
     nvlink_us: 0.8,
@@ -87,10 +91,11 @@ pub const LATENCIES: Latencies = Latencies {
     pcie_us: 1.9,
 };
 
-/// Chosen so that all-reduces come out as openinfer reports its own on 8 H200, replayed from a graph: one-shot by packets
-/// of 12 KiB 5.8 us, two-shot of 96 KiB 7.7 us (docs/models/glm52/moe-tp8-low-latency.md @06e8f74c). `gemm_us`: two fills of a pipeline of
-/// four stages, by arithmetic. `sm_push_gb_per_s`: between 10, as plain stores of 76 SMs fill a B200's links, and 44 to 65, as
-/// NCCL's symmetric kernels count an SM of Hopper (ParallelKittens, arXiv 2511.13940; NCCL 2.30 src/sym_kernels.cc).
+/// Chosen so that all-reduces come out as openinfer reports its own on 8 H200, replayed from a graph: one-shot by
+/// packets of 12 KiB 5.8 us, two-shot of 96 KiB 7.7 us (docs/models/glm52/moe-tp8-low-latency.md @06e8f74c). `gemm_us`:
+/// two fills of a pipeline of four stages, by arithmetic. `sm_push_gb_per_s`: between 10, as plain stores of 76 SMs
+/// fill a B200's links, and 44 to 65, as NCCL's symmetric kernels count an SM of Hopper (ParallelKittens, arXiv
+/// 2511.13940; NCCL 2.30 src/sym_kernels.cc).
 pub const OVERHEADS: Overheads = Overheads {
     launch_us: 2.2,
     session_us: 2.1,
@@ -109,16 +114,17 @@ const NCCL_AMPERE: Nccl = Nccl {
     nvls_part: 0.0,
 };
 
-/// Base: 15 us for 1 KiB on 8 H100 (MSCCL++ documentation), 17 for 512 KiB on 4 (vLLM PR #24111). Low latency: 512 KiB to 4 MiB on 4
-/// H100 in 20 us more (same rows) are 0.6 of 450 GB/s. Rings: bus bandwidth 370 GB/s, NVLS 480 (nccl-tests #212).
+/// Base: 15 us for 1 KiB on 8 H100 (MSCCL++ documentation), 17 for 512 KiB on 4 (vLLM PR #24111). Low latency: 512 KiB
+/// to 4 MiB on 4 H100 in 20 us more (same rows) are 0.6 of 450 GB/s. Rings: bus bandwidth 370 GB/s, NVLS 480
+/// (nccl-tests #212).
 const NCCL_HOPPER: Nccl = Nccl {
     nvls_us: 25.0,
     nvls_part: 1.06,
     ..NCCL_AMPERE
 };
 
-/// 25 us for 16 to 128 KiB, and 393 us for 128 MiB, hence 0.69 of 900 GB/s (B300, vLLM PR #37756). NVLS: 1000 GB/s in NCCL's own
-/// model (src/sym_kernels.cc); those rows do not show it, so it is left at what they show.
+/// 25 us for 16 to 128 KiB, and 393 us for 128 MiB, hence 0.69 of 900 GB/s (B300, vLLM PR #37756). NVLS: 1000 GB/s in
+/// NCCL's own model (src/sym_kernels.cc); those rows do not show it, so it is left at what they show.
 const NCCL_BLACKWELL: Nccl = Nccl {
     base_us: 24.0,
     ring_part: 0.69,
@@ -126,9 +132,10 @@ const NCCL_BLACKWELL: Nccl = Nccl {
     ..NCCL_HOPPER
 };
 
-/// The vendor's GEMM: 0.74 to 0.76 of the peak on H800 and 0.81 on A800 at 4096 x 12288 x 49152 (Flux README). Ours: as much on paper
-/// where the mainloop is the architecture's own (`docs/performance.md`), not confirmed. A fused GEMM's loss is what Flux's
-/// takes beyond its GEMM and a pipeline's fill: 0.08 on H800, 0.01 on A800 (same rows; rounded up to 0.02).
+/// The vendor's GEMM: 0.74 to 0.76 of the peak on H800 and 0.81 on A800 at 4096 x 12288 x 49152 (Flux README). Ours: as
+/// much on paper where the mainloop is the architecture's own (`docs/performance.md`), not confirmed. A fused GEMM's
+/// loss is what Flux's takes beyond its GEMM and a pipeline's fill: 0.08 on H800, 0.01 on A800 (same rows; rounded up
+/// to 0.02).
 const AMPERE: Class = Class {
     name: "A100",
     sms: 108,
@@ -145,8 +152,8 @@ const AMPERE: Class = Class {
     nccl: NCCL_AMPERE,
 };
 
-/// NVLink: vLLM's one-stage all-reduce on 4 H100 moves 3 MiB a MiB in 7.6 us, about 400 of 450 GB/s at its best (PR #24111, loads);
-/// NCCL counts a peak of 320 without the switch. Stores: 0.8 is between.
+/// NVLink: vLLM's one-stage all-reduce on 4 H100 moves 3 MiB a MiB in 7.6 us, about 400 of 450 GB/s at its best (PR
+/// #24111, loads); NCCL counts a peak of 320 without the switch. Stores: 0.8 is between.
 const HOPPER: Class = Class {
     name: "H100",
     sms: 132,
@@ -162,8 +169,8 @@ const HOPPER: Class = Class {
     nccl: NCCL_HOPPER,
 };
 
-/// Our kernels have no tcgen05 mainloop: mma.sync reaches about 0.6 of Hopper's peak there (arXiv 2402.13499), and is assumed to be no faster
-/// here: 600 of 2250 TFLOP/s.
+/// Our kernels have no tcgen05 mainloop: mma.sync reaches about 0.6 of Hopper's peak there (arXiv 2402.13499), and is
+/// assumed to be no faster here: 600 of 2250 TFLOP/s.
 const BLACKWELL: Class = Class {
     name: "B200",
     sms: 148,
@@ -267,7 +274,8 @@ pub const SIMULATED: Class = Class {
     ..HOPPER
 };
 
-/// The share of a PCIe link that NCCL's rings fill: 88 MB in 11.2 ms on 8 L20 are 7.9 of 25 GB/s (Flux docs/performance.md).
+/// The share of a PCIe link that NCCL's rings fill: 88 MB in 11.2 ms on 8 L20 are 7.9 of 25 GB/s (Flux
+/// docs/performance.md).
 pub const NCCL_PCIE_PART: f64 = 0.32;
 /// The same where NCCL goes through the host's memory, since GPUs do not reach each other: assumed half of that.
 pub const NCCL_HOST_PART: f64 = 0.16;
@@ -292,8 +300,8 @@ impl Class {
     }
 }
 
-/// Whether a GPU that calls itself `full` (`NVIDIA H100 80GB HBM3`, `NVIDIA GB200`) is of the class `name`: its words stand
-/// there one after the other, the first perhaps behind a Grace's G.
+/// Whether a GPU that calls itself `full` (`NVIDIA H100 80GB HBM3`, `NVIDIA GB200`) is of the class `name`: its words
+/// stand there one after the other, the first perhaps behind a Grace's G.
 fn names(full: &str, name: &str) -> bool {
     let words: Vec<&str> = full.split([' ', '-']).collect();
     let wanted: Vec<&str> = name.split(' ').collect();

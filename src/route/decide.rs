@@ -1,7 +1,7 @@
 //! The decision: machine and operation in, path and reason out. Pure, and cheap enough to be asked again for the words.
 //!
-//! In this order: what makes it impossible, by name; the best of our own ways by the model; whether fusing loses; whether
-//! NCCL is clearly faster, and who could stand in then.
+//! In this order: what makes it impossible, by name; the best of our own ways by the model; whether fusing loses;
+//! whether NCCL is clearly faster, and who could stand in then.
 
 use super::machine::{LinkKind, Machine};
 use super::model::{Transport, Work};

@@ -1,8 +1,9 @@
-//! The machine as a route sees it: what the worst link between a group's ranks is, what it moves, and what stands in the way.
+//! The machine as a route sees it: what the worst link between a group's ranks is, what it moves, and what stands in
+//! the way.
 //!
-//! A [`Machine`] is a pure function of topology, probe and the ranks' GPUs, so that every rank that knows these has the same one. An operation ends when its slowest
-//! pair does, hence the worst counts everywhere. Of a rank's peers, each direct NVLink carries its own traffic, while all
-//! that go through a switch, over PCIe or within a GPU share one port:
+//! A [`Machine`] is a pure function of topology, probe and the ranks' GPUs, so that every rank that knows these has the
+//! same one. An operation ends when its slowest pair does, hence the worst counts everywhere. Of a rank's peers, each
+//! direct NVLink carries its own traffic, while all that go through a switch, over PCIe or within a GPU share one port:
 //!
 //! ```text
 //! time to send one byte to every peer = max(slowest direct link, sum over the others)
@@ -72,7 +73,8 @@ pub struct Machine {
     pub push: Way,
     /// SM loads; `None` where they do not work.
     pub pull: Option<Way>,
-    /// Payload rate of NVLink by the data sheet, of the GPU that has least, where NVLinks join all of them. What NCCL uses.
+    /// Payload rate of NVLink by the data sheet, of the GPU that has least, where NVLinks join all of them. What NCCL
+    /// uses.
     pub nvlink_gb_per_s: Option<f64>,
     /// What NCCL's rings do without NVLink, GB/s.
     pub nccl_host_gb_per_s: f64,
@@ -165,7 +167,8 @@ impl Machine {
         }
     }
 
-    /// `world` ranks of which nothing is known but that they reach each other, on GPUs of `class` or on one that they share.
+    /// `world` ranks of which nothing is known but that they reach each other, on GPUs of `class` or on one that they
+    /// share.
     pub fn assumed(class: Class, world: usize, shared: bool) -> Machine {
         let rate = if shared {
             class.hbm_gb_per_s / 2.0 / world as f64
@@ -217,8 +220,8 @@ impl std::fmt::Display for Machine {
     }
 }
 
-/// The data sheet's NVLink rate of the GPU that has least; `None` where NVLinks do not join all of them, so that every ring
-/// crosses PCIe.
+/// The data sheet's NVLink rate of the GPU that has least; `None` where NVLinks do not join all of them, so that every
+/// ring crosses PCIe.
 fn nvlink(topology: &Topology, used: &[usize]) -> Option<f64> {
     let path = |from: usize, to: usize| topology.link(from, to).and_then(|link| link.nvlink);
     let mut joined = vec![*used.first()?];

@@ -1,4 +1,5 @@
-//! Which path an operation takes, and why: [`decide()`] is a pure function of a [`Machine`] and an operation. `docs/routes.md`.
+//! Which path an operation takes, and why: [`decide()`] is a pure function of a [`Machine`] and an operation.
+//! `docs/routes.md`.
 
 mod choose;
 pub mod constants;

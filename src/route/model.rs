@@ -8,9 +8,9 @@
 //! NCCL      launch + library's gemm + best of low latency, ring, in-switch
 //! ```
 //!
-//! In a fused kernel the first tiles leave when the first wave ends, and the last ones when the last does: so the longer of the two hides
-//! the other but for one wave. Every rate of a link divides and every latency adds, so a slower link never makes anything
-//! faster, and a faster one nothing slower.
+//! In a fused kernel the first tiles leave when the first wave ends, and the last ones when the last does: so the
+//! longer of the two hides the other but for one wave. Every rate of a link divides and every latency adds, so a slower
+//! link never makes anything faster, and a faster one nothing slower.
 
 use super::Exchange;
 use super::constants::OVERHEADS;
@@ -66,7 +66,8 @@ impl Work {
             } as f64
     }
 
-    /// Bytes of the message that packets would carry: rows padded to whole ones, but for a plain collective's, which are one.
+    /// Bytes of the message that packets would carry: rows padded to whole ones, but for a plain collective's, which
+    /// are one.
     pub fn packet_bytes(&self) -> u64 {
         let pad = |values: u64| values.next_multiple_of(u64::from(abi::TW_PACKET_COLUMNS));
         let values = if self.op.has_gemm() {
@@ -157,8 +158,8 @@ impl Work {
         Some(self.gemm_us(machine) + collective)
     }
 
-    /// Everything in one kernel, and the SMs of it that only push. `None` of a plain collective, and where this transport
-    /// does not work.
+    /// Everything in one kernel, and the SMs of it that only push. `None` of a plain collective, and where this
+    /// transport does not work.
     pub fn fused_us(&self, machine: &Machine, by: Transport) -> Option<(f64, u32)> {
         if !self.op.has_gemm() {
             return None;
@@ -189,7 +190,8 @@ impl Work {
         let us = (1..=most).map(split).fold(f64::INFINITY, f64::min);
         // The fewest that come close: the model does not know better than that.
         let pushers = (1..=most).find(|pushers| split(*pushers) <= 1.02 * us).unwrap_or(most);
-        // Where a warp of every CTA pushes, no SM is given away; its portable kernels, for few rows, still divide them so.
+        // Where a warp of every CTA pushes, no SM is given away; its portable kernels, for few rows, still divide them
+        // so.
         Some((if machine.class.gives_sms { us } else { with(0, transfer) }, pushers))
     }
 

@@ -1,5 +1,5 @@
-//! One ordered pair of GPUs: whether it can be used, and what moves over it. What a probe found goes before what a driver claims,
-//! and its rates before those of data sheets.
+//! One ordered pair of GPUs: whether it can be used, and what moves over it. What a probe found goes before what a
+//! driver claims, and its rates before those of data sheets.
 
 use super::constants::{Class, LATENCIES};
 use super::machine::LinkKind;

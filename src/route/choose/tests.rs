@@ -74,7 +74,8 @@ fn reasons_hold_the_figures_and_the_machine() {
 #[test]
 fn nccl_takes_what_it_does_better_where_somebody_can_call_it() {
     let mut facts = facts(8, 1 << 26, 16);
-    // PCIe of the fastest kind between GPUs without NVLink: NCCL's rings are slow there. An NVLink that only NCCL could use is not.
+    // PCIe of the fastest kind between GPUs without NVLink: NCCL's rings are slow there. An NVLink that only NCCL could
+    // use is not.
     facts.machine.nvlink_gb_per_s = Some(900.0);
     let large = OpSpec::new(Op::AllReduce, 8192, 0, 8192, DType::Bf16);
     let served = route(&facts, &large, 8192);

@@ -1,7 +1,7 @@
 //! `tileweave topo`: what the machine is, what the probe found, and which route typical shapes get on it.
 //!
-//! A machine comes from NVML and the driver, from the simulated node, or from a snapshot file; what follows treats all alike. Times are
-//! the model's (`docs/routes.md`), never measured here.
+//! A machine comes from NVML and the driver, from the simulated node, or from a snapshot file; what follows treats all
+//! alike. Times are the model's (`docs/routes.md`), never measured here.
 
 mod matrix;
 mod plot;

@@ -1,7 +1,8 @@
 //! Typical shapes: the layers of Llama 3 over a number of ranks, from one token to a long prompt.
 //!
-//! Hidden, feed-forward, query and key-value heads of 128: 4096, 14336, 32, 8 (8B) and 8192, 28672, 64, 8 (70B); arXiv 2407.21783,
-//! table 3. Row-parallel layers split K and end in a reduction, column-parallel ones split N and begin with a gather.
+//! Hidden, feed-forward, query and key-value heads of 128: 4096, 14336, 32, 8 (8B) and 8192, 28672, 64, 8 (70B); arXiv
+//! 2407.21783, table 3. Row-parallel layers split K and end in a reduction, column-parallel ones split N and begin with
+//! a gather.
 
 use tileweave::route::model::Work;
 use tileweave::{DType, Op};
