@@ -10,6 +10,7 @@ mod sim;
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rerun-if-changed=build/nvcc.rs");
+    println!("cargo::rerun-if-changed=build/cache.rs");
     let kernels = if std::env::var_os("DOCS_RS").is_some() {
         nvcc::embed_nothing("documentation builds compile no kernels")
     } else if cfg!(feature = "build-kernels") {

@@ -9,6 +9,9 @@
 //! - sm_100f (nvcc 12.9 and later, else sm_100a): the family of B200 and B300, the Blackwell parts with NVLink. The
 //!   families 110f and 120f have no peers to talk to.
 
+#[path = "cache.rs"]
+mod cache;
+
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::{env, fs};
@@ -63,19 +66,33 @@ fn build(csrc: &Path, out: &Path) -> Result<Built, String> {
     if archs.is_empty() {
         return Err(fail(format!("{version} knows none of sm_80, sm_90, sm_100")));
     }
-    let mut command = Command::new(&nvcc);
-    command.args(FLAGS.split(' '));
+    let mut options: Vec<String> = FLAGS.split(' ').map(String::from).collect();
     // An option since 12.8; what it makes is read by drivers since 12.4.
-    command.args((release >= (12, 8)).then_some("--compress-mode=size"));
-    command.arg("-I").arg(csrc).arg("-I").arg(csrc.join("machine/cuda"));
-    command.args(archs.iter().map(|a| format!("-gencode=arch=compute_{a},code=sm_{a}")));
-    command
-        .arg(csrc.join("kernels/kernels.cc"))
-        .arg("-o")
-        .arg(out.join("kernels.fatbin"));
-    write(&out.join("ptxas.txt"), &run(&mut command)?)?;
+    options.extend((release >= (12, 8)).then(|| "--compress-mode=size".to_string()));
+    options.extend(archs.iter().map(|a| format!("-gencode=arch=compute_{a},code=sm_{a}")));
+    let files = ["kernels.fatbin", "ptxas.txt"].map(|name| out.join(name));
+    let words = [options.as_slice(), &[text], &environment()].concat();
+    let cache = cache::Cache::of(csrc, &words);
+    if !cache.as_ref().is_some_and(|cache| cache.get(&files)) {
+        let mut command = Command::new(&nvcc);
+        command.args(&options);
+        command.arg("-I").arg(csrc).arg("-I").arg(csrc.join("machine/cuda"));
+        command.arg(csrc.join("kernels/kernels.cc")).arg("-o").arg(&files[0]);
+        write(&files[1], &run(&mut command)?)?;
+        // Sources that were written meanwhile may not be what was compiled.
+        let unchanged = cache.filter(|cache| cache::Cache::of(csrc, &words).as_ref() == Some(cache));
+        if let Some(Err(error)) = unchanged.map(|cache| cache.put(&files)) {
+            println!("cargo::warning=TILEWEAVE_NVCC_CACHE keeps nothing: {error}");
+        }
+    }
     let archs = archs.iter().map(|a| format!("sm_{a}")).collect();
     Ok(Built { archs, version })
+}
+
+/// What else nvcc listens to.
+fn environment() -> Vec<String> {
+    let names = ["NVCC_PREPEND_FLAGS", "NVCC_APPEND_FLAGS", "NVCC_CCBIN"];
+    names.map(|name| format!("{name}={:?}", env::var_os(name))).to_vec()
 }
 
 fn find() -> Result<PathBuf, String> {

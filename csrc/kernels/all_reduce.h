@@ -166,8 +166,9 @@ class AllReduce {
       Group<Source> result;
       TW_UNROLL
       for (uint32_t i = 0; i < Group<Source>::kSize; ++i) {
-        if (!s.alive || !exists<Source>(p, t.block, v0 + i)) continue;
-        result.o[i] = from.wire.load(from.octet(v0 + i), Source::columns(p, t.block, v0 + i).count());
+        const bool there = s.alive && exists<Source>(p, t.block, v0 + i);
+        const uint32_t columns = Source::columns(p, t.block, v0 + i).count();
+        result.o[i] = there ? from.wire.load(from.octet(v0 + i), columns) : nan_octet();
       }
       store_group<Source>(s, t.block, v0, t.block.row, result);
     }

@@ -2,6 +2,7 @@
 #pragma once
 #include "protocol/exchange.h"
 #include "protocol/session.h"
+#include "tile/fragment.h"
 #include "tile/source.h"
 
 namespace tw {
@@ -143,9 +144,14 @@ TW_DEV void store_group(const Session<typename Source::Team>& s, const Block& b,
   using T = typename Source::Type;
   TW_UNROLL
   for (uint32_t i = 0; i < Group<Source>::kSize; ++i) {
-    if (!exists<Source>(s.p, b, v0 + i)) continue;
-    store_octet<T>({s.p.out, s.p.out_ld}, row0 + (Source::row(s.p, b, v0 + i) - b.row), Source::columns(s.p, b, v0 + i),
-                   s.alive ? sum.o[i] : nan_octet());
+    const uint32_t in = Source::row(s.p, b, v0 + i) - b.row;
+    const Columns cols = Source::columns(s.p, b, v0 + i);
+    const Octet o = s.alive ? sum.o[i] : nan_octet();
+    if constexpr (Source::kRows) {
+      store_row<T>({s.p.out, s.p.out_ld}, in < b.rows, row0 + in, cols, o);
+    } else {
+      if (exists<Source>(s.p, b, v0 + i)) store_octet<T>({s.p.out, s.p.out_ld}, row0 + in, cols, o);
+    }
   }
 }
 }  // namespace tw

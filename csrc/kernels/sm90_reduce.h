@@ -20,11 +20,17 @@
 
 namespace tw {
 
+// What those who reduce hold of a block. They have registers for the next rank's octets, too.
+template <class Fragments>
+struct FragmentSource : GemmSource<Fragments> {
+  static constexpr bool kAhead = true, kRows = true;
+};
+
 // `Walk::each(p, open, body)` calls open(q) at the start of every round and body(block, owner, slot, signal) for every
 // block of this CTA; `Walk::Talk` is what the communicator does.
 template <class Tile>
 struct ScatterWalk {
-  using Source = GemmSource<Sm90Fragments<Tile>>;
+  using Source = FragmentSource<Sm90Fragments<Tile>>;
   template <class Open, class Body>
   static TW_DEV void each(const TwParams& p, Open open, Body body) {
     const ScatterOrder order = scatter_order<Source>(p);
@@ -44,15 +50,9 @@ struct ScatterWalk {
   using Talk = ReduceScatter<Source>;
 };
 
-// What a CTA that only reduces holds of a block. It has registers for the next rank's octets, too.
-template <class Tile>
-struct SpreadSource : GemmSource<Sm90Spread<Tile>> {
-  static constexpr bool kAhead = true;
-};
-
 template <class Tile>
 struct WaveWalk {
-  using Source = GemmSource<Sm90Fragments<Tile>>;
+  using Source = FragmentSource<Sm90Fragments<Tile>>;
   template <class Open, class Body>
   static TW_DEV void each(const TwParams& p, Open open, Body body) {
     const WaveOrder order = wave_order<Source>(p);
@@ -72,7 +72,7 @@ struct WaveWalk {
   static TW_DEV bool only_reduces(const TwParams& p) {
     const uint32_t computing = mx::grid() - p.reducers;
     if (mx::block() < computing) return false;
-    AllReduce<SpreadSource<Tile>> work(p);
+    AllReduce<FragmentSource<Sm90Spread<Tile>>> work(p);
     work.reduce_share({mx::block() - computing, p.reducers});
     work.finish();
     return true;

@@ -135,8 +135,10 @@ TW_DEV void write_partial(const TwParams& p, const Block& b, const typename Tile
     for (uint32_t i = 0; i < kPerChunk; ++i) {
       const Octet o = partial_of<Tile>(p, b, values, c * kPerChunk + i);
       const saddr at = chunk + (i * 128 + mx::warp() % 4 * 32 + mx::lane()) * wire.octet_bytes();
-      mx::st_shared_v4(at, wire.vector(o, 0));
-      if (kWide) mx::st_shared_v4(at + 16, wire.vector(o, 1));
+      // Of f32, half of the lanes write their second vector first: 8 lanes then meet all banks once.
+      const uint32_t first = kWide ? mx::lane() / 4 % 2 : 0;
+      mx::st_shared_v4(at + 16 * first, first ? wire.vector(o, 1) : wire.vector(o, 0));
+      if (kWide) mx::st_shared_v4(at + 16 - 16 * first, first ? wire.vector(o, 0) : wire.vector(o, 1));
     }
     chunks.close();
   }
@@ -181,29 +183,41 @@ TW_DEV void write_output(const TwParams& p, uint32_t rows, const Block& b, const
   TW_UNROLL
   for (uint32_t c = 0; c < Tile::kOctets / kPerChunk; ++c) {
     if (!grid.exists(Tile::warpgroup(), c)) continue;
-    const saddr chunk = boxes ? chunks.open() : 0;
-    vec4 packed[4];
+    // All that is loaded is under way before the wait for the chunk.
+    Octet o[kPerChunk];
     TW_UNROLL
-    for (uint32_t i = 0; i < kPerChunk; ++i) {
+    for (uint32_t i = 0; i < kPerChunk; i += 2) {
       const uint32_t v = c * kPerChunk + i;
-      const Columns cols = Source::columns(p, b, v);
-      Octet o = nan_octet();
-      if (live) {
-        o = partial_of<Tile>(p, b, values, v);
-        add_bias<T>(p, cols, o);
-      }
-      if (!boxes) {
-        using Out = typename Wire<T, kWide>::Type;
-        const uint32_t row = Source::row(p, b, v);
-        if (row < b.row + b.rows && cols.any()) store_octet<Out>({p.out, p.out_ld}, row, cols, o);
-      } else if (kWide) {
-        write_box_32(chunk, i, o);
-      } else {
-        packed[i] = Element<T>::pack(o);
+      Octet bias = {};  // of both halves of a group: they have the same columns
+      if (live && p.bias) bias = load_octet<T>({p.bias, 0}, 0, Source::columns(p, b, v));
+      TW_UNROLL
+      for (uint32_t half = 0; half < 2; ++half) {
+        o[i + half] = live ? partial_of<Tile>(p, b, values, v + half) : nan_octet();
+        if (live && p.bias) add_to(o[i + half], bias);
       }
     }
-    if (!boxes) continue;
-    if (!kWide) write_box_16(chunk, packed);
+    if (!boxes) {
+      using Out = typename Wire<T, kWide>::Type;
+      TW_UNROLL
+      for (uint32_t i = 0; i < kPerChunk; ++i) {
+        const uint32_t v = c * kPerChunk + i, row = Source::row(p, b, v);
+        const Columns cols = Source::columns(p, b, v);
+        if (row < b.row + b.rows && cols.any()) store_octet<Out>({p.out, p.out_ld}, row, cols, o[i]);
+      }
+      continue;
+    }
+    vec4 packed[4];
+    if constexpr (!kWide) {
+      TW_UNROLL
+      for (uint32_t i = 0; i < kPerChunk; ++i) packed[i] = Element<T>::pack(o[i]);
+    }
+    const saddr chunk = chunks.open();
+    if constexpr (kWide) {
+      TW_UNROLL
+      for (uint32_t i = 0; i < kPerChunk; ++i) write_box_32(chunk, i, o[i]);
+    } else {
+      write_box_16(chunk, packed);
+    }
     chunks.close();
   }
 }

@@ -26,6 +26,8 @@ struct TileShape {
   static_assert(kElements <= kThreads * kOctets * 8, "a tile is its threads' octets; rows of some may lie beyond it");
   // Few threads, with registers to spare, add partials: each has the next rank's under way meanwhile.
   static constexpr bool kAhead = kThreads < 128 || kOctets <= 2;
+  // Whether four lanes hold a row of a group, and whole warps store together (tile/fragment.h).
+  static constexpr bool kRows = false;
   static TW_DEV uint64_t place(uint32_t v) { return Tile::place(v); }
 };
 

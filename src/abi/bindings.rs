@@ -36,6 +36,8 @@ pub const TW_PACKET_COLUMNS: u32 = 64;
 pub const TW_SPLIT_BLOCKS: u32 = 256;
 pub const TW_GATHER_ROWS: u32 = 64;
 pub const TW_GATHER_PIECE: u32 = 8;
+pub const TW_PROBE_THREADS: u32 = 256;
+pub const TW_PROBE_STRIDE: u32 = 64;
 pub const TW_PULL: u32 = 256;
 pub const TW_IN_SWITCH: u32 = 512;
 pub const TW_BF16: u32 = 0;
@@ -54,6 +56,15 @@ pub const TW_TILE_F32: u32 = 2;
 pub const TW_TILE_MEMORY: u32 = 3;
 pub const TW_TILE_256: u32 = 4;
 pub const TW_TILE_SLIM: u32 = 5;
+pub const TW_PROBE_FILL: u32 = 0;
+pub const TW_PROBE_STORE: u32 = 1;
+pub const TW_PROBE_CHECK: u32 = 2;
+pub const TW_PROBE_ATOMICS: u32 = 3;
+pub const TW_PROBE_ECHO: u32 = 4;
+pub const TW_PROBE_CHASE: u32 = 5;
+pub const TW_PROBE_NUMBERS: u32 = 6;
+pub const TW_PROBE_SUM: u32 = 7;
+pub const TW_PROBE_CAST: u32 = 8;
 pub const TW_TWO_SHOT: u32 = 0;
 pub const TW_ONE_SHOT: u32 = 1;
 pub const TW_WAIT_NONE: u32 = 0;
@@ -529,3 +540,44 @@ impl Default for TwParams {
         }
     }
 }
+#[repr(C)]
+#[derive(Debug, Default, Copy, Clone)]
+pub struct TwProbeResult {
+    pub wrong: u64,
+    pub olds: u64,
+    pub seen: u64,
+    pub started_ns: u64,
+    pub finished_ns: u64,
+    pub first: u32,
+    pub pad_: u32,
+    pub pad2_: [u64; 2usize],
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of TwProbeResult"][::core::mem::size_of::<TwProbeResult>() - 64usize];
+    ["Alignment of TwProbeResult"][::core::mem::align_of::<TwProbeResult>() - 8usize];
+    [
+        "Offset of field: TwProbeResult::wrong",
+    ][::core::mem::offset_of!(TwProbeResult, wrong) - 0usize];
+    [
+        "Offset of field: TwProbeResult::olds",
+    ][::core::mem::offset_of!(TwProbeResult, olds) - 8usize];
+    [
+        "Offset of field: TwProbeResult::seen",
+    ][::core::mem::offset_of!(TwProbeResult, seen) - 16usize];
+    [
+        "Offset of field: TwProbeResult::started_ns",
+    ][::core::mem::offset_of!(TwProbeResult, started_ns) - 24usize];
+    [
+        "Offset of field: TwProbeResult::finished_ns",
+    ][::core::mem::offset_of!(TwProbeResult, finished_ns) - 32usize];
+    [
+        "Offset of field: TwProbeResult::first",
+    ][::core::mem::offset_of!(TwProbeResult, first) - 40usize];
+    [
+        "Offset of field: TwProbeResult::pad_",
+    ][::core::mem::offset_of!(TwProbeResult, pad_) - 44usize];
+    [
+        "Offset of field: TwProbeResult::pad2_",
+    ][::core::mem::offset_of!(TwProbeResult, pad2_) - 48usize];
+};

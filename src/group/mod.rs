@@ -10,6 +10,7 @@ mod config;
 mod diagnose;
 #[cfg(test)]
 pub(crate) mod fake;
+mod links;
 mod node;
 mod rank;
 mod residence;
@@ -82,6 +83,8 @@ pub(crate) struct Group {
     abi: TwGroup,
     /// The first failure; every later launch is refused with it.
     failure: OnceLock<Error>,
+    /// The machine as it describes itself, and its links as they were found.
+    links: links::Links,
     /// The SMs that are this group's among others', given back last.
     _budget: budget::Budget,
 }
@@ -101,6 +104,7 @@ impl Group {
         for place in &places {
             driver.load_kernels(*place)?;
         }
+        let links = links::Links::of(driver, &places, config.probing)?;
         let number = GROUPS.fetch_add(1, Ordering::Relaxed);
         let budget = budget::claim(driver, number, &places, config.max_ctas)?;
         let ctas = residence::resident_ctas(&**driver, &places, config.max_ctas)?;
@@ -118,7 +122,8 @@ impl Group {
                 stream: stream.map_or_else(|| driver.stream_create(*place), Ok)?,
                 owned: stream.is_none(),
             };
-            let heap = Heap::new(driver, *place, config.heap_bytes, unit, &places)?;
+            let accessors = links.accessors(&**driver, &places, *place)?;
+            let heap = Heap::new(driver, *place, config.heap_bytes, unit, &accessors)?;
             let launched = Mutex::new(0);
             // Whole before its stream is used: dropped after an error, the stream runs dry before the heap goes.
             let member = Member {
@@ -164,6 +169,7 @@ impl Group {
             facts,
             abi,
             failure,
+            links,
             _budget: budget,
         });
         Ok((0..world).map(|rank| Rank::new(group.clone(), rank)).collect())

@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use super::{Group, GroupConfig, Rank, RankPlace};
+use super::{Group, GroupConfig, Rank, RankPlace, links};
 use crate::driver::{Driver, Place, ThreadGuard};
 use crate::error::{Error, Result};
+use crate::probe::{Cached, Probe, Progress};
 
 /// The devices of one machine. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -60,12 +61,38 @@ impl Node {
         self.driver.device_count()
     }
 
+    /// The machine as it describes itself, of which nothing is tried: [`topology::read`](crate::topology::read).
+    ///
+    /// # Errors
+    /// The driver's.
+    pub fn topology(&self) -> Result<crate::topology::Topology> {
+        crate::topology::read(&*self.driver)
+    }
+
     /// Marks this thread as one that drives ranks, until the guard is dropped. The simulated node then advances only while
     /// every such thread waits for it. So where several threads drive ranks there, all of them attach before the first one
     /// waits: else simulated time runs while a thread is still about to launch, to the deadline of its peers. Elsewhere
     /// it does nothing.
     pub fn attach_thread(&self) -> ThreadGuard {
         self.driver.attach_thread()
+    }
+
+    /// Tries every link between all devices, whatever was found before, and keeps what it finds for groups that are made
+    /// later ([`Probing::IfNeeded`](super::Probing::IfNeeded)); but nothing of a simulated node. Takes seconds.
+    ///
+    /// # Errors
+    /// As [`Probe::run`]; [`Error::Unavailable`] where nobody describes the machine.
+    pub fn probe(&self) -> Result<Probe> {
+        let all: Vec<usize> = (0..self.device_count()).collect();
+        self.probe_devices(&all, &mut |_| {}).map(|found| found.probe)
+    }
+
+    /// As [`Node::probe`], of these devices alone; `progress` hears of every pair.
+    ///
+    /// # Errors
+    /// As [`Node::probe`].
+    pub fn probe_devices(&self, devices: &[usize], progress: &mut dyn FnMut(Progress)) -> Result<Cached> {
+        links::probe(&self.driver, &links::topology(&*self.driver)?, devices, progress)
     }
 
     /// A group of `world` ranks, all in this process, in rank order. Rank r is on device r where there are as many devices;

@@ -9,6 +9,8 @@ use crate::driver::{Driver, Kind, Place, Stream};
 use crate::error::{Error, Result};
 use crate::memory::Buffer;
 use crate::op::{Facts, OpSpec, Plan};
+use crate::probe::Probe;
+use crate::topology::Topology;
 
 /// One participant of a group. Cheap to clone, may be shared by threads; one thread may drive all ranks.
 ///
@@ -51,6 +53,22 @@ impl Rank {
     /// The machine.
     pub fn node(&self) -> Node {
         Node::new(self.group.driver.clone())
+    }
+
+    /// The machine as it described itself when the group was made; `None` where nobody describes it.
+    pub fn topology(&self) -> Option<&Topology> {
+        self.group.links.topology()
+    }
+
+    /// How the links between the group's devices were found; `None` where nobody tried them
+    /// ([`GroupConfig::probing`](crate::GroupConfig::probing)).
+    pub fn probe(&self) -> Option<&Probe> {
+        self.group.links.probe()
+    }
+
+    /// What a person may want to know of how the group was made.
+    pub fn notes(&self) -> &[String] {
+        self.group.links.notes()
     }
 
     /// Where it runs.

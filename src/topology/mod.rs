@@ -1,12 +1,18 @@
 //! The machine as it says it is: GPUs, the links between them, and what the driver claims of each.
 //!
-//! A [`Topology`] is a plain value. It is read from NVML ([`read`]), from the driver alone where there is no NVML, from a simulated
+//! A [`Topology`] is a plain value. It is read from NVML ([`read()`]), from the driver alone where there is no NVML, from a simulated
 //! node, or from a snapshot file; everything that looks at it treats these alike. GPUs are known by UUID and PCI bus id, never
 //! by an ordinal, which `CUDA_VISIBLE_DEVICES` changes. What a driver claims is not believed: the
 //! [`probe`](crate::probe) tries it. `docs/topology.md`.
 
 mod check;
+mod notes;
+#[cfg(all(feature = "nvml", target_os = "linux"))]
+mod nvml;
+mod read;
 mod snapshot;
+
+pub use read::{read, read_nvml};
 
 use serde::{Deserialize, Serialize};
 

@@ -148,7 +148,7 @@ int cuMemFreeHost(void* p) { free(p); return kOk; }
 int cuPointerGetAttribute(int* v, int which, Ptr p) { (void)p; if (which != 9) return kInvalidValue; *v = 0; return kOk; }
 int cuMemcpyHtoDAsync_v2(Ptr d, const void* s, size_t n, Stream* q) { NEEDS_CONTEXT; (void)q; memcpy((void*)d, s, n); return kOk; }
 int cuMemcpyDtoHAsync_v2(void* d, Ptr s, size_t n, Stream* q) { NEEDS_CONTEXT; (void)q; memcpy(d, (void*)s, n); return kOk; }
-int cuMemcpyDtoDAsync_v2(Ptr d, Ptr s, size_t n, Stream* q) { NEEDS_CONTEXT; (void)q; memcpy((void*)d, (void*)s, n); return kOk; }
+int cuMemcpyDtoDAsync_v2(Ptr d, Ptr s, size_t n, Stream* q) { NEEDS_CONTEXT; if (!n) return kInvalidValue; (void)q; memcpy((void*)d, (void*)s, n); return kOk; }
 int cuMemsetD8Async(Ptr d, unsigned char byte, size_t n, Stream* q) { NEEDS_CONTEXT; (void)q; memset((void*)d, byte, n); return n ? kOk : kInvalidValue; }
 
 int cuMemGetAllocationGranularity(size_t* bytes, const int* props, int which) { (void)props; (void)which; *bytes = 2 << 20; return kOk; }

@@ -3,6 +3,7 @@
 use tileweave::abi::TwParams;
 use tileweave::driver::cuda::{self, CudaDriver};
 use tileweave::driver::{Driver, Kind, Launch, Place, TensorMap};
+use tileweave::topology::{self, Source, Status};
 use tileweave::{DType, Error};
 
 static FATBIN: [u8; 16] = *b"fake fatbin     ";
@@ -87,6 +88,13 @@ inside! {
         driver.poke(ptr + 2, &[1]).unwrap();
         driver.peek(&mut back[..5], ptr).unwrap();
         assert_eq!(back[..5], [bytes[0], 0x5a, 1, 0x5a, bytes[4]]);
+        let other = driver.alloc(Place { device: 1, ..WHOLE }, 64).unwrap();
+        driver.fill(other, 0x77, 64, stream).unwrap();
+        driver.copy_device(other + 3, ptr + 1, 2, stream).unwrap();
+        driver.peek(&mut back[..6], other + 1).unwrap();
+        assert_eq!(back[..6], [0x77, 0x77, 0x5a, 1, 0x77, 0x77]);
+        driver.copy_device(other, ptr, 0, stream).unwrap();
+        driver.free_async(other, stream).unwrap();
         driver.copy_in(ptr, &[], stream).unwrap();
         driver.fill(ptr, 0, 0, stream).unwrap();
         driver.free_async(ptr, stream).unwrap();
@@ -302,5 +310,20 @@ inside! {
         unsafe { cuda::ask_for_queues() };
         assert_eq!(driver.concurrent_kernels(0), Some(31));
         driver.stream_create(share(15, 16)).unwrap();
+    }
+
+    fn the_machine_by_the_driver_alone() {
+        let driver = open().unwrap();
+        let topology = topology::read(&driver).unwrap();
+        topology.check().unwrap();
+        assert_eq!((topology.source, topology.driver.clone()), (Source::Driver, driver.version()));
+        assert!(topology.notes.len() == 1 && topology.notes[0].contains("/nowhere/libnvidia-ml.so"), "{:?}", topology.notes);
+        assert_eq!(topology.of_driver_order(&driver).unwrap(), [0, 1]);
+        let gpu = &topology.gpus[1];
+        assert_eq!((gpu.sms, gpu.memory_bytes, gpu.multicast), (Some(132), 80 << 30, Status::Yes));
+        assert_eq!(gpu.uuid, driver.identity(1).unwrap().uuid);
+        for link in &topology.links {
+            assert_eq!((link.read, link.write, link.atomics, link.nvlink), (Status::Yes, Status::Yes, Status::No, None));
+        }
     }
 }

@@ -44,6 +44,8 @@ fn run_inside(test: &str, folder: &Path, mode: &str) {
         .args(["--ignored", "--exact", "--nocapture", &format!("inside::{test}")])
         .env("LD_LIBRARY_PATH", folder)
         .env("FAKE_CUDA", mode)
+        // That of this machine knows nothing of the stand-in's devices.
+        .env("TILEWEAVE_NVML", "/nowhere/libnvidia-ml.so")
         .env_remove("CUDA_DEVICE_MAX_CONNECTIONS")
         .output()
         .unwrap();
@@ -79,6 +81,7 @@ with_library!(
     multicast: "",
     places_that_are_not_there: "",
     queues: "",
+    the_machine_by_the_driver_alone: "",
 );
 
 #[test]

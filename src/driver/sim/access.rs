@@ -143,7 +143,11 @@ impl Machine {
             return Ok(());
         }
         self.devices[usize::from(cta.device)].traffic.0 += u64::from(payload);
-        self.pending.add(addr, data, Kind::Weak, f.me.write_tag, owner as u16);
+        let mut sent = [0; GRANULE as usize];
+        let sent = &mut sent[..data.len()];
+        sent.copy_from_slice(data);
+        self.cross_with(cta.device.into(), owner, sent);
+        self.pending.add(addr, sent, Kind::Weak, f.me.write_tag, owner as u16);
         Ok(())
     }
 

@@ -152,14 +152,45 @@ fn a_field_that_does_not_belong_or_is_not_there_is_named() {
     }
 }
 
+/// One byte of a file changed: still a topology that agrees with itself, or an error; nothing else.
+#[test]
+fn a_damaged_file_is_an_error_or_another_machine() {
+    let text = machine("rtx-3090-x2-bridged").to_json();
+    let mut kept = 0;
+    for at in 0..text.len() {
+        for byte in [b'0', b'9', b'-', b'"', b'{', b']', b',', b' '] {
+            let mut damaged = text.clone().into_bytes();
+            damaged[at] = byte;
+            if let Ok(topology) = Topology::from_json(&String::from_utf8(damaged).unwrap()) {
+                topology.check().unwrap();
+                kept += 1;
+            }
+        }
+    }
+    assert!(kept > 0);
+}
+
 #[cfg(feature = "sim")]
 #[test]
-fn the_simulated_node_agrees_with_itself() {
-    use crate::driver::sim::{SimConfig, SimNode};
+fn the_simulated_node_describes_itself() {
+    use crate::Node;
+    use crate::driver::sim::SimConfig;
     for gpus in [1, 2, 16] {
-        let node = SimNode::new(SimConfig::new(gpus, 0)).unwrap();
-        let topology = crate::driver::Driver::describe(&node).unwrap().unwrap();
-        topology.check().unwrap();
+        let node = Node::sim(SimConfig::new(gpus, 0)).unwrap();
+        let topology = node.topology().unwrap();
+        assert_eq!((topology.source, topology.gpus.len()), (Source::Simulated, gpus));
         assert_eq!(Topology::from_json(&topology.to_json()).unwrap(), topology);
+        let order = topology.of_driver_order(&**node.driver()).unwrap();
+        assert_eq!(order, (0..gpus).collect::<Vec<_>>());
+
+        // Another machine has other devices.
+        let error = machine("dgx-h100")
+            .of_driver_order(&**node.driver())
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.starts_with("device 0 is GPU-51b00000-") && error.ends_with("a GPU of the topology"),
+            "{error}"
+        );
     }
 }
