@@ -16,7 +16,9 @@ enum Seat {
     Absent,
     /// Its thread waits. While the guard lives it does not hold the simulated node up: whoever ends the round drops the
     /// guards of all, before any of their threads runs again, lest simulated time pass while they are about to launch.
-    Waits { _guard: ThreadGuard },
+    Waits {
+        _guard: ThreadGuard,
+    },
     Left,
 }
 
@@ -108,7 +110,10 @@ impl HostBarrier {
 
 fn absent(rank: usize, seats: &[Seat], waited: Duration) -> Error {
     let with = |is: fn(&Seat) -> bool| {
-        let others = seats.iter().enumerate().filter(|(other, seat)| *other != rank && is(seat));
+        let others = seats
+            .iter()
+            .enumerate()
+            .filter(|(other, seat)| *other != rank && is(seat));
         others.map(|(other, _)| other).collect()
     };
     Error::Missing {

@@ -249,7 +249,8 @@ impl Drop for Group {
             (!launched.captured).then_some(launched.eager)
         });
         let first = counts.next().flatten();
-        let uneven = first.is_some() && counts.clone().all(|count| count.is_some()) && counts.any(|count| count != first);
+        let uneven =
+            first.is_some() && counts.clone().all(|count| count.is_some()) && counts.any(|count| count != first);
         if self.failure.get().is_none() && uneven {
             // Some kernel waits, or will, for a launch that cannot come any more.
             let _ = self.raise_abort();

@@ -179,7 +179,10 @@ impl State {
             (None, Recorded::Never | Recorded::At(_)) => Ok(false),
             (Some(_), Recorded::Captured { stream: other }) if other == stream.0 => Ok(true),
             (_, Recorded::Captured { stream: other }) => Err(Error::Unavailable {
-                what: format!("a wait of stream {} for an event captured from stream {other}", stream.0),
+                what: format!(
+                    "a wait of stream {} for an event captured from stream {other}",
+                    stream.0
+                ),
                 reason: "the simulated node captures one stream, without forks and joins".into(),
             }),
             (Some(_), Recorded::Never) => Ok(true),

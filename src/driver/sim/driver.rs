@@ -75,6 +75,9 @@ impl Driver for SimNode {
 
     fn stream_destroy(&self, stream: Stream) -> Result<()> {
         let result = self.run(stream, Command::Close);
+        if self.stream_is_capturing(stream)? {
+            return result;
+        }
         self.node.shared.lock().streams.remove(&stream.0);
         result
     }

@@ -90,8 +90,7 @@ impl State {
     }
 
     pub fn may_advance(&self) -> bool {
-        let blocked =
-            |t: &ThreadId| self.elsewhere.contains_key(t) || self.waiters.values().any(|w| w.thread == *t);
+        let blocked = |t: &ThreadId| self.elsewhere.contains_key(t) || self.waiters.values().any(|w| w.thread == *t);
         !self.waiters.is_empty() && !self.waiters.values().any(|w| self.reached(w)) && self.attached.keys().all(blocked)
     }
 
