@@ -247,6 +247,7 @@ fn the_wrong_bucket_is_named() {
         .iter_mut()
         .map(|sum| (sum.capture(4).unwrap(), sum.capture(8).unwrap()))
         .collect();
+    let two: Vec<_> = sums.iter_mut().map(|sum| sum.capture(2).unwrap()).collect();
     sums.iter_mut().for_each(|sum| sum.refill(8, 0.0));
     for (four, _) in &graphs {
         four.replay().unwrap();
@@ -255,6 +256,8 @@ fn the_wrong_bucket_is_named() {
     for (rank, (four, eight)) in graphs.iter().enumerate() {
         let graph = if rank == 1 { eight } else { four };
         graph.replay().unwrap();
+        // What comes behind, of yet another size, tells nothing of what went wrong.
+        (0..3).for_each(|_| two[rank].replay().unwrap());
     }
     let error = ranks[0].synchronize().unwrap_err();
     let Error::Disagreed {

@@ -18,6 +18,7 @@ mod residence;
 #[cfg(test)]
 mod tests;
 
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
@@ -26,7 +27,7 @@ pub use config::{GroupConfig, Numerics, Probing};
 pub use node::Node;
 pub use rank::{Rank, Stats};
 
-use crate::abi::{self, CONTROL_BYTES, TwControl, TwGroup};
+use crate::abi::{self, CONTROL_BYTES, TwControl, TwDescriptor, TwGroup};
 use crate::driver::{DevicePtr, Driver, Place, Stream};
 use crate::error::{Error, Result};
 use crate::memory::heap::Heap;
@@ -44,12 +45,17 @@ pub struct RankPlace {
 
 /// What a rank has launched.
 #[derive(Debug, Default)]
-pub(crate) struct Launches {
+struct Launches {
     /// Operations that ran when they were launched.
-    pub eager: u64,
+    eager: u64,
     /// Whether some were captured: how often those run, who launches their graph knows.
-    pub captured: bool,
+    captured: bool,
+    /// What was launched or captured, by the hash that its hello carries; at most [`MOST_KNOWN`].
+    known: HashMap<u64, TwDescriptor>,
 }
+
+/// What a disagreement can tell the words of. More sizes than that are told by their hashes.
+const MOST_KNOWN: usize = 4096;
 
 /// A stream, run dry on drop, and ended where the group made it.
 #[derive(Debug)]
@@ -209,6 +215,13 @@ impl Group {
     fn launched(member: &Member) -> MutexGuard<'_, Launches> {
         // The counts are whole at every moment, whatever happened to a thread that held them.
         member.launched.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What was launched under a hash, on any rank.
+    fn known(&self, hash: u64) -> Option<TwDescriptor> {
+        self.members
+            .iter()
+            .find_map(|member| Group::launched(member).known.get(&hash).copied())
     }
 
     /// Waits for the work in a stream, unless the stream captures: waiting would only spoil the capture.

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::diagnose::diagnose;
-use super::{Group, Launches, Node};
-use crate::abi::{self, TwGroup};
+use super::{Group, Launches, MOST_KNOWN, Node};
+use crate::abi::{self, TwGroup, TwParams};
 use crate::driver::{DevicePtr, Driver, Kind, Place, Stream};
 use crate::error::{Error, Result};
 use crate::memory::Buffer;
@@ -129,7 +129,7 @@ impl Rank {
             }
         }
         match group.controls() {
-            Ok(after) => group.fail(diagnose(&before, &after)),
+            Ok(after) => group.fail(diagnose(&before, &after, &|hash| group.known(hash))),
             Err(error) => group.fail(error),
         }
     }
@@ -234,7 +234,11 @@ pub(crate) struct Launching<'a> {
 
 impl Launching<'_> {
     /// An operation of the group was enqueued.
-    pub(crate) fn count(&mut self) {
+    pub(crate) fn count(&mut self, params: &TwParams) {
+        let known = &mut self.launched.known;
+        if known.len() < MOST_KNOWN {
+            known.entry(params.hash).or_insert(params.desc);
+        }
         if self.captured {
             self.launched.captured = true;
         } else {

@@ -206,7 +206,7 @@ impl Plan {
         self.0.rank.in_order(|launching| {
             steps.before.as_ref().map_or(Ok(()), |step| self.start(step))?;
             self.start(&steps.main)?;
-            launching.count();
+            launching.count(&steps.main.params);
             steps.after.as_ref().map_or(Ok(()), |step| self.start(step))
         })
     }
