@@ -30,7 +30,7 @@ impl Model {
         let (share, element) = (spec.k, spec.dtype.size());
         let weight = |layer: usize| {
             // Column j of the state moves to column j + 1 in even layers, and j + 5 in odd ones.
-            let by = if layer % 2 == 0 { 1 } else { 2 };
+            let by = if layer.is_multiple_of(2) { 1 } else { 2 };
             let mut weight = vec![half::bf16::ZERO; WIDTH * share];
             for own in 0..share {
                 let column = rank.rank() * share + own;
@@ -54,7 +54,7 @@ impl Model {
         let OpSpec { n, k, dtype, .. } = *self.plan.spec();
         for (layer, weight) in self.weights.iter().enumerate() {
             let [a, b] = &mut self.states;
-            let (from, to) = if layer % 2 == 0 { (a, b) } else { (b, a) };
+            let (from, to) = if layer.is_multiple_of(2) { (a, b) } else { (b, a) };
             let x = from.mat_at(self.rank.rank() * k, m, k, WIDTH, dtype)?;
             let operands = Operands::gemm(m, x, weight.mat(n, k, dtype)?, to.mat_mut(m, n, dtype)?);
             self.plan.launch(&operands)?;

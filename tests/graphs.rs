@@ -15,7 +15,8 @@ use tileweave::{
 
 const LONG: Duration = Duration::from_secs(60);
 
-fn node(world: usize, seed: u64) -> Node {
+/// The simulated node, also where the suite runs on a GPU: for what only it tells, or for devices by number.
+fn simulated(world: usize, seed: u64) -> Node {
     Node::new(Arc::new(SimNode::new(SimConfig::new(world, seed)).unwrap()))
 }
 
@@ -120,7 +121,9 @@ impl Sum {
 }
 
 fn sums(node: &Node, world: usize, max_m: usize) -> (Vec<Rank>, Vec<Sum>) {
-    let config = GroupConfig::default().deadline(Duration::from_millis(20));
+    // Simulated time, of which as little as this one thread launches; on a GPU it launches while others wait.
+    let deadline = if common::on_gpu() { 2000 } else { 20 };
+    let config = GroupConfig::default().deadline(Duration::from_millis(deadline));
     let spec = OpSpec::new(Op::AllReduce, Sum::N, 0, max_m, DType::F32);
     let ranks = node.group(world, &config.sized_for(&[spec], world).unwrap()).unwrap();
     let sums = ranks.iter().map(|rank| Sum::new(rank, max_m)).collect();
@@ -142,7 +145,7 @@ fn every_operation_replays_bit_for_bit() {
     ]);
     cases.push(Case::new(Op::GemmAllReduce, 2, 3, 70, 2048, DType::F16));
     for (seed, c) in cases.into_iter().enumerate() {
-        let (node, data) = (node(c.world, seed as u64), Data::new(&c));
+        let (node, data) = (common::node(c.world, seed as u64), Data::new(&c));
         let ranks = common::group_for(&node, &c).unwrap();
         for &path in c.routes() {
             let eager = common::run_on(&ranks, &c, &data, path).unwrap();
@@ -175,7 +178,7 @@ fn every_operation_replays_bit_for_bit() {
 fn ten_thousand_replays() {
     const REPLAYS: usize = 10_000;
     const AT_ONCE: usize = 200;
-    let node = node(2, 11);
+    let node = common::node(2, 11);
     let (ranks, mut sums) = sums(&node, 2, 1);
     for rank in &ranks {
         // The second word of the control block is the round.
@@ -208,7 +211,7 @@ fn ten_thousand_replays() {
 #[test]
 fn buckets_and_eager_launches_in_any_order() {
     let (buckets, max_m) = ([1, 2, 3, 8, 20, 300], 300);
-    let node = node(3, 4);
+    let node = common::node(3, 4);
     let (ranks, mut sums) = sums(&node, 3, max_m);
     let plan = &sums[0].plan;
     assert_ne!(
@@ -241,7 +244,7 @@ fn buckets_and_eager_launches_in_any_order() {
 /// a plan is refused.
 #[test]
 fn the_wrong_bucket_is_named() {
-    let node = node(3, 2);
+    let node = common::node(3, 2);
     let (ranks, mut sums) = sums(&node, 3, 8);
     let graphs: Vec<_> = sums
         .iter_mut()
@@ -295,7 +298,7 @@ fn the_wrong_bucket_is_named() {
 /// A rank that replays less often than the others is told by name.
 #[test]
 fn a_rank_that_does_not_replay() {
-    let node = node(2, 8);
+    let node = common::node(2, 8);
     let (ranks, mut sums) = sums(&node, 2, 2);
     let graphs: Vec<_> = sums.iter_mut().map(|sum| sum.capture(2).unwrap()).collect();
     sums.iter_mut().for_each(|sum| sum.refill(2, 0.0));
@@ -310,7 +313,7 @@ fn a_rank_that_does_not_replay() {
 /// A runtime's own streams: a step of several layers and a fill is one graph.
 #[test]
 fn a_step_on_the_callers_streams() {
-    let node = node(2, 3);
+    let node = simulated(2, 3);
     let driver = node.driver();
     let place = |device| Place {
         device,
@@ -390,7 +393,7 @@ fn code(result: Result<impl Sized>) -> i64 {
 /// What CUDA refuses in a capture is refused by its code, and breaks the capture; what the crate can refuse first does not.
 #[test]
 fn what_a_capture_does_not_take() {
-    let node = node(2, 1);
+    let node = simulated(2, 1);
     let (ranks, mut sums) = sums(&node, 2, 2);
     let (driver, rank, other) = (node.driver(), &ranks[0], &ranks[1]);
     let stream = rank.stream();
@@ -421,7 +424,7 @@ fn what_a_capture_does_not_take() {
 /// Calls that break a capture.
 #[test]
 fn what_breaks_a_capture() {
-    let node = node(2, 1);
+    let node = simulated(2, 1);
     let (ranks, mut sums) = sums(&node, 2, 2);
     let (driver, rank, other) = (node.driver(), &ranks[0], &ranks[1]);
     let (stream, place) = (rank.stream(), rank.place());
@@ -474,7 +477,7 @@ fn what_breaks_a_capture() {
 /// Every rank's thread captures, all meet, and only then does the first one launch.
 #[test]
 fn a_thread_for_each_rank_and_a_barrier_between() {
-    let node = node(3, 6);
+    let node = common::node(3, 6);
     let (ranks, sums) = sums(&node, 3, 2);
     let attached = std::sync::Barrier::new(ranks.len());
     let run = |mut sum: Sum| -> Result<()> {
@@ -508,7 +511,7 @@ fn a_thread_for_each_rank_and_a_barrier_between() {
 /// launches are not equally many. A capture that nobody ended goes with its stream.
 #[test]
 fn a_group_goes_behind_replays_and_in_a_capture() {
-    let node = node(2, 9);
+    let node = simulated(2, 9);
     let driver = node.driver();
     let place = |device| Place {
         device,
@@ -546,9 +549,10 @@ fn a_group_goes_behind_replays_and_in_a_capture() {
             let ones: Vec<u8> = [1f32; Sum::N].iter().flat_map(|one| one.to_le_bytes()).collect();
             driver.copy_in(*ptr, &ones, rank.stream()).unwrap();
         }
-        let graph = Captured::new(&ranks[1], || launch(&ranks[1])).unwrap();
+        // Captured twice, launched once.
+        let graphs = [(); 2].map(|()| Captured::new(&ranks[1], || launch(&ranks[1])).unwrap());
         launch(&ranks[0]).unwrap();
-        graph.replay().unwrap();
+        graphs[0].replay().unwrap();
     }
     for (ptr, stream) in memory.iter().zip(&streams) {
         let mut out = [0; Sum::N * 4];
@@ -569,7 +573,7 @@ fn a_group_goes_behind_replays_and_in_a_capture() {
 /// Buffers may go while their stream captures: the capture stays whole, and the memory comes back.
 #[test]
 fn buffers_dropped_in_a_capture() {
-    let node = node(1, 0);
+    let node = simulated(1, 0);
     let rank = &node.group(1, &GroupConfig::default()).unwrap()[0];
     let mut ptrs = std::collections::BTreeSet::new();
     for _ in 0..100 {

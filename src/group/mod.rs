@@ -241,9 +241,11 @@ impl Group {
             return Ok(());
         }
         // Every one is tried; the first failure is reported.
-        retired
-            .drain(..)
-            .fold(Ok(()), |result, ptr| result.and(self.driver.free_async(ptr, stream)))
+        let mut result = Ok(());
+        for ptr in retired.drain(..) {
+            result = result.and(self.driver.free_async(ptr, stream));
+        }
+        result
     }
 }
 
