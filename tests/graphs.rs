@@ -121,7 +121,7 @@ impl Sum {
 }
 
 fn sums(node: &Node, world: usize, max_m: usize) -> (Vec<Rank>, Vec<Sum>) {
-    // Simulated time, of which as little as this one thread launches; on a GPU it launches while others wait.
+    // Simulated time stands still while this thread launches for one rank after the other; a GPU's does not.
     let deadline = if common::on_gpu() { 2000 } else { 20 };
     let config = GroupConfig::default().deadline(Duration::from_millis(deadline));
     let spec = OpSpec::new(Op::AllReduce, Sum::N, 0, max_m, DType::F32);
