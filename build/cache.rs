@@ -12,7 +12,8 @@ use std::{env, fs, io};
 /// Entries kept, of about 2 MB each.
 const MOST: usize = 16;
 
-/// A folder of entries.
+/// A folder of entries, and the inputs of one.
+#[derive(PartialEq)]
 pub struct Cache {
     folder: PathBuf,
     inputs: Vec<u8>,

@@ -71,14 +71,17 @@ fn build(csrc: &Path, out: &Path) -> Result<Built, String> {
     options.extend((release >= (12, 8)).then(|| "--compress-mode=size".to_string()));
     options.extend(archs.iter().map(|a| format!("-gencode=arch=compute_{a},code=sm_{a}")));
     let files = ["kernels.fatbin", "ptxas.txt"].map(|name| out.join(name));
-    let cache = cache::Cache::of(csrc, &[options.as_slice(), &[text], &environment()].concat());
+    let words = [options.as_slice(), &[text], &environment()].concat();
+    let cache = cache::Cache::of(csrc, &words);
     if !cache.as_ref().is_some_and(|cache| cache.get(&files)) {
         let mut command = Command::new(&nvcc);
         command.args(&options);
         command.arg("-I").arg(csrc).arg("-I").arg(csrc.join("machine/cuda"));
         command.arg(csrc.join("kernels/kernels.cc")).arg("-o").arg(&files[0]);
         write(&files[1], &run(&mut command)?)?;
-        if let Some(Err(error)) = cache.map(|cache| cache.put(&files)) {
+        // Sources that were written meanwhile may not be what was compiled.
+        let unchanged = cache.filter(|cache| cache::Cache::of(csrc, &words).as_ref() == Some(cache));
+        if let Some(Err(error)) = unchanged.map(|cache| cache.put(&files)) {
             println!("cargo::warning=TILEWEAVE_NVCC_CACHE keeps nothing: {error}");
         }
     }

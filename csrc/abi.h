@@ -57,8 +57,25 @@ enum { TW_TILE_64 = 0, TW_TILE_128 = 1, TW_TILE_F32 = 2, TW_TILE_MEMORY = 3, TW_
 #define TW_GATHER_ROWS 64     // the most rows of a block of a plain all-gather
 #define TW_GATHER_PIECE 8     // of an all-gather + GEMM: the fewest rows that are pushed, and signalled, together
 
+// What a launch of the kernel `probe` does, `TwParams::k`; csrc/kernels/probe.h tells what of TwParams it reads.
+enum {
+  TW_PROBE_FILL = 0,     // writes the area's pattern, guards and all
+  TW_PROBE_STORE = 1,    // writes the complement over what is between the guards
+  TW_PROBE_CHECK = 2,    // reads the area and counts what is not as after a fill and a store
+  TW_PROBE_ATOMICS = 3,  // adds to one word, against others
+  TW_PROBE_ECHO = 4,     // sends words to and fro
+  TW_PROBE_CHASE = 5,    // loads whose addresses depend on the load before
+  TW_PROBE_NUMBERS = 6,  // writes this member's f32 numbers
+  TW_PROBE_SUM = 7,      // reads the sums over all members through the switch, and counts what is wrong
+  TW_PROBE_CAST = 8      // TW_PROBE_STORE, through the switch
+};
+#define TW_PROBE_THREADS 256
+#define TW_PROBE_STRIDE 64     // TW_PROBE_CHASE: the most vectors from one load to the next
+
 // How an operation is carried out, `TwDescriptor::algorithm`. Part of the hello's hash: all ranks must agree.
 enum { TW_TWO_SHOT = 0, TW_ONE_SHOT = 1 };
+#define TW_PULL 256       // added where partials and results are loaded from the memory of who made them, not pushed
+#define TW_IN_SWITCH 512  // added where partials are added up, and results multiplied, by the switch
 
 // What a wait waited for, `TwWaitRecord::kind`.
 enum {
@@ -119,7 +136,7 @@ typedef struct TwControl {
   uint32_t panel_done[2];    // CTAs that finished the panel of each round parity
   uint32_t pad0_;
   uint64_t epoch_started, epoch_finished;
-  uint64_t bytes_sent;       // payload bytes that left this rank's memory for peers, since the group began
+  uint64_t bytes_sent;       // payload bytes that left this rank's memory over links, whoever moved them, since the group began
   uint64_t signals_sent;     // words to peers: hellos (two each), tile signals, credits
   uint64_t started_ns;       // `mx::time_ns` at the begin of the running or last operation's first CTA,
   uint64_t finished_ns;      // and at the end of its last: for measurements, nothing waits for them
@@ -141,6 +158,7 @@ typedef struct TwGroup {
   uint64_t signals, signals_half;
   uint64_t packets, packets_half;
   uint64_t staging, staging_half;
+  uint64_t multicast;           // one address for all heaps, for multimem alone; 0: none
   uint64_t deadline_ns;
   uint32_t rank, world;
 } TwGroup;
@@ -189,8 +207,19 @@ typedef struct TwParams {
                              // of every block; 0: each CTA computes all splits of its blocks
 } TwParams;
 
+// What a launch of `probe` found, in the memory of the device that ran it; zero before.
+typedef struct TwProbeResult {
+  uint64_t wrong;      // CHECK, SUM, ECHO: vectors of 16 bytes that are not as they should be; ATOMICS: values that came twice or fell
+  uint64_t olds;       // ATOMICS: the sum of what the word held before each of this launch's additions
+  uint64_t seen;       // CHECK, SUM: vectors that were looked at; ECHO: words that came
+  uint64_t started_ns, finished_ns;  // ECHO, CHASE: after the first round, and after the last
+  uint32_t first, pad_;  // CHECK, SUM: 1 + the index of the first wrong vector
+  uint64_t pad2_[2];
+} TwProbeResult;
+
 #ifdef __cplusplus
 #include <stddef.h>
+static_assert(sizeof(TwProbeResult) == 64, "TwProbeResult");
 static_assert(sizeof(TwDescriptor) == 64, "TwDescriptor");
 static_assert(sizeof(TwWaitRecord) == 64, "TwWaitRecord");
 static_assert(offsetof(TwControl, abort) == TW_CACHE_LINE && offsetof(TwControl, current) == 2 * TW_CACHE_LINE, "TwControl");

@@ -13,6 +13,8 @@
 // own blocks; or, where CTAs of their own do nothing else, `reduce_share`, of every wave those of a share
 // (schedule/waves.h), and `stand_by` for the CTAs that compute. A share's actions stand in the same order and depend on
 // the same, whichever CTA of a rank does them: so each rank may have them done by other CTAs.
+//
+// Where partials and results lie: protocol/exchange.h.
 #pragma once
 #include "kernels/partials.h"
 #include "schedule/waves.h"
@@ -40,11 +42,11 @@ struct WaveSlots {
   TW_DEV uint64_t bytes() const { return p.group.world * p.slots * slot_bytes + p.result_slots * result_bytes; }
   TW_DEV uint32_t partial_index(uint32_t source, const WaveTile& t) const { return source * p.slots + t.slot; }
   TW_DEV uint32_t result_index(const WaveTile& t) const { return p.group.world * p.slots + t.result_slot; }
-  TW_DEV Slot<Source> partial(uint64_t round, uint32_t on, uint32_t source, const WaveTile& t) const {
-    return {heap_of(p, on) + staging_at(p, round) + partial_index(source, t) * slot_bytes, wire};
+  TW_DEV Slot<Source> partial(uint64_t round, uint32_t source, const WaveTile& t) const {
+    return {partial_heap(p, source, t.owner) + staging_at(p, round) + partial_at(p, source, t.owner, p.slots, t.slot) * slot_bytes, wire};
   }
   TW_DEV Slot<Source> result(uint64_t round, uint32_t on, const WaveTile& t) const {
-    return {heap_of(p, on) + staging_at(p, round) + uint64_t(p.group.world) * p.slots * slot_bytes +
+    return {heap_or_switch(p, on) + staging_at(p, round) + uint64_t(p.group.world) * p.slots * slot_bytes +
                 t.result_slot * result_bytes, result_wire};
   }
 };
@@ -113,19 +115,20 @@ class AllReduce {
     if (!t.block.rows) return;
     typename Source::Values values;
     Source::compute(p, t.block, values);
-    const bool remote = t.owner != p.group.rank;
-    push_partial<Source>(s, t.block, values, slots.partial(s.round, t.owner, p.group.rank, t), remote);
-    if (remote) s.publish(t.owner, slots.partial_index(p.group.rank, t));
+    push_partial<Source>(s, t.block, values, slots.partial(s.round, p.group.rank, t), t.owner);
+    if (leaves(p, t.owner)) s.publish(t.owner, slots.partial_index(p.group.rank, t));
   }
 
-  // Own partials that this thread has written need no signal, those of other roles do.
+  // Own partials that this thread has written need no signal; those of other roles do, and those that it reads by
+  // another name.
   TW_DEV void reduce_block(const WaveTile& t, bool own_too) {
     if (!t.block.rows || t.owner != p.group.rank) return;
+    own_too = own_too || in_switch(p);
     s.await_ranks(TW_WAIT_PARTIAL, t.index, own_too, [&](uint32_t rank) { return slots.partial_index(rank, t); });
     TW_NO_UNROLL
     for (uint32_t v0 = 0; v0 < Source::kOctets; v0 += Group<Source>::kSize) {
       Group<Source> sum;
-      sum_partials<Source>(s, t.block, v0, [&](uint32_t r) { return slots.partial(s.round, p.group.rank, r, t); }, sum);
+      sum_partials<Source, true>(s, t.block, v0, [&](uint32_t r) { return slots.partial(s.round, r, t); }, sum);
       send_result(t, v0, sum);
       store_group<Source>(s, t.block, v0, t.block.row, sum);
     }
@@ -134,12 +137,22 @@ class AllReduce {
 
   TW_DEV void send_result(const WaveTile& t, uint32_t v0, const Group<Source>& sum) {
     if (!s.alive) return;
-    for (uint32_t d = 1; d < p.group.world; ++d) {  // the next rank first: P owners, P receivers
-      const Slot<Source> to = slots.result(s.round, (p.group.rank + d) % p.group.world, t);
+    // One store serves all but those who are pushed to. A pulled result crosses a link for every rank that loads it.
+    const uint32_t receivers = p.group.world - 1, stores = keeps(p) ? 1 : receivers;
+    for (uint32_t d = 1; d <= stores; ++d) {  // the next rank first: P owners, P receivers
+      const uint32_t on = in_switch(p) ? kSwitch : pulls(p) ? p.group.rank : (p.group.rank + d) % p.group.world;
+      const Slot<Source> to = slots.result(s.round, on, t);
+      const uint32_t each = (pulls(p) ? receivers : 1) * to.wire.element_bytes();
       TW_UNROLL
       for (uint32_t i = 0; i < Group<Source>::kSize; ++i) {
         if (!exists<Source>(p, t.block, v0 + i)) continue;
-        s.bytes += to.wire.push(to.octet(v0 + i), sum.o[i], Source::columns(p, t.block, v0 + i).count());
+        const uint32_t count = Source::columns(p, t.block, v0 + i).count();
+        if (in_switch(p)) {
+          to.wire.store_to_all(to.octet(v0 + i), sum.o[i], count);
+        } else {
+          to.wire.store(to.octet(v0 + i), sum.o[i], count);
+        }
+        s.bytes += count * each;
       }
     }
   }
@@ -147,14 +160,15 @@ class AllReduce {
   TW_DEV void collect(const WaveTile& t) {
     if (!t.block.rows || t.owner == p.group.rank) return;
     s.await_peer(TW_WAIT_RESULT, t.owner, t.index, slots.result_index(t));
-    const Slot<Source> from = slots.result(s.round, p.group.rank, t);
+    const Slot<Source> from = slots.result(s.round, pulls(p) ? t.owner : p.group.rank, t);
     TW_NO_UNROLL
     for (uint32_t v0 = 0; v0 < Source::kOctets; v0 += Group<Source>::kSize) {
       Group<Source> result;
       TW_UNROLL
       for (uint32_t i = 0; i < Group<Source>::kSize; ++i) {
         const bool there = s.alive && exists<Source>(p, t.block, v0 + i);
-        result.o[i] = there ? from.wire.load(from.octet(v0 + i)) : nan_octet();
+        const uint32_t columns = Source::columns(p, t.block, v0 + i).count();
+        result.o[i] = there ? from.wire.load(from.octet(v0 + i), columns) : nan_octet();
       }
       store_group<Source>(s, t.block, v0, t.block.row, result);
     }

@@ -31,4 +31,5 @@
   X(all_reduce1, TW_TILE_MEMORY_THREADS, 2) X(all_gather, TW_TILE_MEMORY_THREADS, 2)
 
 #define TW_ENTRIES(X)                                                                             \
-  TW_ENTRIES_16(X, bf16) TW_ENTRIES_16(X, f16) TW_ENTRIES_F32(X) TW_ENTRIES_PLAIN(X) X(conformance, 128, 1)
+  TW_ENTRIES_16(X, bf16) TW_ENTRIES_16(X, f16) TW_ENTRIES_F32(X) TW_ENTRIES_PLAIN(X)              \
+  X(probe, TW_PROBE_THREADS, 2) X(conformance, 128, 1)

@@ -4,6 +4,7 @@
 #include "kernels/all_reduce_one_shot.h"
 #include "kernels/conformance.h"
 #include "kernels/gemm.h"
+#include "kernels/probe.h"
 #include "kernels/reduce_scatter.h"
 #include "kernels/sm90_gather.h"
 #include "kernels/sm90_gemm.h"
@@ -87,6 +88,8 @@ TW_PLAIN_KERNEL(reduce_scatter) { tw::by_type(p, [&](auto type) { tw::reduce_sca
 TW_PLAIN_KERNEL(all_reduce) { tw::by_type(p, [&](auto type) { tw::all_reduce<tw::MemorySource<decltype(type), true>>(p); }); }
 TW_PLAIN_KERNEL(all_reduce1) { tw::by_type(p, [&](auto type) { tw::one_shot<tw::MemorySource<decltype(type), true>>(p); }); }
 TW_PLAIN_KERNEL(all_gather) { tw::by_size(p, [&](auto type) { tw::all_gather<tw::CopyConsumer<decltype(type)>>(p); }); }
+
+TW_KERNEL(probe, TW_PROBE_THREADS, 2) { tw::run_probe(p); }
 
 // A tile of 256 columns where TMA cannot address an operand, and other ranks' can: it fits what they push.
 #define TW_REDUCE_KERNELS(suffix, Tile)                                                                          \

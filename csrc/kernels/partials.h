@@ -1,5 +1,6 @@
-// Partials on their way: pushed by whoever computed them, summed by their owner in rank order.
+// Partials on their way: pushed or kept by whoever computed them, summed by their owner in rank order, or by the switch.
 #pragma once
+#include "protocol/exchange.h"
 #include "protocol/session.h"
 #include "tile/fragment.h"
 #include "tile/source.h"
@@ -21,19 +22,30 @@ TW_DEV bool exists(const TwParams& p, const Block& b, uint32_t v) {
   return Source::row(p, b, v) < b.row + b.rows && Source::columns(p, b, v).any();
 }
 
-// Writes this rank's partial of a block to a slot of a peer, or of its own staging.
+// The place among a round's partials where rank `source` leaves that of `owner`'s block number `slot`, of `slots`; and in
+// whose heap.
+TW_DEV uint64_t partial_at(const TwParams& p, uint32_t source, uint32_t owner, uint32_t slots, uint32_t slot) {
+  return uint64_t(keeps(p) ? owner : source) * slots + slot;
+}
+TW_DEV gaddr partial_heap(const TwParams& p, uint32_t source, uint32_t owner) {
+  return heap_or_switch(p, keeps(p) ? source : owner);
+}
+// What a rank's partial for `owner` costs its links: what it keeps is moved by others, or by the switch, which takes the
+// owner's own too.
+TW_DEV bool leaves(const TwParams& p, uint32_t owner) { return owner != p.group.rank || in_switch(p); }
+
+// Writes this rank's partial of a block to its slot, in the owner's heap or its own.
 template <class Source>
-TW_DEV void push_partial(Session<typename Source::Team>& s, const Block& b, const typename Source::Values& values, const Slot<Source>& to, bool remote) {
+TW_DEV void push_partial(Session<typename Source::Team>& s, const Block& b, const typename Source::Values& values, const Slot<Source>& to,
+                         uint32_t owner) {
   if (!s.alive) return;
+  const uint32_t each = leaves(s.p, owner) ? to.wire.element_bytes() : 0;
   TW_UNROLL
   for (uint32_t v = 0; v < Source::kOctets; ++v) {
     if (!exists<Source>(s.p, b, v)) continue;
-    const Octet o = Source::partial(s.p, b, values, v);
-    if (remote) {
-      s.bytes += to.wire.push(to.octet(v), o, Source::columns(s.p, b, v).count());
-    } else {
-      to.wire.store(to.octet(v), o);
-    }
+    const uint32_t count = Source::columns(s.p, b, v).count();
+    to.wire.store(to.octet(v), Source::partial(s.p, b, values, v), count);
+    s.bytes += count * each;
   }
 }
 
@@ -58,6 +70,7 @@ struct Raw {
       const bool there = exists<Source>(p, b, v0 + i);
       TW_UNROLL
       for (uint32_t j = 0; j < kVectors; ++j) {
+        if (there) from.wire.announce(Source::columns(p, b, v0 + i).count(), j);
         v[i][j] = there ? mx::ld_global_v4(from.octet(v0 + i) + 16 * j) : vec4{{0, 0, 0, 0}};
       }
     }
@@ -93,19 +106,27 @@ TW_DEV void sum_ranks(const TwParams& p, const Block& b, uint32_t v0, SlotOf slo
       const Slot<Source> from = slot_of(r);
       TW_UNROLL
       for (uint32_t i = 0; i < Group<Source>::kSize; ++i) {
-        if (exists<Source>(p, b, v0 + i)) add_to(sum.o[i], from.wire.load(from.octet(v0 + i)));
+        if (exists<Source>(p, b, v0 + i)) add_to(sum.o[i], from.wire.load(from.octet(v0 + i), Source::columns(p, b, v0 + i).count()));
       }
     }
   }
 }
 
-// Adds the partials of a block's octets from `v0` on, slot_of(r) being rank r's in this rank's staging, from rank 0's
-// upwards; then the bias. A rank's own partial went through its own staging too: each thread reads back what it wrote, or
-// what another role wrote and signalled.
-template <class Source, class SlotOf>
+// Adds the partials of a block's octets from `v0` on, slot_of(r) being rank r's, from rank 0's upwards, or has the switch
+// add what slot_of(kSwitch) stands for; then the bias. A rank's own partial went through staging too: each thread reads back
+// what it wrote, or what another role wrote and signalled. kSwitched: whether this operation has sums of the switch.
+template <class Source, bool kSwitched, class SlotOf>
 TW_DEV void sum_partials(const Session<typename Source::Team>& s, const Block& b, uint32_t v0, SlotOf slot_of, Group<Source>& sum) {
   if (!s.alive) return;
-  if (slot_of(0).wire.wide) {
+  if (kSwitched && in_switch(s.p)) {
+    const Slot<Source> from = slot_of(kSwitch);
+    TW_UNROLL
+    for (uint32_t i = 0; i < Group<Source>::kSize; ++i) {
+      if (exists<Source>(s.p, b, v0 + i)) {
+        sum.o[i] = from.wire.load_sum(from.octet(v0 + i), Source::columns(s.p, b, v0 + i).count());
+      }
+    }
+  } else if (slot_of(0).wire.wide) {
     sum_ranks<Source, true>(s.p, b, v0, slot_of, sum);
   } else {
     sum_ranks<Source, false>(s.p, b, v0, slot_of, sum);

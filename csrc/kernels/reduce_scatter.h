@@ -25,7 +25,7 @@ struct ScatterSlots {
       : p(params), wire(params.desc.wire), slot_bytes(Slot<Source>::bytes(wire)) {}
   TW_DEV uint32_t index(uint32_t source, const ScatterTile& t) const { return source * p.slots + t.slot; }
   TW_DEV Slot<Source> slot(uint64_t round, uint32_t source, const ScatterTile& t) const {
-    return {heap_of(p, t.owner) + staging_at(p, round) + index(source, t) * slot_bytes, wire};
+    return {partial_heap(p, source, t.owner) + staging_at(p, round) + partial_at(p, source, t.owner, p.slots, t.slot) * slot_bytes, wire};
   }
 };
 
@@ -46,7 +46,7 @@ class ReduceScatter {
       typename Source::Values values;
       Source::compute(p, t.block, values);
       const bool own = t.owner == p.group.rank;
-      push_partial<Source>(s, t.block, values, slots.slot(s.round, p.group.rank, t), !own);
+      push_partial<Source>(s, t.block, values, slots.slot(s.round, p.group.rank, t), t.owner);
       if (own) {
         reduce_block(t, false);
       } else {
@@ -83,7 +83,7 @@ class ReduceScatter {
     TW_NO_UNROLL
     for (uint32_t v0 = 0; v0 < Source::kOctets; v0 += Group<Source>::kSize) {
       Group<Source> sum;
-      sum_partials<Source>(s, t.block, v0, [&](uint32_t r) { return slots.slot(s.round, r, t); }, sum);
+      sum_partials<Source, false>(s, t.block, v0, [&](uint32_t r) { return slots.slot(s.round, r, t); }, sum);
       store_group<Source>(s, t.block, v0, row0, sum);
     }
   }

@@ -63,7 +63,7 @@ struct WaveWalk {
         const uint32_t wave = q * p.panel + i;
         if (!order.at(wave, leader_of(mx::block(), mx::cluster_size())).block.rows) continue;
         const WaveTile t = order.at(wave, mx::block());
-        body(t.block, t.owner, slots.partial(round, t.owner, p.group.rank, t).base, slots.partial_index(p.group.rank, t));
+        body(t.block, t.owner, slots.partial(round, p.group.rank, t).base, slots.partial_index(p.group.rank, t));
       }
     }
   }

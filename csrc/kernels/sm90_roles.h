@@ -14,7 +14,7 @@
 // schedule to the end, after an abort too: a loader that gives up on a peer's rows marks the block as not live instead, and
 // a storer drops what it takes. Only waits on other ranks are bounded, as everywhere.
 #pragma once
-#include "protocol/session.h"
+#include "kernels/partials.h"
 #include "tile/sm90_chunks.h"
 
 namespace tw {
@@ -62,7 +62,7 @@ TW_DEV auto load_x_rows(const TwParams& p, uint32_t row) {
   return [&p, row](saddr to, uint32_t k, saddr bar) { mx::tma_load_2d(to, p.map_x, k, row, bar); };
 }
 
-// A storer's partial: a block's chunks to `slot`, in staging of rank `owner`; then the signal that publishes it.
+// A storer's partial: a block's chunks to `slot`, in staging of rank `owner` or, where it is kept, of this one; then the signal that publishes it.
 // The order of the async proxy: every writer has fenced before its arrival at the chunk's mbarrier, this thread issues the
 // copies and waits until they are written, and releases. A release before that would publish nothing.
 template <class Tile>
@@ -70,16 +70,14 @@ TW_DEV void store_partial(Session<OneWarp>& s, const Block& b, uint32_t owner, g
                           uint32_t signal, ChunkReader<Tile>& chunks) {
   if (mx::lane() != 0) return;
   const ChunkGrid<Tile> grid(b, wire.wide);
-  const bool remote = owner != s.p.group.rank;
+  const bool remote = owner != s.p.group.rank && !keeps(s.p), counted = leaves(s.p, owner);
   chunks.each(
       grid, [](uint32_t) { return true; },
       [&](uint32_t wg, uint32_t c, saddr from) {
         if (!s.alive) return;
         const uint32_t payload = grid.rows_in(wg) * grid.cols_in(wg, c) * wire.element_bytes();
-        if (remote) {
-          mx::payload(payload);
-          s.bytes += payload;
-        }
+        if (remote) mx::payload(payload);
+        if (counted) s.bytes += payload;
         const uint32_t place = fragment_place<Tile::kN / kGroupColumns>(grid.row(wg) / kFragmentRows, 0, grid.col(wg, c) / kGroupColumns, 0);
         mx::bulk_store(slot + uint64_t(place) * wire.octet_bytes(), from, kSm90ChunkBytes);
       });

@@ -10,6 +10,7 @@
 // Sends never wait. After an abort, waits return at once and sends become no-ops, but every CTA walks its schedule to the end.
 #pragma once
 #include "machine/team.h"
+#include "protocol/exchange.h"
 #include "protocol/wait.h"
 
 namespace tw {
@@ -66,6 +67,10 @@ class Session {
       ok = await_word(p, epoch, {kind, peer, tile, own_heap(p) + signal_at(p, round, index(peer)), round, false},
                       Site::TilePoll, Site::TileAcquire);
     }
+    // What these threads have acquired was written by another name than the one it is read by now.
+    if constexpr (mx::kMulticast) {
+      if (ok && in_switch(p) && peer < p.group.world) mx::fence_alias(Site::SumFence);
+    }
     alive = Team::sync_and(ok, Site::TileAcquired);
   }
 
@@ -96,6 +101,10 @@ class Session {
   // The same to every peer, a thread each.
   TW_DEV void publish_all(uint32_t index) {
     Team::sync(Site::TileBarrier);
+    if constexpr (mx::kMulticast) {
+      // Stored through the switch, and read by the receivers' own addresses.
+      if (alive && in_switch(p) && is_peer_thread()) mx::fence_alias(Site::ResultFence);
+    }
     if (is_peer_thread()) signal(Team::thread(), index);
   }
 
@@ -148,7 +157,7 @@ class Session {
     if (alive) clear_packets(round, Team::thread(), Team::threads());
     if (Team::thread() == 0) {
       if (alive) {
-        mx::discard(own_heap(p) + staging_at(p, round), used);
+        give_up(round, used);
         mx::st_global_b64(ctl + offsetof(TwControl, epoch_finished), epoch);
       }
       mx::st_global_b64(ctl + offsetof(TwControl, finished_ns), mx::time_ns());
@@ -169,13 +178,18 @@ class Session {
     if (mx::atom_add_acq_rel_gpu(count, 1, Site::CreditArrive) != consumers - 1) return;
     mx::st_global_b32(count, 0);  // next counted two rounds on, which this rank's own credit opens
     if (!alive || aborted()) return;  // some CTA has not consumed: no credit, ever
-    mx::discard(own_heap(p) + staging_at(p, of), used);
+    give_up(of, used);
     clear_packets(of, 0, 1);
     // Covers every CTA's reads of this half: each arrived with acq_rel, this thread last.
     for (uint32_t r = 0; r < p.group.world; ++r) {
       mx::st_release_sys(heap_of(p, r) + credit_at(of, p.group.rank), of, Site::CreditRelease);
       signals += r != p.group.rank;
     }
+  }
+
+  // This rank's half is dead, unless peers may still read it (protocol/exchange.h).
+  TW_DEV void give_up(uint64_t of, uint64_t used) {
+    if (!pulls(p)) mx::discard(own_heap(p) + staging_at(p, of), used);
   }
 
   TW_DEV bool aborted() const {

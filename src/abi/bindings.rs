@@ -36,6 +36,10 @@ pub const TW_PACKET_COLUMNS: u32 = 64;
 pub const TW_SPLIT_BLOCKS: u32 = 256;
 pub const TW_GATHER_ROWS: u32 = 64;
 pub const TW_GATHER_PIECE: u32 = 8;
+pub const TW_PROBE_THREADS: u32 = 256;
+pub const TW_PROBE_STRIDE: u32 = 64;
+pub const TW_PULL: u32 = 256;
+pub const TW_IN_SWITCH: u32 = 512;
 pub const TW_BF16: u32 = 0;
 pub const TW_F16: u32 = 1;
 pub const TW_F32: u32 = 2;
@@ -52,6 +56,15 @@ pub const TW_TILE_F32: u32 = 2;
 pub const TW_TILE_MEMORY: u32 = 3;
 pub const TW_TILE_256: u32 = 4;
 pub const TW_TILE_SLIM: u32 = 5;
+pub const TW_PROBE_FILL: u32 = 0;
+pub const TW_PROBE_STORE: u32 = 1;
+pub const TW_PROBE_CHECK: u32 = 2;
+pub const TW_PROBE_ATOMICS: u32 = 3;
+pub const TW_PROBE_ECHO: u32 = 4;
+pub const TW_PROBE_CHASE: u32 = 5;
+pub const TW_PROBE_NUMBERS: u32 = 6;
+pub const TW_PROBE_SUM: u32 = 7;
+pub const TW_PROBE_CAST: u32 = 8;
 pub const TW_TWO_SHOT: u32 = 0;
 pub const TW_ONE_SHOT: u32 = 1;
 pub const TW_WAIT_NONE: u32 = 0;
@@ -304,13 +317,14 @@ pub struct TwGroup {
     pub packets_half: u64,
     pub staging: u64,
     pub staging_half: u64,
+    pub multicast: u64,
     pub deadline_ns: u64,
     pub rank: u32,
     pub world: u32,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of TwGroup"][::core::mem::size_of::<TwGroup>() - 192usize];
+    ["Size of TwGroup"][::core::mem::size_of::<TwGroup>() - 200usize];
     ["Alignment of TwGroup"][::core::mem::align_of::<TwGroup>() - 8usize];
     ["Offset of field: TwGroup::heap"][::core::mem::offset_of!(TwGroup, heap) - 0usize];
     [
@@ -332,14 +346,17 @@ const _: () = {
         "Offset of field: TwGroup::staging_half",
     ][::core::mem::offset_of!(TwGroup, staging_half) - 168usize];
     [
+        "Offset of field: TwGroup::multicast",
+    ][::core::mem::offset_of!(TwGroup, multicast) - 176usize];
+    [
         "Offset of field: TwGroup::deadline_ns",
-    ][::core::mem::offset_of!(TwGroup, deadline_ns) - 176usize];
+    ][::core::mem::offset_of!(TwGroup, deadline_ns) - 184usize];
     [
         "Offset of field: TwGroup::rank",
-    ][::core::mem::offset_of!(TwGroup, rank) - 184usize];
+    ][::core::mem::offset_of!(TwGroup, rank) - 192usize];
     [
         "Offset of field: TwGroup::world",
-    ][::core::mem::offset_of!(TwGroup, world) - 188usize];
+    ][::core::mem::offset_of!(TwGroup, world) - 196usize];
 };
 #[repr(C)]
 #[repr(align(64))]
@@ -427,92 +444,92 @@ const _: () = {
     ][::core::mem::offset_of!(TwParams, group) - 512usize];
     [
         "Offset of field: TwParams::desc",
-    ][::core::mem::offset_of!(TwParams, desc) - 704usize];
+    ][::core::mem::offset_of!(TwParams, desc) - 712usize];
     [
         "Offset of field: TwParams::hash",
-    ][::core::mem::offset_of!(TwParams, hash) - 768usize];
-    ["Offset of field: TwParams::x"][::core::mem::offset_of!(TwParams, x) - 776usize];
+    ][::core::mem::offset_of!(TwParams, hash) - 776usize];
+    ["Offset of field: TwParams::x"][::core::mem::offset_of!(TwParams, x) - 784usize];
     [
         "Offset of field: TwParams::weight",
-    ][::core::mem::offset_of!(TwParams, weight) - 784usize];
+    ][::core::mem::offset_of!(TwParams, weight) - 792usize];
     [
         "Offset of field: TwParams::bias",
-    ][::core::mem::offset_of!(TwParams, bias) - 792usize];
+    ][::core::mem::offset_of!(TwParams, bias) - 800usize];
     [
         "Offset of field: TwParams::addend",
-    ][::core::mem::offset_of!(TwParams, addend) - 800usize];
+    ][::core::mem::offset_of!(TwParams, addend) - 808usize];
     [
         "Offset of field: TwParams::out",
-    ][::core::mem::offset_of!(TwParams, out) - 808usize];
+    ][::core::mem::offset_of!(TwParams, out) - 816usize];
     [
         "Offset of field: TwParams::x_ld",
-    ][::core::mem::offset_of!(TwParams, x_ld) - 816usize];
+    ][::core::mem::offset_of!(TwParams, x_ld) - 824usize];
     [
         "Offset of field: TwParams::weight_ld",
-    ][::core::mem::offset_of!(TwParams, weight_ld) - 824usize];
+    ][::core::mem::offset_of!(TwParams, weight_ld) - 832usize];
     [
         "Offset of field: TwParams::addend_ld",
-    ][::core::mem::offset_of!(TwParams, addend_ld) - 832usize];
+    ][::core::mem::offset_of!(TwParams, addend_ld) - 840usize];
     [
         "Offset of field: TwParams::out_ld",
-    ][::core::mem::offset_of!(TwParams, out_ld) - 840usize];
-    ["Offset of field: TwParams::m"][::core::mem::offset_of!(TwParams, m) - 848usize];
-    ["Offset of field: TwParams::n"][::core::mem::offset_of!(TwParams, n) - 852usize];
-    ["Offset of field: TwParams::k"][::core::mem::offset_of!(TwParams, k) - 856usize];
+    ][::core::mem::offset_of!(TwParams, out_ld) - 848usize];
+    ["Offset of field: TwParams::m"][::core::mem::offset_of!(TwParams, m) - 856usize];
+    ["Offset of field: TwParams::n"][::core::mem::offset_of!(TwParams, n) - 860usize];
+    ["Offset of field: TwParams::k"][::core::mem::offset_of!(TwParams, k) - 864usize];
     [
         "Offset of field: TwParams::chunk",
-    ][::core::mem::offset_of!(TwParams, chunk) - 860usize];
+    ][::core::mem::offset_of!(TwParams, chunk) - 868usize];
     [
         "Offset of field: TwParams::panels",
-    ][::core::mem::offset_of!(TwParams, panels) - 864usize];
+    ][::core::mem::offset_of!(TwParams, panels) - 872usize];
     [
         "Offset of field: TwParams::panel",
-    ][::core::mem::offset_of!(TwParams, panel) - 868usize];
+    ][::core::mem::offset_of!(TwParams, panel) - 876usize];
     [
         "Offset of field: TwParams::window",
-    ][::core::mem::offset_of!(TwParams, window) - 872usize];
+    ][::core::mem::offset_of!(TwParams, window) - 880usize];
     [
         "Offset of field: TwParams::comm_ctas",
-    ][::core::mem::offset_of!(TwParams, comm_ctas) - 876usize];
+    ][::core::mem::offset_of!(TwParams, comm_ctas) - 884usize];
     [
         "Offset of field: TwParams::reducers",
-    ][::core::mem::offset_of!(TwParams, reducers) - 880usize];
+    ][::core::mem::offset_of!(TwParams, reducers) - 888usize];
     [
         "Offset of field: TwParams::tiles",
-    ][::core::mem::offset_of!(TwParams, tiles) - 884usize];
+    ][::core::mem::offset_of!(TwParams, tiles) - 892usize];
     [
         "Offset of field: TwParams::tiles_n",
-    ][::core::mem::offset_of!(TwParams, tiles_n) - 888usize];
+    ][::core::mem::offset_of!(TwParams, tiles_n) - 896usize];
     [
         "Offset of field: TwParams::waves",
-    ][::core::mem::offset_of!(TwParams, waves) - 892usize];
+    ][::core::mem::offset_of!(TwParams, waves) - 900usize];
     [
         "Offset of field: TwParams::slots",
-    ][::core::mem::offset_of!(TwParams, slots) - 896usize];
+    ][::core::mem::offset_of!(TwParams, slots) - 904usize];
     [
         "Offset of field: TwParams::wave_slots",
-    ][::core::mem::offset_of!(TwParams, wave_slots) - 900usize];
+    ][::core::mem::offset_of!(TwParams, wave_slots) - 908usize];
     [
         "Offset of field: TwParams::result_slots",
-    ][::core::mem::offset_of!(TwParams, result_slots) - 904usize];
+    ][::core::mem::offset_of!(TwParams, result_slots) - 912usize];
     [
         "Offset of field: TwParams::gather_rows",
-    ][::core::mem::offset_of!(TwParams, gather_rows) - 908usize];
+    ][::core::mem::offset_of!(TwParams, gather_rows) - 916usize];
     [
         "Offset of field: TwParams::piece",
-    ][::core::mem::offset_of!(TwParams, piece) - 912usize];
+    ][::core::mem::offset_of!(TwParams, piece) - 920usize];
     [
         "Offset of field: TwParams::cluster",
-    ][::core::mem::offset_of!(TwParams, cluster) - 916usize];
+    ][::core::mem::offset_of!(TwParams, cluster) - 924usize];
     [
         "Offset of field: TwParams::out_boxes",
-    ][::core::mem::offset_of!(TwParams, out_boxes) - 920usize];
+    ][::core::mem::offset_of!(TwParams, out_boxes) - 928usize];
     [
         "Offset of field: TwParams::splits",
-    ][::core::mem::offset_of!(TwParams, splits) - 924usize];
+    ][::core::mem::offset_of!(TwParams, splits) - 932usize];
     [
         "Offset of field: TwParams::split_space",
-    ][::core::mem::offset_of!(TwParams, split_space) - 928usize];
+    ][::core::mem::offset_of!(TwParams, split_space) - 936usize];
 };
 impl Default for TwParams {
     fn default() -> Self {
@@ -523,3 +540,44 @@ impl Default for TwParams {
         }
     }
 }
+#[repr(C)]
+#[derive(Debug, Default, Copy, Clone)]
+pub struct TwProbeResult {
+    pub wrong: u64,
+    pub olds: u64,
+    pub seen: u64,
+    pub started_ns: u64,
+    pub finished_ns: u64,
+    pub first: u32,
+    pub pad_: u32,
+    pub pad2_: [u64; 2usize],
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of TwProbeResult"][::core::mem::size_of::<TwProbeResult>() - 64usize];
+    ["Alignment of TwProbeResult"][::core::mem::align_of::<TwProbeResult>() - 8usize];
+    [
+        "Offset of field: TwProbeResult::wrong",
+    ][::core::mem::offset_of!(TwProbeResult, wrong) - 0usize];
+    [
+        "Offset of field: TwProbeResult::olds",
+    ][::core::mem::offset_of!(TwProbeResult, olds) - 8usize];
+    [
+        "Offset of field: TwProbeResult::seen",
+    ][::core::mem::offset_of!(TwProbeResult, seen) - 16usize];
+    [
+        "Offset of field: TwProbeResult::started_ns",
+    ][::core::mem::offset_of!(TwProbeResult, started_ns) - 24usize];
+    [
+        "Offset of field: TwProbeResult::finished_ns",
+    ][::core::mem::offset_of!(TwProbeResult, finished_ns) - 32usize];
+    [
+        "Offset of field: TwProbeResult::first",
+    ][::core::mem::offset_of!(TwProbeResult, first) - 40usize];
+    [
+        "Offset of field: TwProbeResult::pad_",
+    ][::core::mem::offset_of!(TwProbeResult, pad_) - 44usize];
+    [
+        "Offset of field: TwProbeResult::pad2_",
+    ][::core::mem::offset_of!(TwProbeResult, pad2_) - 48usize];
+};

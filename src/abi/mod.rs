@@ -34,6 +34,17 @@ impl TwControl {
     }
 }
 
+/// Bytes of a [`TwProbeResult`].
+pub(crate) const PROBE_RESULT_BYTES: usize = size_of::<TwProbeResult>();
+
+impl TwProbeResult {
+    /// What a kernel left on a little-endian device.
+    pub(crate) fn from_bytes(bytes: [u8; PROBE_RESULT_BYTES]) -> TwProbeResult {
+        // SAFETY: the sizes are equal, and TwProbeResult is integers alone: every bit pattern is one of its values.
+        unsafe { std::mem::transmute(bytes) }
+    }
+}
+
 // No padding that the compiler put in: 8-byte fields at multiples of 8, and nothing left over.
 const _: () = {
     use std::mem::offset_of;

@@ -166,6 +166,9 @@ pub trait Driver: Send + Sync + std::fmt::Debug {
     fn copy_in(&self, dst: DevicePtr, src: &[u8], stream: Stream) -> Result<()>;
     /// Copies device bytes to the host behind the work in `stream`; blocks until they are there.
     fn copy_out(&self, dst: &mut [u8], src: DevicePtr, stream: Stream) -> Result<()>;
+    /// Copies device bytes to device bytes behind the work in `stream`, by a copy engine of the stream's device, for which
+    /// both are mapped, whichever devices they live on. They share no byte.
+    fn copy_device(&self, dst: DevicePtr, src: DevicePtr, bytes: usize, stream: Stream) -> Result<()>;
     /// Fills device bytes behind the work in `stream`.
     fn fill(&self, dst: DevicePtr, byte: u8, bytes: usize, stream: Stream) -> Result<()>;
     /// Reads device memory now, behind no stream: for diagnosis after a failure, from any rank's mapping.

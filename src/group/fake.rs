@@ -154,6 +154,11 @@ impl Driver for Fake {
     fn copy_out(&self, dst: &mut [u8], src: DevicePtr, _: Stream) -> Result<()> {
         self.peek(dst, src)
     }
+    fn copy_device(&self, dst: DevicePtr, src: DevicePtr, bytes: usize, _: Stream) -> Result<()> {
+        let mut data = vec![0; bytes];
+        self.peek(&mut data, src)?;
+        self.poke(dst, &data)
+    }
     fn fill(&self, dst: DevicePtr, byte: u8, bytes: usize, _: Stream) -> Result<()> {
         self.with(dst, bytes, |part| part.fill(byte))
     }

@@ -12,6 +12,7 @@ mod config;
 mod diagnose;
 #[cfg(test)]
 pub(crate) mod fake;
+mod links;
 mod node;
 mod rank;
 mod residence;
@@ -32,6 +33,7 @@ use crate::driver::{DevicePtr, Driver, Place, Stream};
 use crate::error::{Error, Result};
 use crate::memory::heap::Heap;
 use crate::memory::layout::Layout;
+use crate::memory::multicast::{self, SharedHeaps};
 use crate::op::Facts;
 
 /// Where a rank runs.
@@ -94,12 +96,16 @@ pub(crate) struct Group {
     driver: Arc<dyn Driver>,
     /// Unlike that of any other group in this process.
     number: u64,
+    /// Dropped before the heaps that it joins.
+    _shared: Option<SharedHeaps>,
     members: Vec<Member>,
     facts: Facts,
     abi: TwGroup,
     /// The first failure; every later launch is refused with it.
     failure: OnceLock<Error>,
     barrier: HostBarrier,
+    /// The machine as it describes itself, and its links as they were found.
+    links: links::Links,
     /// The SMs that are this group's among others', given back last.
     _budget: budget::Budget,
 }
@@ -127,9 +133,18 @@ impl Group {
         for place in &places {
             driver.load_kernels(*place)?;
         }
+        let links = links::Links::of(driver, &places, config.probing)?;
+        let mut machine = links.machine(&**driver, &places)?;
         let number = GROUPS.fetch_add(1, Ordering::Relaxed);
         let budget = budget::claim(driver, number, &places, config.max_ctas)?;
         let ctas = residence::resident_ctas(&**driver, &places, config.max_ctas)?;
+        let multicast = match config.numerics {
+            Numerics::Exact => {
+                Err("it was not asked of the group (GroupConfig::numerics, Numerics::InSwitch)".to_string())
+            }
+            Numerics::InSwitch => multicast::possible(&**driver, &places),
+        };
+        let unit = *multicast.as_ref().unwrap_or(&1);
         let mut members = Vec::with_capacity(world);
         for RankPlace { place, stream } in ranks {
             let lane = Lane {
@@ -137,7 +152,8 @@ impl Group {
                 stream: stream.map_or_else(|| driver.stream_create(*place), Ok)?,
                 owned: stream.is_none(),
             };
-            let heap = Heap::new(driver, *place, config.heap_bytes, &places)?;
+            let accessors = links.accessors(&**driver, &places, *place)?;
+            let heap = Heap::new(driver, *place, config.heap_bytes, unit, &accessors)?;
             // Whole before its stream is used: dropped after an error, the stream runs dry before the heap goes.
             let member = Member {
                 place: *place,
@@ -155,28 +171,40 @@ impl Group {
         for member in &members {
             driver.stream_synchronize(member.lane.stream)?;
         }
+        // What a machine claims and then does not give is no error: sums are exact then, as if nobody had asked.
+        let heaps: Vec<&Heap> = members.iter().map(|member| &member.heap).collect();
+        let shared =
+            multicast.and_then(|_| SharedHeaps::new(driver, &places, &heaps).map_err(|error| error.to_string()));
         let mut abi = TwGroup {
+            multicast: shared.as_ref().map_or(0, SharedHeaps::ptr),
             deadline_ns: config.deadline_ns(),
             ..layout.group()
         };
         for (address, member) in abi.heap.iter_mut().zip(&members) {
             *address = member.heap.ptr();
         }
+        // Whoever claimed what: here is one.
+        machine.multicast |= shared.is_ok();
         let facts = Facts {
             world,
             layout,
             hopper: residence::all_hopper(&**driver, &places)?,
             ctas,
+            alternative: links::alternative(&**driver, &machine, config.alternative),
+            machine,
+            multicast: shared.as_ref().map(drop).map_err(String::clone),
         };
         let failure = OnceLock::new();
         let group = Arc::new(Group {
             driver: driver.clone(),
             number,
+            _shared: shared.ok(),
             members,
             facts,
             abi,
             failure,
             barrier: HostBarrier::new(world),
+            links,
             _budget: budget,
         });
         Ok((0..world).map(|rank| Rank::new(group.clone(), rank)).collect())

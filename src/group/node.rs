@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 
-use super::{Group, GroupConfig, Rank, RankPlace};
+use super::{Group, GroupConfig, Rank, RankPlace, links};
 use crate::driver::{Driver, Place, ThreadGuard};
 use crate::error::{Error, Result};
+use crate::probe::{Cached, Probe, Progress};
+use crate::topology::Topology;
 
 /// The devices of one machine. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -64,7 +66,7 @@ impl Node {
     ///
     /// # Errors
     /// The driver's.
-    pub fn topology(&self) -> Result<crate::topology::Topology> {
+    pub fn topology(&self) -> Result<Topology> {
         crate::topology::read(&*self.driver)
     }
 
@@ -74,6 +76,24 @@ impl Node {
     /// it does nothing.
     pub fn attach_thread(&self) -> ThreadGuard {
         self.driver.attach_thread()
+    }
+
+    /// Tries every link between all devices, whatever was found before, and keeps what it finds for groups that are made
+    /// later ([`Probing::IfNeeded`](super::Probing::IfNeeded)); but nothing of a simulated node. Takes seconds.
+    ///
+    /// # Errors
+    /// As [`Probe::run`].
+    pub fn probe(&self) -> Result<Probe> {
+        let all: Vec<usize> = (0..self.device_count()).collect();
+        self.probe_devices(&all, &mut |_| {}).map(|found| found.probe)
+    }
+
+    /// As [`Node::probe`], of these devices alone; `progress` hears of every pair.
+    ///
+    /// # Errors
+    /// As [`Node::probe`].
+    pub fn probe_devices(&self, devices: &[usize], progress: &mut dyn FnMut(Progress)) -> Result<Cached> {
+        links::probe(&self.driver, &self.topology()?, devices, progress)
     }
 
     /// A group of `world` ranks, all in this process, in rank order. Rank r is on device r where there are as many devices;

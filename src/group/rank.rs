@@ -6,10 +6,12 @@ use std::time::Duration;
 use super::diagnose::diagnose;
 use super::{Group, Launches, MOST_KNOWN, Node};
 use crate::abi::{self, TwGroup, TwParams};
-use crate::driver::{DevicePtr, Driver, Kind, Place, Stream};
+use crate::driver::{DevicePtr, Driver, Place, Stream};
 use crate::error::{Error, Result};
 use crate::memory::Buffer;
 use crate::op::{Facts, OpSpec, Plan};
+use crate::probe::Probe;
+use crate::topology::Topology;
 
 /// One participant of a group. Cheap to clone, may be shared by threads; one thread may drive all ranks.
 ///
@@ -26,7 +28,7 @@ pub struct Rank {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct Stats {
-    /// Payload bytes that left this rank's memory for peers.
+    /// Payload bytes that left this rank's memory over the links, whoever moved them.
     pub bytes_sent: u64,
     /// Words to peers: hellos (two each), tile signals, credits.
     pub signals_sent: u64,
@@ -52,6 +54,22 @@ impl Rank {
     /// The machine.
     pub fn node(&self) -> Node {
         Node::new(self.group.driver.clone())
+    }
+
+    /// The machine as it described itself when the group was made.
+    pub fn topology(&self) -> &Topology {
+        self.group.links.topology()
+    }
+
+    /// How the links between the group's devices were found; `None` where nobody tried them
+    /// ([`GroupConfig::probing`](crate::GroupConfig::probing)).
+    pub fn probe(&self) -> Option<&Probe> {
+        self.group.links.probe()
+    }
+
+    /// What a person may want to know of how the group was made.
+    pub fn notes(&self) -> &[String] {
+        self.group.links.notes()
     }
 
     /// Where it runs.
@@ -177,10 +195,6 @@ impl Rank {
 
     pub(crate) fn driver(&self) -> &dyn Driver {
         &*self.group.driver
-    }
-
-    pub(crate) fn kind(&self) -> Kind {
-        self.group.driver.kind()
     }
 
     /// The group's number and the rank.

@@ -16,9 +16,10 @@ pub(crate) struct Heap {
 }
 
 impl Heap {
-    /// `bytes`, rounded up to the device's granularity, on `place`, accessible from all of `accessors`.
-    pub fn new(driver: &Arc<dyn Driver>, place: Place, bytes: usize, accessors: &[Place]) -> Result<Heap> {
-        let granularity = driver.physical_granularity(place)?.max(1);
+    /// `bytes`, rounded up to the device's granularity and to `unit`, both powers of two, on `place`, accessible from all of
+    /// `accessors`.
+    pub fn new(driver: &Arc<dyn Driver>, place: Place, bytes: usize, unit: usize, accessors: &[Place]) -> Result<Heap> {
+        let granularity = driver.physical_granularity(place)?.max(unit).max(1);
         let bytes = bytes
             .checked_next_multiple_of(granularity)
             .ok_or_else(|| Error::bad_argument("heap_bytes", bytes, "a size that a device can have"))?;
@@ -41,6 +42,16 @@ impl Heap {
     /// Where it is mapped; the same for every rank in this process.
     pub fn ptr(&self) -> DevicePtr {
         self.ptr
+    }
+
+    /// What it is mapped from.
+    pub fn memory(&self) -> Physical {
+        self.memory
+    }
+
+    /// Its size, rounded up.
+    pub fn bytes(&self) -> usize {
+        self.bytes
     }
 }
 

@@ -5,6 +5,7 @@ mod element;
 pub(crate) mod heap;
 pub(crate) mod layout;
 mod mat;
+pub(crate) mod multicast;
 
 pub use buffer::Buffer;
 pub use element::Element;

@@ -63,10 +63,12 @@ pub(crate) fn describe(descriptor: &TwDescriptor) -> String {
             sizes.push(format!("{name} {value}"));
         }
     }
-    let algorithm = if d.algorithm == abi::TW_ONE_SHOT {
-        ", one-shot"
-    } else {
-        ""
+    let algorithm = match d.algorithm {
+        abi::TW_TWO_SHOT => "",
+        abi::TW_ONE_SHOT => ", one-shot",
+        abi::TW_PULL => ", pulled",
+        abi::TW_IN_SWITCH => ", in-switch",
+        _ => ", of an unknown kind",
     };
     let pairs = if d.tile & abi::TW_TILE_PAIRS != 0 {
         " in pairs"

@@ -6,6 +6,7 @@
 //!
 //! [1 GPU] none of the thresholds has been measured yet; each says what it is reckoned from.
 
+use super::exchange::two_shot_only;
 use super::kernel::{Family, Kernel, Tile};
 use super::{Mainloop, Op, OpSpec};
 use crate::abi;
@@ -58,7 +59,7 @@ fn block_rows(op: Op, m: u64, world: u64, tile: Tile) -> u64 {
 pub(crate) fn one_shot(spec: &OpSpec, m: u64, setting: &Setting) -> bool {
     let row =
         (spec.n as u64).next_multiple_of(abi::TW_PACKET_COLUMNS as u64) * spec.wire_dtype(setting.world).size() as u64;
-    spec.op == Op::GemmAllReduce && m.saturating_mul(row) <= setting.one_shot_bytes
+    spec.op == Op::GemmAllReduce && !two_shot_only(spec) && m.saturating_mul(row) <= setting.one_shot_bytes
 }
 
 /// Whether the Hopper mainloop computes `spec` at `m`, if every operand is in its reach; else why not.

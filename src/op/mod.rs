@@ -4,6 +4,7 @@ mod budget;
 mod check;
 pub(crate) mod config;
 pub(crate) mod descriptor;
+pub(crate) mod exchange;
 pub(crate) mod heuristics;
 pub(crate) mod kernel;
 mod launch;
@@ -18,8 +19,9 @@ mod staging;
 mod tests;
 mod tiling;
 
-pub(crate) use budget::heap_bytes;
+pub(crate) use budget::{heap_bytes, last_of_each_from};
 pub(crate) use config::Facts;
+pub use exchange::offered;
 pub use operands::{Operands, Out};
 pub use plan::Plan;
 pub use spec::{Mainloop, Op, OpSpec};

@@ -2,6 +2,19 @@
 //!
 //! A [`Probe`] is a plain value, kept by the GPUs' UUIDs, the driver's version and this crate's. `docs/probe.md`.
 
+mod bench;
+mod cache;
+mod check;
+mod pair;
+mod run;
+mod team;
+#[cfg(all(test, feature = "sim"))]
+mod tests;
+
+pub use cache::{Cached, cache_folder};
+pub use check::Excluded;
+pub use run::Progress;
+
 use serde::{Deserialize, Serialize};
 
 /// What was found. Equal inputs to a route give equal routes: all ranks of a group share one.
@@ -10,11 +23,12 @@ use serde::{Deserialize, Serialize};
 pub struct Probe {
     /// Version of this crate that probed.
     pub crate_version: String,
-    /// [`Topology::driver`](crate::topology::Topology::driver) at the time.
+    /// [`Topology::driver`](crate::topology::Topology::driver) at the time; where that is empty,
+    /// [`Driver::version`](crate::driver::Driver::version).
     pub driver: String,
     /// UUIDs of the GPUs, in the topology's order.
     pub gpus: Vec<String>,
-    /// One entry for every ordered pair of different GPUs, by `from`, then `to`; none for pairs that cannot be mapped.
+    /// One entry for every ordered pair of different GPUs, by `from`, then `to`.
     pub links: Vec<LinkProbe>,
     /// Whether the GPUs together could form a multicast object and use it; `Skipped` where nothing claims that they can.
     pub multicast: Outcome,
@@ -24,7 +38,7 @@ pub struct Probe {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LinkProbe {
-    /// Index of the GPU that moves.
+    /// Index in [`Probe::gpus`] of the GPU that moves.
     pub from: usize,
     /// Index of the GPU whose memory it is.
     pub to: usize,
@@ -67,4 +81,41 @@ impl Outcome {
     pub fn works(&self) -> bool {
         *self == Outcome::Works
     }
+
+    /// Why it did not, or was not tried.
+    pub fn reason(&self) -> Option<&str> {
+        match self {
+            Outcome::Works => None,
+            Outcome::Failed(reason) | Outcome::Skipped(reason) => Some(reason),
+        }
+    }
+}
+
+impl std::fmt::Display for Outcome {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Outcome::Works => f.write_str("works"),
+            Outcome::Failed(reason) => write!(f, "failed: {reason}"),
+            Outcome::Skipped(reason) => write!(f, "not tried: {reason}"),
+        }
+    }
+}
+
+impl WayProbe {
+    fn of(outcome: Outcome) -> WayProbe {
+        WayProbe {
+            outcome,
+            gb_per_s: None,
+            latency_us: None,
+        }
+    }
+}
+
+/// Who moves data from one GPU to another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Direction {
+    /// The GPU that has it stores.
+    Push,
+    /// The GPU that wants it loads.
+    Pull,
 }

@@ -4,6 +4,7 @@
 //! partial r   p_r = sum of K_r products (+ addend), in f32      e_r = terms * STEP * sum of magnitudes
 //! wire        w_r = p_r rounded to the wire type                e_r + u_wire (|p_r| + e_r)
 //! sum         w_0 + w_1 + .. (+ bias), in f32, rank order       sum of the above + additions * U32 * magnitudes
+//! in-switch   the sum of the w_r rounded to the wire type       e + 2 u_wire (|sum| + e), and twice U32 an addition
 //! output      rounded once                                      e + u_out (|y| + e)
 //! ```
 
@@ -24,6 +25,8 @@ pub(super) struct Rules {
     pub dtype: DType,
     /// The type partials are rounded to; `None` where none is: operands that travel as they are.
     pub wire: Option<DType>,
+    /// The type that a switch, which adds in an order of its own, rounds the sum of partials to; `None`: ranks add.
+    pub switch: Option<DType>,
 }
 
 impl Rules {
@@ -73,6 +76,15 @@ impl Element {
 
     /// The right value and its bound.
     pub(super) fn finish(mut self, bias: Option<f64>) -> (f64, f64) {
+        if let Some(to) = self.rules.switch {
+            // How a switch adds and rounds is not documented: a unit in the last place, where rounding to nearest errs by half.
+            let additions = self.partials.saturating_sub(1) as f64;
+            let sums = self.error + additions * U32 * self.magnitude;
+            self.free |= self.sum.is_finite() && self.sum.abs() + sums >= overflow(to);
+            let more = additions * U32 * self.magnitude + 2.0 * rounding(Some(to), self.sum.abs() + sums);
+            self.error += more;
+            self.magnitude += more;
+        }
         let value = self.sum + bias.unwrap_or(0.0);
         self.magnitude += bias.map_or(0.0, f64::abs);
         let additions = self.partials.saturating_sub(1) + usize::from(bias.is_some());

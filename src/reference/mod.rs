@@ -78,13 +78,41 @@ impl Gemm<'_> {
         let splits: Vec<Range<usize>> = (0..world).map(|rank| chunk(self.k, world, rank)).collect();
         // One rank's partial is the sum: nothing travels, so nothing is rounded on the way.
         let wire = (world > 1).then_some(wire.dtype(dtype));
-        self.evaluate(&splits, Rules { dtype, wire })
+        self.evaluate(
+            &splits,
+            Rules {
+                dtype,
+                wire,
+                switch: None,
+            },
+        )
+    }
+
+    /// The same where a switch adds the partials and rounds their sum to the wire type, in an order of its own.
+    pub fn reduce_in_switch(&self, world: usize, dtype: DType, wire: Wire) -> Expected {
+        let splits: Vec<Range<usize>> = (0..world).map(|rank| chunk(self.k, world, rank)).collect();
+        let wire = Some(wire.dtype(dtype));
+        self.evaluate(
+            &splits,
+            Rules {
+                dtype,
+                wire,
+                switch: wire,
+            },
+        )
     }
 
     /// Column-parallel: every rank multiplies the whole of x with its [`chunk`] of the weight's rows; no partial
     /// travels.
     pub fn gathered(&self, dtype: DType) -> Expected {
-        self.evaluate(std::slice::from_ref(&(0..self.k)), Rules { dtype, wire: None })
+        self.evaluate(
+            std::slice::from_ref(&(0..self.k)),
+            Rules {
+                dtype,
+                wire: None,
+                switch: None,
+            },
+        )
     }
 
     fn evaluate(&self, splits: &[Range<usize>], rules: Rules) -> Expected {
@@ -104,7 +132,34 @@ impl Gemm<'_> {
 /// reduce_scatter and all_reduce of one `[rows, cols]` matrix per rank: summed in f32 in rank order, rounded once.
 /// reduce_scatter leaves each rank its [`chunk`] of the rows.
 pub fn reduce(parts: &[&[f64]], rows: usize, cols: usize, dtype: DType) -> Expected {
-    let rules = Rules { dtype, wire: None };
+    sum(
+        parts,
+        rows,
+        cols,
+        Rules {
+            dtype,
+            wire: None,
+            switch: None,
+        },
+    )
+}
+
+/// all_reduce where a switch adds, in an order of its own.
+pub fn reduce_in_switch(parts: &[&[f64]], rows: usize, cols: usize, dtype: DType) -> Expected {
+    sum(
+        parts,
+        rows,
+        cols,
+        Rules {
+            dtype,
+            wire: None,
+            switch: Some(dtype),
+        },
+    )
+}
+
+fn sum(parts: &[&[f64]], rows: usize, cols: usize, rules: Rules) -> Expected {
+    let dtype = rules.dtype;
     let mut expected = Expected::zeros(rows, cols, dtype);
     for index in 0..rows * cols {
         let mut element = rules.element();

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use tileweave::{DType, Mainloop, Op, OpSpec, Path, Want, Wire, reference};
+use tileweave::{DType, Exchange, Mainloop, Op, OpSpec, Path, Want, Wire, reference};
 
 /// What is run.
 #[derive(Debug, Clone)]
@@ -22,6 +22,7 @@ pub struct Case {
     pub mainloop: Option<Mainloop>,
     /// The rank whose operands lie where TMA cannot address them: x of an even one, the weight of an odd one.
     pub unaligned: Option<usize>,
+    pub exchange: Option<Exchange>,
     /// CTAs that only reduce.
     pub reducers: usize,
 }
@@ -43,6 +44,7 @@ impl Case {
             data_seed: 1,
             mainloop: None,
             unaligned: None,
+            exchange: None,
             reducers: 0,
         }
     }
@@ -77,6 +79,13 @@ impl Case {
     pub fn unaligned(self, rank: usize) -> Case {
         Case {
             unaligned: Some(rank),
+            ..self
+        }
+    }
+
+    pub fn exchange(self, exchange: Exchange) -> Case {
+        Case {
+            exchange: Some(exchange),
             ..self
         }
     }
@@ -131,8 +140,12 @@ impl Case {
         .bias(self.bias)
         .route(Want::Exactly(path))
         .reducers(self.reducers);
-        match self.mainloop {
+        let spec = match self.mainloop {
             Some(mainloop) => spec.mainloop(mainloop),
+            None => spec,
+        };
+        match self.exchange {
+            Some(exchange) => spec.exchange(exchange),
             None => spec,
         }
     }

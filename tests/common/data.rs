@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use tileweave::reference::{self, Expected, Gemm};
-use tileweave::{DType, Op};
+use tileweave::{DType, Exchange, Op};
 
 use super::Case;
 
@@ -78,10 +78,13 @@ impl Data {
             bias: c.bias.then_some(self.bias.as_slice()),
             addends: &addends,
         };
+        let in_switch = c.exchange == Some(Exchange::InSwitch);
         match c.op {
             Op::AllGatherGemm => gemm.gathered(c.dtype),
+            _ if c.row_parallel() && in_switch => gemm.reduce_in_switch(c.world, c.dtype, c.wire),
             _ if c.row_parallel() => gemm.reduce(c.world, c.dtype, c.wire),
             Op::AllGather => reference::gather(&inputs, c.m, c.n, c.dtype),
+            _ if in_switch => reference::reduce_in_switch(&inputs, c.m, c.n, c.dtype),
             _ => reference::reduce(&inputs, c.m, c.n, c.dtype),
         }
     }

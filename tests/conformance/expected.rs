@@ -213,7 +213,7 @@ pub fn message(case: &Case) {
 pub fn atomics(case: &Case) {
     let grid = 4;
     let all = grid * THREADS;
-    case.run(grid as u32, &[], &[], 1024 + all, |out| {
+    case.run(grid as u32, &[], &[], 2048 + all, |out| {
         assert_eq!(out[0] as usize, all, "every addition counts");
         assert_eq!(&out[16..16 + all], vec![1; all], "every old value is seen once");
         let winners: Vec<usize> = (0..all).filter(|t| out[1024 + t] == 0).collect();
@@ -221,8 +221,14 @@ pub fn atomics(case: &Case) {
         assert_eq!(out[1] as usize, winners[0] + 1);
         let others = (0..all).filter(|t| *t != winners[0]).all(|t| out[1024 + t] == out[1]);
         assert!(others, "all other exchanges see the winner's word");
-        let total = u64::from(out[2]) | u64::from(out[3]) << 32;
-        assert_eq!(total, (0..all as u64).map(|t| (1 << 33) + t).sum::<u64>());
+        let word = |at| u64::from(out[at]) | u64::from(out[at + 1]) << 32;
+        assert_eq!(word(2), (0..all as u64).map(|t| (1 << 33) + t).sum::<u64>());
+        assert_eq!(word(4), all as u64 * ((1 << 33) + 1));
+        assert_eq!(
+            &out[2048..2048 + all],
+            vec![1; all],
+            "every old value of the last word, too"
+        );
     });
 }
 

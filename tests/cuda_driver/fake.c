@@ -162,7 +162,7 @@ int cuMemFreeHost(void* p) { free(p); return kOk; }
 int cuPointerGetAttribute(int* v, int which, Ptr p) { (void)p; if (which != 9) return kInvalidValue; *v = 0; return kOk; }
 int cuMemcpyHtoDAsync_v2(Ptr d, const void* s, size_t n, Stream* q) { NEEDS_CONTEXT; RUNS_NOW(q); memcpy((void*)d, s, n); return kOk; }
 int cuMemcpyDtoHAsync_v2(void* d, Ptr s, size_t n, Stream* q) { NEEDS_CONTEXT; RUNS_NOW(q); memcpy(d, (void*)s, n); return kOk; }
-int cuMemcpyDtoDAsync_v2(Ptr d, Ptr s, size_t n, Stream* q) { NEEDS_CONTEXT; return enqueue(q, (Node){.kind = kCopy, .to = d, .from = s, .bytes = n}); }
+int cuMemcpyDtoDAsync_v2(Ptr d, Ptr s, size_t n, Stream* q) { NEEDS_CONTEXT; return n ? enqueue(q, (Node){.kind = kCopy, .to = d, .from = s, .bytes = n}) : kInvalidValue; }
 int cuMemsetD8Async(Ptr d, unsigned char byte, size_t n, Stream* q) {
   NEEDS_CONTEXT;
   return n ? enqueue(q, (Node){.kind = kFill, .to = d, .byte = byte, .bytes = n}) : kInvalidValue;

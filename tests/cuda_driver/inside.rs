@@ -88,6 +88,13 @@ inside! {
         driver.poke(ptr + 2, &[1]).unwrap();
         driver.peek(&mut back[..5], ptr).unwrap();
         assert_eq!(back[..5], [bytes[0], 0x5a, 1, 0x5a, bytes[4]]);
+        let other = driver.alloc(Place { device: 1, ..WHOLE }, 64).unwrap();
+        driver.fill(other, 0x77, 64, stream).unwrap();
+        driver.copy_device(other + 3, ptr + 1, 2, stream).unwrap();
+        driver.peek(&mut back[..6], other + 1).unwrap();
+        assert_eq!(back[..6], [0x77, 0x77, 0x5a, 1, 0x77, 0x77]);
+        driver.copy_device(other, ptr, 0, stream).unwrap();
+        driver.free_async(other, stream).unwrap();
         driver.copy_in(ptr, &[], stream).unwrap();
         driver.fill(ptr, 0, 0, stream).unwrap();
         driver.free_async(ptr, stream).unwrap();

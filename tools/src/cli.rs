@@ -5,17 +5,19 @@ use std::path::PathBuf;
 
 use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use tileweave::{DType, Mainloop, Op, Wire};
+use tileweave::{DType, Exchange, Mainloop, Op, Wire};
 
 use crate::bench::args::BenchArgs;
 use crate::failure::{Failure, one_line};
 use crate::run::fault::Fault;
+use crate::topo::TopoArgs;
 
 /// What was asked for.
 pub enum Parsed {
     Help(String),
     Version,
     Run(Box<RunArgs>),
+    Topo(Box<TopoArgs>),
     BenchGpu(Box<BenchArgs>),
 }
 
@@ -37,6 +39,8 @@ struct Cli {
 enum Command {
     /// Run one operation over several ranks and check it against a reference
     Run(Box<RunArgs>),
+    /// Show the machine, its links, and the route that typical shapes get on it
+    Topo(Box<TopoArgs>),
     /// Measure the kernels next to cuBLASLt and print the table of docs/performance.md
     #[command(hide = true)]
     BenchGpu(Box<BenchArgs>),
@@ -96,6 +100,10 @@ pub struct RunArgs {
     /// The GEMM's mainloop [default: the crate chooses]; one that cannot serve is an error
     #[arg(long, value_enum)]
     pub mainloop: Option<MainloopArg>,
+    /// How values get from rank to rank [default: the crate chooses]; in-switch asks the group for sums of the switch, and
+    /// gives a simulated node one that adds. One that cannot be had is an error
+    #[arg(long, value_enum)]
+    pub exchange: Option<ExchangeArg>,
     /// Hopper's gemm-all-reduce: CTAs that only reduce, an even number [default: the crate chooses]
     #[arg(long, value_name = "CTAS", value_parser = parse_reducers)]
     pub reducers: Option<usize>,
@@ -144,6 +152,30 @@ impl From<MainloopArg> for Mainloop {
             MainloopArg::Portable => Mainloop::Portable,
             MainloopArg::Hopper => Mainloop::Hopper,
         }
+    }
+}
+
+#[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ExchangeArg {
+    Push,
+    Pull,
+    InSwitch,
+}
+
+impl From<ExchangeArg> for Exchange {
+    fn from(word: ExchangeArg) -> Exchange {
+        match word {
+            ExchangeArg::Push => Exchange::Push,
+            ExchangeArg::Pull => Exchange::Pull,
+            ExchangeArg::InSwitch => Exchange::InSwitch,
+        }
+    }
+}
+
+impl RunArgs {
+    /// Whether the switch is to add, in an order of its own.
+    pub fn in_switch(&self) -> bool {
+        self.exchange == Some(ExchangeArg::InSwitch)
     }
 }
 
@@ -222,9 +254,10 @@ pub fn parse(arguments: &[OsString]) -> Result<Parsed, Failure> {
     match cli.command {
         _ if cli.version => Ok(Parsed::Version),
         Some(Command::Run(args)) => Ok(Parsed::Run(args)),
+        Some(Command::Topo(args)) => Ok(Parsed::Topo(args)),
         Some(Command::BenchGpu(args)) => Ok(Parsed::BenchGpu(args)),
         None => Err(Failure::bad_input(
-            "no command: expected `tileweave run`, or --version, or --help",
+            "no command: expected `tileweave run`, `tileweave topo`, or --version, or --help",
         )),
     }
 }
@@ -232,7 +265,7 @@ pub fn parse(arguments: &[OsString]) -> Result<Parsed, Failure> {
 /// clap's message without its usage and hints, in one line.
 fn explain(error: &clap::Error) -> String {
     if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
-        return "no command: expected `tileweave run`, or --version, or --help".into();
+        return "no command: expected `tileweave run`, `tileweave topo`, or --version, or --help".into();
     }
     let text = error.render().to_string();
     let lines = text

@@ -34,6 +34,7 @@ impl Machine {
                 let faults = args.fault.and_then(Fault::of_the_machine).into_iter().collect();
                 let config = SimConfig {
                     faults,
+                    multicast: args.in_switch(),
                     ..SimConfig::new(ranks, args.common.schedule_seed)
                 };
                 Ok(Node::new(Arc::new(SimNode::new(config)?)))
@@ -76,6 +77,15 @@ pub fn choose(wanted: Device) -> Result<Machine, Failure> {
                 Ok(Machine::Sim)
             }
         },
+    }
+}
+
+/// The machine asked for, where nothing else may stand in: with `auto` this one, or why it has no GPU that can be used.
+pub fn this_machine(wanted: Device) -> Result<Result<Machine, String>, Failure> {
+    match wanted {
+        Device::Sim => Ok(Ok(Machine::Sim)),
+        Device::Cuda => Ok(Ok(Machine::Cuda(cuda::open()?))),
+        Device::Auto => Ok(cuda::open().map(Machine::Cuda).map_err(|error| error.to_string())),
     }
 }
 

@@ -83,6 +83,11 @@ TW_DEV u32 atom_cas_acq_rel_gpu(gaddr a, u32 want, u32 put, Site) {
                : "memory");
   return old;
 }
+TW_DEV u64 atom_add_relaxed_sys(gaddr a, u64 x) {
+  u64 old;
+  asm volatile("atom.relaxed.sys.global.add.u64 %0, [%1], %2;" : "=l"(old) : "l"(a), "l"(x) : "memory");
+  return old;
+}
 TW_DEV void red_add_relaxed_gpu(gaddr a, u64 x) {
   asm volatile("red.relaxed.gpu.global.add.u64 [%0], %1;" ::"l"(a), "l"(x) : "memory");
 }

@@ -20,5 +20,6 @@ TW_MACHINE u32 atom_add_acq_rel_gpu(gaddr a, u32 x, Site s) { return tw_sim_atom
 TW_MACHINE u32 atom_cas_acq_rel_gpu(gaddr a, u32 want, u32 put, Site s) {
   return tw_sim_atomic_cas(self(), a, want, put, u32(s));
 }
-TW_MACHINE void red_add_relaxed_gpu(gaddr a, u64 x) { tw_sim_reduce_add(self(), a, x); }
+TW_MACHINE u64 atom_add_relaxed_sys(gaddr a, u64 x) { return tw_sim_add_relaxed(self(), a, x); }
+TW_MACHINE void red_add_relaxed_gpu(gaddr a, u64 x) { tw_sim_add_relaxed(self(), a, x); }
 }  // namespace mx

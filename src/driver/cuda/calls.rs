@@ -170,6 +170,11 @@ impl Driver for CudaDriver {
         self.peek(dst, src)
     }
 
+    fn copy_device(&self, dst: DevicePtr, src: DevicePtr, bytes: usize, stream: Stream) -> Result<()> {
+        let (_current, stream) = self.enter(stream)?;
+        copies::copy_device(dst, src, bytes, stream)
+    }
+
     fn fill(&self, dst: DevicePtr, byte: u8, bytes: usize, stream: Stream) -> Result<()> {
         let (_current, stream) = self.enter(stream)?;
         copies::fill(dst, byte, bytes, stream)

@@ -76,6 +76,16 @@ impl Device {
     }
 }
 
+/// One address space for all devices: the same call copies within a device and between two. (`cuMemcpyPeerAsync` wants a
+/// context for each end, which virtual memory has none of: what its mapping grants is what counts.)
+pub(super) fn copy_device(dst: DevicePtr, src: DevicePtr, bytes: usize, stream: sys::CUstream) -> Result<()> {
+    if bytes == 0 {
+        return Ok(());
+    }
+    // SAFETY: that both are valid for the length is the caller's word, and the driver checks it.
+    unsafe { cu!(cuMemcpyDtoDAsync_v2(dst, src, bytes, stream)) }
+}
+
 pub(super) fn fill(dst: DevicePtr, byte: u8, bytes: usize, stream: sys::CUstream) -> Result<()> {
     if bytes == 0 {
         return Ok(());

@@ -96,9 +96,10 @@ impl Machine {
         }
         self.check_written(cta, f, addr, bytes)?;
         self.check_alias(cta, f, addr)?;
+        let payload = take_payload(f, bytes as u32);
         if peer {
             self.guard(f);
-            self.devices[owner].traffic.0 += u64::from(take_payload(f, bytes as u32));
+            self.devices[owner].traffic.0 += u64::from(payload);
         }
         self.note_read(addr, bytes, f.me.write_tag)
     }
@@ -136,13 +137,17 @@ impl Machine {
             // SAFETY: `check_place` has found the granule allocated.
             Self::check_consumed(cta, f, unsafe { *self.layout.reader(addr) }, addr)?;
         }
+        let payload = take_payload(f, data.len() as u32);
         if own {
             self.write(addr, data, f.me.write_tag);
             return Ok(());
         }
-        let payload = take_payload(f, data.len() as u32);
         self.devices[usize::from(cta.device)].traffic.0 += u64::from(payload);
-        self.pending.add(addr, data, Kind::Weak, f.me.write_tag, owner as u16);
+        let mut sent = [0; GRANULE as usize];
+        let sent = &mut sent[..data.len()];
+        sent.copy_from_slice(data);
+        self.cross_with(cta.device.into(), owner, sent);
+        self.pending.add(addr, sent, Kind::Weak, f.me.write_tag, owner as u16);
         Ok(())
     }
 

@@ -95,6 +95,22 @@ impl SimNode {
         Ok(())
     }
 
+    /// Whether `device` may touch the memory at `ptr`, which is inside an allocation.
+    pub(super) fn check_mapped(&self, name: &str, ptr: DevicePtr, device: usize) -> Result<()> {
+        let allocations = self.arena.lock();
+        match allocations.find(ptr, 1) {
+            Some((_, a)) if a.device != device && a.accessors >> device & 1 == 0 => {
+                let value = format!("{ptr:#x}, memory of device {}", a.device);
+                Err(Error::bad_argument(
+                    name,
+                    value,
+                    format!("memory that is mapped for device {device}"),
+                ))
+            }
+            _ => Ok(()),
+        }
+    }
+
     pub(super) fn check_range(&self, name: &str, ptr: DevicePtr, bytes: usize) -> Result<()> {
         if bytes == 0 || self.arena.lock().find(ptr, bytes as u64).is_some() {
             return Ok(());

@@ -279,8 +279,9 @@ impl Machine {
         if std::mem::replace(&mut copy.written, true) {
             return Ok(());
         }
-        for (piece, data) in copy.pieces.iter().zip(&copy.data) {
-            let data = &data[..usize::from(piece.bytes)];
+        for (piece, data) in copy.pieces.iter().zip(&mut copy.data) {
+            let data = &mut data[..usize::from(piece.bytes)];
+            self.cross_with(cta.device.into(), copy.owner, data);
             if copy.owner != usize::from(cta.device) {
                 self.pending
                     .add(piece.dst, data, Kind::Weak, copy.tag, copy.owner as u16);

@@ -112,8 +112,12 @@ pub(super) use callbacks;
 
 callbacks! {
     fn tw_sim_load(me, addr: u64, to: *mut u8, bytes: u32) {
-        checked(me, |m, cta, f| m.check_load(cta, f, addr, u64::from(bytes)));
-        std::ptr::copy_nonoverlapping(addr as *const u8, to, bytes as usize);
+        checked(me, |m, cta, f| {
+            m.check_load(cta, f, addr, u64::from(bytes))?;
+            std::ptr::copy_nonoverlapping(addr as *const u8, to, bytes as usize);
+            m.cross_from(cta.device.into(), addr, std::slice::from_raw_parts_mut(to, bytes as usize));
+            Ok(())
+        });
     }
 
     fn tw_sim_store(me, addr: u64, from: *const u8, bytes: u32) {
@@ -249,8 +253,8 @@ callbacks! {
         checked(me, |m, cta, f| m.atomic(cta, f, addr, site, |old| (old == want).then_some(put)))
     }
 
-    fn tw_sim_reduce_add(me, addr: u64, value: u64) {
-        checked(me, |m, cta, f| m.reduce_add(cta, f, addr, value));
+    fn tw_sim_add_relaxed(me, addr: u64, value: u64) -> u64 {
+        checked(me, |m, cta, f| m.add_relaxed(cta, f, addr, value))
     }
 
     fn tw_sim_load_packet(me, addr: u64, to: *mut [u32; 4], tag: u32, site: u32) {

@@ -26,6 +26,7 @@ pub(super) const SYNCHRONIZE: &str = "stream_synchronize";
 enum Step {
     Launch(Box<Request>),
     Fill { dst: u64, byte: u8, bytes: u64 },
+    Copy { dst: u64, src: u64, bytes: u64 },
 }
 
 impl Step {
@@ -33,6 +34,7 @@ impl Step {
         match self {
             Step::Launch(request) => Command::Launch(request.clone()),
             &Step::Fill { dst, byte, bytes } => Command::Fill { dst, byte, bytes },
+            &Step::Copy { dst, src, bytes } => Command::Copy { dst, src, bytes },
         }
     }
 }
@@ -112,6 +114,7 @@ impl Capture {
         let step = match command {
             Command::Launch(request) => Step::Launch(request),
             Command::Fill { dst, byte, bytes } => Step::Fill { dst, byte, bytes },
+            Command::Copy { dst, src, bytes } => Step::Copy { dst, src, bytes },
             Command::CopyIn { .. } => return Err(self.refuse("copy_in")),
             Command::CopyOut { .. } => return Err(self.refuse("copy_out")),
             Command::Free { .. } => return Err(self.refuse("free_async")),

@@ -83,7 +83,7 @@ impl Machine {
         self.note_read(src, u64::from(bytes), f.me.async_tag)
     }
 
-    fn run_copy(&self, f: &Fiber, copy: AsyncCopy) -> Result<(), Trouble> {
+    fn run_copy(&mut self, f: &Fiber, copy: AsyncCopy) -> Result<(), Trouble> {
         let mut data = 0u128;
         // SAFETY: the source was allocated when the copy was issued; if it has been freed since, its shadow, which is
         // always readable, says so, and the bytes are not touched. `copy_async` has found the destination in the window.
@@ -93,7 +93,10 @@ impl Machine {
                     return Err(Trouble::SourceChanged { addr: copy.src });
                 }
                 // Little-endian: the first bytes are the low ones. The rest of the granule is zero.
-                data = *(copy.src as *const u128) & u128::MAX >> (128 - 8 * copy.bytes);
+                let mut bytes = (*(copy.src as *const u128)).to_le_bytes();
+                let device = usize::from((*f.cta).device);
+                self.cross_from(device, copy.src, &mut bytes[..copy.bytes as usize]);
+                data = u128::from_le_bytes(bytes) & u128::MAX >> (128 - 8 * copy.bytes);
             }
             *f.me.shared.add(copy.dst as usize).cast::<u128>() = data;
             *f.me.shared_shadow.add(copy.dst as usize / GRANULE as usize) = copy.tag;

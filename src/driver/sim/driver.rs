@@ -191,6 +191,16 @@ impl Driver for SimNode {
         Ok(())
     }
 
+    fn copy_device(&self, dst: DevicePtr, src: DevicePtr, bytes: usize, stream: Stream) -> Result<()> {
+        let device = self.stream_key(stream)?.device;
+        for (name, ptr) in [("dst", dst), ("src", src)] {
+            self.check_range(name, ptr, bytes)?;
+            self.check_mapped(name, ptr, device)?;
+        }
+        let bytes = bytes as u64;
+        self.enqueue(stream, Command::Copy { dst, src, bytes }).map(drop)
+    }
+
     fn fill(&self, dst: DevicePtr, byte: u8, bytes: usize, stream: Stream) -> Result<()> {
         self.check_range("dst", dst, bytes)?;
         self.enqueue(
@@ -238,6 +248,13 @@ impl Driver for SimNode {
 
     fn physical_map(&self, memory: Physical, bytes: usize, accessors: &[Place]) -> Result<DevicePtr> {
         self.no_capture_here("physical_map")?;
+        let owner = self.arena.physical_device(memory.0)?;
+        let refused = accessors
+            .iter()
+            .find_map(|place| self.config.refuses(place.device, owner));
+        if let Some(refusal) = refused {
+            return Err(refusal);
+        }
         self.arena.physical_map(memory.0, bytes, self.devices_of(accessors)?)
     }
 

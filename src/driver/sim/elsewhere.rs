@@ -101,6 +101,7 @@ impl Driver for SimNode {
         fn free_async(&self, DevicePtr, Stream) -> Result<()>;
         fn copy_in(&self, DevicePtr, &[u8], Stream) -> Result<()>;
         fn copy_out(&self, &mut [u8], DevicePtr, Stream) -> Result<()>;
+        fn copy_device(&self, DevicePtr, DevicePtr, usize, Stream) -> Result<()>;
         fn fill(&self, DevicePtr, u8, usize, Stream) -> Result<()>;
         fn peek(&self, &mut [u8], DevicePtr) -> Result<()>;
         fn poke(&self, DevicePtr, &[u8]) -> Result<()>;

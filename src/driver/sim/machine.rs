@@ -17,6 +17,7 @@ use super::config::SimConfig;
 use super::cta::{Cta, Window};
 use super::fiber::{Fiber, Wait};
 use super::launch::Kernel;
+use super::link::Links;
 use super::operands::Tensor;
 use super::pending::Pending;
 use super::report::Trouble;
@@ -83,6 +84,7 @@ pub(super) struct Machine {
     pub arena: Arc<Arena>,
     pub character: Character,
     pub faults: Faults,
+    pub links: Links,
     pub rng: Rng,
     /// Simulated nanoseconds.
     pub now: u64,
@@ -153,6 +155,7 @@ impl Machine {
             arena,
             character,
             faults,
+            links: Links::new(config),
             rng,
             now: 1_000,
             digest: 0,

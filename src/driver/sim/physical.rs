@@ -79,6 +79,12 @@ impl Arena {
         Ok(id)
     }
 
+    /// The device that it lives on.
+    pub fn physical_device(&self, id: u64) -> Result<usize> {
+        let a = self.lock();
+        a.physical.get(&id).map(|p| p.device).ok_or_else(|| bad_physical(id))
+    }
+
     pub fn physical_map(&self, id: u64, bytes: usize, accessors: u32) -> Result<u64> {
         let mut a = self.lock();
         let p = a.physical.get(&id).ok_or_else(|| bad_physical(id))?;

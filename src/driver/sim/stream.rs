@@ -39,6 +39,12 @@ pub(super) enum Command {
         byte: u8,
         bytes: u64,
     },
+    /// By the copy engine of the stream's device.
+    Copy {
+        dst: u64,
+        src: u64,
+        bytes: u64,
+    },
     Free {
         ptr: u64,
     },
@@ -112,6 +118,13 @@ impl Machine {
                 *to.lock().unwrap_or_else(PoisonError::into_inner) = data;
             }
             Command::Fill { dst, byte, bytes } => self.host_write(dst, &vec![byte; bytes as usize])?,
+            Command::Copy { dst, src, bytes } => {
+                let mut data = self.host_read(src, bytes, Some(&rows))?;
+                for end in [src, dst] {
+                    self.cross_from(key.device, end, &mut data);
+                }
+                self.host_write(dst, &data)?;
+            }
             Command::Free { ptr } => self.arena.free(ptr).map_err(|_| Trouble::BadFree { ptr })?,
             Command::Record { event, record } => {
                 self.events.insert(event, (record, rows));

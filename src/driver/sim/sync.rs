@@ -120,6 +120,7 @@ impl Machine {
         if owner != device {
             self.devices[device].traffic.1 += 1;
             f.me.payload = NO_PAYLOAD;
+            self.cross(device, owner);
             if self.faults.drops(device, owner) {
                 return Ok(());
             }
@@ -137,6 +138,7 @@ impl Machine {
     fn look(&mut self, cta: &Cta, f: &Fiber, addr: u64, bytes: u64) -> Result<(), Trouble> {
         let owner = self.check_place(f, addr, bytes, false)?;
         if owner != usize::from(cta.device) {
+            self.cross(cta.device.into(), owner);
             while let Some(id) = self.pending.newest_known(addr, bytes, |s| Self::knows(cta, f, s.tag)) {
                 self.deliver(id);
             }
@@ -226,19 +228,20 @@ impl Machine {
         Ok(old)
     }
 
-    /// red.add.relaxed.gpu.u64
-    pub fn reduce_add(&mut self, cta: &Cta, f: &mut Fiber, addr: u64, value: u64) -> Result<(), Trouble> {
+    /// red.add.relaxed.gpu.u64 and atom.add.relaxed.sys.u64: relaxed, so their scopes make no difference here.
+    pub fn add_relaxed(&mut self, cta: &Cta, f: &mut Fiber, addr: u64, value: u64) -> Result<u64, Trouble> {
         self.atomic_ready(cta, f, addr, 8)?;
         let before = Self::read_word(addr);
         self.write(addr, &before.wrapping_add(value).to_le_bytes(), f.me.write_tag);
         self.continue_sequence(addr, before, None);
-        Ok(())
+        Ok(before)
     }
 
     /// Checks an atomic's place and lets what is on its way there arrive: it works on the newest value.
     fn atomic_ready(&mut self, cta: &Cta, f: &Fiber, addr: u64, bytes: u64) -> Result<(), Trouble> {
         let owner = self.check_place(f, addr, bytes, true)?;
         if owner != usize::from(cta.device) {
+            self.cross(cta.device.into(), owner);
             while let Some(id) = self.pending.oldest_on(addr) {
                 self.deliver(id);
             }
@@ -300,7 +303,7 @@ impl Machine {
         Ok(x)
     }
 
-    pub fn store_packet(&mut self, cta: &Cta, f: &mut Fiber, addr: u64, data: [u32; 4]) -> Result<(), Trouble> {
+    pub fn store_packet(&mut self, cta: &Cta, f: &mut Fiber, addr: u64, mut data: [u32; 4]) -> Result<(), Trouble> {
         let owner = self.check_place(f, addr, 16, true)?;
         let device = usize::from(cta.device);
         if owner != device {
@@ -309,6 +312,12 @@ impl Machine {
             if self.faults.drops(device, owner) {
                 return Ok(());
             }
+            // Its data may change, its tags not.
+            let mut payload = u64::from(data[0]) | u64::from(data[2]) << 32;
+            let mut bytes = payload.to_le_bytes();
+            self.cross_with(device, owner, &mut bytes);
+            payload = u64::from_le_bytes(bytes);
+            (data[0], data[2]) = (payload as u32, (payload >> 32) as u32);
         }
         for half in 0..2 {
             let at = addr + 8 * half as u64;

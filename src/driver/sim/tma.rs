@@ -198,7 +198,7 @@ impl Machine {
             Self::load_tag(cta, load.index, clock),
             Self::undefined_tag(cta, load.index, clock),
         );
-        let window = &mut cta.window;
+        let (window, device) = (&mut cta.window, usize::from(cta.device));
         for r in 0..load.map.rows() {
             let (start, bytes) = load.map.row(&load.at, r);
             let to = load.dst + r * ROW;
@@ -215,6 +215,7 @@ impl Machine {
                     chunk[..n].copy_from_slice(unsafe { std::slice::from_raw_parts(from, n) });
                 }
                 let granule = (chunk_at(to, c) / GRANULE as u32) as usize;
+                self.cross_from(device, from as u64, &mut chunk[..n]);
                 window.bytes[granule] = u128::from_le_bytes(chunk);
                 window.shadow[granule] = match &load.source {
                     BoxSource::Tags(tags) if n > 0 => {

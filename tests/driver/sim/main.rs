@@ -4,6 +4,7 @@
 mod asynchronous;
 mod checks;
 mod gemm;
+mod links;
 mod multicast;
 mod order;
 mod pipeline;

@@ -8,7 +8,9 @@ use std::sync::Barrier;
 
 use tileweave::driver::ThreadGuard;
 use tileweave::reference::chunk;
-use tileweave::{Buffer, DType, GroupConfig, Node, Op, OpSpec, Operands, Path, Plan, Rank, Route, Want};
+use tileweave::{
+    Alternative, Buffer, DType, GroupConfig, Node, Numerics, Op, OpSpec, Operands, Path, Plan, Rank, Route, Want,
+};
 
 use super::fault::Fault;
 use super::graph::{self, Captured};
@@ -107,8 +109,18 @@ impl LaunchSize {
             .wire(args.wire.into())
             .bias(problem.bias.is_some())
             .route(route);
+        // Shares may be ragged, and the choice of a route must be the same on every rank.
+        let spec = match shape.op {
+            Op::GemmReduceScatter | Op::GemmAllReduce => spec.whole(shape.k),
+            Op::AllGatherGemm => spec.whole(shape.n),
+            _ => spec,
+        };
         let spec = match args.mainloop {
             Some(mainloop) => spec.mainloop(mainloop.into()),
+            None => spec,
+        };
+        let spec = match args.exchange {
+            Some(exchange) => spec.exchange(exchange.into()),
             None => spec,
         };
         match args.reducers {
@@ -139,7 +151,14 @@ pub fn execute(machine: &Machine, problem: &Problem, args: &RunArgs) -> Result<O
         .flat_map(|rank| routes.iter().map(move |route| (rank, *route)))
         .map(|(rank, route)| spec_of(rank, route))
         .collect();
-    let config = GroupConfig::default().deadline(std::time::Duration::from_millis(args.deadline_ms));
+    // Whoever runs this program wants it run by the crate, whatever else were faster.
+    let config = GroupConfig::default()
+        .alternative(Alternative::Nobody)
+        .deadline(std::time::Duration::from_millis(args.deadline_ms));
+    let config = match args.in_switch() {
+        true => config.numerics(Numerics::InSwitch),
+        false => config,
+    };
     let config = config.clone().sized_for(&specs, shape.ranks)?;
     let heap_bytes = config.heap_bytes.min(heap_share(machine, &node, shape.ranks));
     let ranks = node.group(shape.ranks, &config.heap_bytes(heap_bytes))?;
@@ -188,7 +207,8 @@ pub fn execute(machine: &Machine, problem: &Problem, args: &RunArgs) -> Result<O
         .unzip();
 
     let elapsed_ms = timing::measure(&node, &mut lanes, args.warmup, args.iters)?;
-    let other = if shape.op.has_gemm() {
+    // Sums of the switch have other bits at every run.
+    let other = if shape.op.has_gemm() && !args.in_switch() {
         let path = if route.path == Path::Fused {
             Path::Unfused
         } else {

@@ -57,7 +57,12 @@ pub fn run(args: &RunArgs) -> Result<Report, Failure> {
     ));
     let outcome = execute::execute(&machine, &problem, args)?;
     progress.set_message("comparing with the reference");
-    let verdict = check::judge(&problem, args.wire.into(), &outcome.results, outcome.other.as_deref())?;
+    let verdict = check::judge(
+        &problem,
+        (args.wire.into(), args.in_switch()),
+        &outcome.results,
+        outcome.other.as_deref(),
+    )?;
     if let Some(place) = &output {
         output::write(place, &problem.shape, problem.dtype, &outcome.results)?;
     }

@@ -227,3 +227,36 @@ fn a_graph_gives_what_a_launch_gives() {
         }
     }
 }
+
+#[test]
+fn exchanges_give_the_bits_that_each_promises() {
+    let sizes = "--ranks 3 --m 400 --n 200 --k 96 --bias";
+    for op in ["gemm-reduce-scatter", "gemm-all-reduce", "all-reduce"] {
+        let run = |exchange: &str, seed| {
+            let sizes = if op == "all-reduce" {
+                "--ranks 3 --m 400 --n 200"
+            } else {
+                sizes
+            };
+            run(&format!(
+                "--op {op} {sizes} --exchange {exchange} --schedule-seed {seed}"
+            ))
+            .done()
+        };
+        let (push, pull) = (run("push", 1), run("pull", 2));
+        assert_eq!(push["result_digest"], pull["result_digest"], "{op}");
+        assert_eq!(push["bytes_sent"], pull["bytes_sent"], "{op}");
+        assert_eq!(push["bitwise_equal_unfused"], pull["bitwise_equal_unfused"], "{op}");
+        if op == "gemm-reduce-scatter" {
+            continue;
+        }
+        let sums = run("in-switch", 3);
+        assert!(sums["bitwise_equal_unfused"].is_null(), "{sums}");
+        assert_eq!(sums["bitwise_equal_across_ranks"], true, "{sums}");
+        let reason = sums["route_reason"].as_str().expect("a reason");
+        assert!(reason.contains("the switch adds"), "{reason}");
+        let total = |report| counts(report, "bytes_sent").iter().sum::<u64>();
+        // Three partials and one result, where pushes send two thirds of six.
+        assert_eq!((total(&sums), total(&push)), (4 * 400 * 200 * 2, 4 * 400 * 200 * 2));
+    }
+}

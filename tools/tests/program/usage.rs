@@ -80,7 +80,7 @@ fn without_json_standard_output_stays_empty_on_failure() {
 
 #[test]
 fn commands_that_are_not_there_are_unknown() {
-    for command in ["", "overlap", "topo", "layer", "explore"] {
+    for command in ["", "overlap", "layer", "explore"] {
         assert_eq!(tileweave(command).code, 2, "{command}");
     }
 }
@@ -126,5 +126,17 @@ fn help_and_version_succeed() {
     assert_eq!(version["version"], env!("CARGO_PKG_VERSION"));
     for field in ["features", "architectures", "nvcc", "driver", "commit"] {
         assert!(version.get(field).is_some(), "{field} is missing: {version}");
+    }
+}
+
+#[test]
+fn an_explicit_exchange_is_never_replaced() {
+    for (words, why) in [
+        ("--op all-gather --exchange pull", "no partials"),
+        ("--op reduce-scatter --exchange in-switch", "no sum that the switch"),
+        ("--op all-reduce --ranks 1 --exchange in-switch", "there is one rank"),
+    ] {
+        let error = run(words).failed(4, "unavailable");
+        assert!(error["message"].to_string().contains(why), "{error}");
     }
 }

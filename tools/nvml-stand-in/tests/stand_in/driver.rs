@@ -124,6 +124,9 @@ impl Driver for SnapshotDriver {
     fn poke(&self, _: DevicePtr, _: &[u8]) -> Result<()> {
         cannot()
     }
+    fn copy_device(&self, _: DevicePtr, _: DevicePtr, _: usize, _: Stream) -> Result<()> {
+        cannot()
+    }
     fn physical_granularity(&self, _: Place) -> Result<usize> {
         cannot()
     }

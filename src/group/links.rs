@@ -1,0 +1,110 @@
+//! What a group knows of the links between its devices: the machine's description, and a probe of it.
+
+use std::sync::Arc;
+
+use super::Probing;
+use crate::driver::{Driver, Kind, Place};
+use crate::error::{Error, Result};
+use crate::probe::{Cached, LinkProbe, Probe, Progress, cache_folder};
+use crate::route::{Alternative, Machine};
+use crate::topology::{self, Topology};
+
+#[derive(Debug)]
+pub(super) struct Links {
+    topology: Topology,
+    probe: Option<Probe>,
+    notes: Vec<String>,
+}
+
+/// Who could stand in: nobody on the simulated node, nor for ranks that share a GPU, which NCCL refuses by default.
+pub(super) fn alternative(driver: &dyn Driver, machine: &Machine, asked: Alternative) -> Alternative {
+    if driver.kind() == Kind::Sim || machine.gpus < machine.world {
+        return Alternative::Nobody;
+    }
+    asked
+}
+
+/// A new probe, kept for later but where it is of a simulated node: two of them have the same names.
+pub(super) fn probe(
+    driver: &Arc<dyn Driver>,
+    topology: &Topology,
+    devices: &[usize],
+    progress: &mut dyn FnMut(Progress),
+) -> Result<Cached> {
+    match driver.kind() {
+        Kind::Sim => Ok(Cached {
+            probe: Probe::run(driver, topology, devices, progress)?,
+            from: None,
+            note: None,
+        }),
+        Kind::Cuda => Probe::renewed(cache_folder().as_deref(), driver, topology, devices, progress),
+    }
+}
+
+impl Links {
+    /// Before anything is mapped. Ranks on one device have no link between them.
+    pub fn of(driver: &Arc<dyn Driver>, places: &[Place], probing: Probing) -> Result<Links> {
+        let mut devices: Vec<usize> = places.iter().map(|place| place.device).collect();
+        devices.sort_unstable();
+        devices.dedup();
+        let mut links = Links {
+            topology: topology::read(&**driver)?,
+            probe: None,
+            notes: Vec::new(),
+        };
+        let found = match (probing, driver.kind()) {
+            _ if devices.len() < 2 => return Ok(links),
+            (Probing::Never, _) | (Probing::IfNeeded, Kind::Sim) => return Ok(links),
+            (Probing::IfNeeded, Kind::Cuda) => {
+                let folder = cache_folder();
+                Probe::cached(folder.as_deref(), driver, &links.topology, &devices, &mut |_| {})?
+            }
+            (Probing::Always, _) => probe(driver, &links.topology, &devices, &mut |_| {})?,
+        };
+        links.probe = Some(found.probe);
+        links.notes.extend(found.note);
+        Ok(links)
+    }
+
+    /// What routes are decided by: a function of topology, probe and places alone.
+    pub fn machine(&self, driver: &dyn Driver, places: &[Place]) -> Result<Machine> {
+        let gpus = self.topology.of_driver_order(driver)?;
+        // A device that the driver does not have was refused before; so it would be here.
+        let gpu = |place: &Place| gpus.get(place.device).copied().unwrap_or(self.topology.gpus.len());
+        let ranks: Vec<usize> = places.iter().map(gpu).collect();
+        Ok(Machine::of(&self.topology, self.probe.as_ref(), &ranks))
+    }
+
+    pub fn topology(&self) -> &Topology {
+        &self.topology
+    }
+
+    pub fn probe(&self) -> Option<&Probe> {
+        self.probe.as_ref()
+    }
+
+    pub fn notes(&self) -> &[String] {
+        &self.notes
+    }
+
+    /// The places that the memory of `owner` is mapped for: those that were found to reach it in some way; without a
+    /// probe those that are told that they do.
+    pub fn accessors(&self, driver: &dyn Driver, places: &[Place], owner: Place) -> Result<Vec<Place>> {
+        let mut accessors = Vec::with_capacity(places.len());
+        for place in places {
+            if place.device == owner.device || self.reaches(driver, place.device, owner.device)? {
+                accessors.push(*place);
+            }
+        }
+        Ok(accessors)
+    }
+
+    fn reaches(&self, driver: &dyn Driver, from: usize, to: usize) -> Result<bool> {
+        let Some(probe) = &self.probe else {
+            return Ok(driver.peer_claim(from, to)?.access);
+        };
+        let gpu = |device| Ok::<_, Error>(probe.gpu(&driver.identity(device)?.uuid));
+        let link = gpu(from)?.zip(gpu(to)?).and_then(|(from, to)| probe.link(from, to));
+        Ok(link.is_some_and(LinkProbe::any_works))
+    }
+}
