@@ -1,6 +1,6 @@
-//! A decoder's steps as CUDA graphs: for each batch size 64 row-parallel layers are captured once, and from then on a step is one
-//! launch of a graph. Ranks have a thread each; they meet on the host between uploading their graphs and the first launch, since both
-//! may wait for a device whose kernels wait for another rank.
+//! A decoder's steps as CUDA graphs: for each batch size 64 row-parallel layers are captured once, and from then on a
+//! step is one launch of a graph. Ranks have a thread each; they meet on the host between uploading their graphs and the
+//! first launch, since both may wait for a device whose kernels wait for another rank.
 //!
 //!     cargo run --release --example 03_graphs
 

@@ -14,8 +14,8 @@ fn exec_of(exec: GraphExec) -> sys::CUgraphExec {
 }
 
 /// Begins a capture that binds the calling thread alone: what may wait for the device is refused here, where it is a
-/// mistake, while threads of other ranks go on as they like. (The global mode would refuse it to them, too; the relaxed one
-/// to nobody.)
+/// mistake, while threads of other ranks go on as they like. (The global mode would refuse it to them, too; the relaxed
+/// one to nobody.)
 pub(super) fn begin(stream: sys::CUstream) -> Result<()> {
     let mode = sys::CUstreamCaptureMode_enum::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
     // SAFETY: the stream is alive: the caller's word.
@@ -51,8 +51,8 @@ pub(super) fn upload(exec: GraphExec, stream: sys::CUstream) -> Result<()> {
 }
 
 pub(super) fn launch(exec: GraphExec, stream: sys::CUstream) -> Result<()> {
-    // SAFETY: both are alive: the caller's word. What its kernels do with the addresses that were captured is the business
-    // of who captured them.
+    // SAFETY: both are alive: the caller's word. What its kernels do with the addresses that were captured is the
+    // business of who captured them.
     unsafe { cu!(cuGraphLaunch(exec_of(exec), stream)) }
 }
 
