@@ -23,5 +23,5 @@ pub(crate) use budget::heap_bytes;
 pub(crate) use config::Facts;
 pub use operands::{Operands, Out};
 pub use plan::Plan;
-pub use spec::{Mainloop, Op, OpSpec};
+pub use spec::{Mainloop, Op, OpSpec, Tail};
 pub use split::chunk;
