@@ -117,7 +117,7 @@ impl Scale {
         if self.free {
             return (value, f64::INFINITY);
         }
-        if !gamma.is_finite() || !term.value.is_finite() || self.value == 0.0 {
+        if !gamma.is_finite() || !term.value.is_finite() || self.value.is_nan() || self.value == 0.0 {
             // The class is exact, unless a sign hangs on an error.
             let sure = gamma.is_finite() || gamma.is_nan() || term.value.abs() > term.error;
             return (value, if sure { 0.0 } else { f64::INFINITY });
