@@ -24,9 +24,10 @@ TW_DEV float fold_eight(const float (&x)[8]) {
   return mx::add(mx::add(mx::add(x[0], x[1]), mx::add(x[2], x[3])), mx::add(mx::add(x[4], x[5]), mx::add(x[6], x[7])));
 }
 
-template <class T>
+// kVectors: every octet is whole, and one 16-byte access (of f32 two).
+template <class T, bool kVectors>
 class RmsNorm {
-  static constexpr uint32_t kAhead = 4;  // octets that a thread has under way
+  static constexpr uint32_t kAhead = kVectors ? 4 : 1;  // octets that a thread has under way
   const TwParams& p;
   const Matrix<T> out, residual, gamma;
   const WireFormat<T> format;
@@ -43,16 +44,15 @@ class RmsNorm {
       Octet h[kAhead], r[kAhead];
       TW_UNROLL
       for (uint32_t i = 0; i < kAhead; ++i) {
-        h[i] = load_octet(out, row, at(col, i));
-        r[i] = load_octet(residual, row, at(col, i));
+        h[i] = load(out, row, at(col, i));
+        r[i] = load(residual, row, at(col, i));
       }
       TW_UNROLL
       for (uint32_t i = 0; i < kAhead; ++i) {
-        if (!at(col, i).any()) continue;
         add_to(h[i], r[i]);
         format.round(h[i]);
-        store_octet(residual, row, at(col, i), h[i]);
-        // Columns that do not exist are 0.
+        store(residual, row, at(col, i), h[i]);
+        // Columns that do not exist are 0, which changes no sum of squares.
         TW_UNROLL
         for (int j = 0; j < 8; ++j) chain[j] = mx::fma(h[i].f[j], h[i].f[j], chain[j]);
       }
@@ -75,30 +75,44 @@ class RmsNorm {
       Octet h[kAhead], g[kAhead];
       TW_UNROLL
       for (uint32_t i = 0; i < kAhead; ++i) {
-        h[i] = load_octet(residual, row, at(col, i));
-        g[i] = load_octet(gamma, 0, at(col, i));
+        h[i] = load(residual, row, at(col, i));
+        g[i] = load(gamma, 0, at(col, i));
       }
       TW_UNROLL
       for (uint32_t i = 0; i < kAhead; ++i) {
         TW_UNROLL
         for (int j = 0; j < 8; ++j) h[i].f[j] = mx::mul(mx::mul(h[i].f[j], by), g[i].f[j]);
-        store_octet(out, row, at(col, i), h[i]);
+        store(out, row, at(col, i), h[i]);
       }
     }
   }
 
  private:
   TW_DEV Columns at(uint32_t col, uint32_t i) const { return {col + i * kTailChains, 2, p.tail_cols}; }
+  TW_DEV Octet load(const Matrix<T>& m, uint32_t row, const Columns& c) const {
+    if constexpr (kVectors) return c.any() ? format.load(m.at(row, c.col)) : Octet{};
+    return load_octet(m, row, c);
+  }
+  TW_DEV void store(const Matrix<T>& m, uint32_t row, const Columns& c, const Octet& o) const {
+    if constexpr (kVectors) {
+      if (c.any()) format.store(m.at(row, c.col), o);
+    } else {
+      store_octet(m, row, c, o);
+    }
+  }
 };
 
-// By those who have written all of `out` between them: this is number `number` of `count`.
-template <class Source>
-TW_DEV void run_tail(Session<typename Source::Team>& s, uint32_t number, uint32_t count) {
+template <class T>
+TW_DEV bool tail_in_vectors(const TwParams& p) {
+  const uint64_t pitches = (p.out_ld | p.residual_ld) * Element<T>::kSize;
+  return (p.out | p.residual | p.gamma | pitches) % 16 == 0 && p.tail_cols % 8 == 0;
+}
+
+// The rows of team `number` of `count`.
+template <class Source, bool kVectors>
+TW_DEV void normalise_rows(const TwParams& p, uint32_t number, uint32_t count) {
   using Team = typename Source::Team;
-  const TwParams& p = s.p;
-  if (p.desc.tail != TW_TAIL_RMS_NORM) return;
-  s.meet(count);
-  const RmsNorm<typename Source::Type> norm(p);
+  const RmsNorm<typename Source::Type, kVectors> norm(p);
   const uint32_t warp = Team::thread() / 32, warps = Team::threads() / 32;
   // Two rows' sums in turn: who writes the next but one has met everybody behind their reads of this one.
   saddr sums = mx::shared() + Source::kTailAt, other = sums + kTailBytes / 2;
@@ -116,6 +130,18 @@ TW_DEV void run_tail(Session<typename Source::Team>& s, uint32_t number, uint32_
     const saddr now = sums;
     sums = other;
     other = now;
+  }
+}
+
+// By those who have written all of `out` between them: this is number `number` of `count`.
+template <class Source>
+TW_DEV void run_tail(Session<typename Source::Team>& s, uint32_t number, uint32_t count) {
+  if (s.p.desc.tail != TW_TAIL_RMS_NORM) return;
+  s.meet(count);
+  if (tail_in_vectors<typename Source::Type>(s.p)) {
+    normalise_rows<Source, true>(s.p, number, count);
+  } else {
+    normalise_rows<Source, false>(s.p, number, count);
   }
 }
 }  // namespace tw
