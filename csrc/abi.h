@@ -219,7 +219,7 @@ typedef struct TwParams {
 
 // What a launch of `probe` found, in the memory of the device that ran it; zero before.
 typedef struct TwProbeResult {
-  uint64_t wrong;      // CHECK, SUM: vectors of 16 bytes that are not as they should be; ATOMICS: values that came twice or fell
+  uint64_t wrong;      // CHECK, SUM, ECHO: vectors of 16 bytes that are not as they should be; ATOMICS: values that came twice or fell
   uint64_t olds;       // ATOMICS: the sum of what the word held before each of this launch's additions
   uint64_t seen;       // CHECK, SUM: vectors that were looked at; ECHO: words that came
   uint64_t started_ns, finished_ns;  // ECHO, CHASE: after the first round, and after the last

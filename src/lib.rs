@@ -55,7 +55,7 @@ pub use error::{Error, Result, WaitCause, WaitKind, WaitRecord};
 pub use group::{GroupConfig, Node, Numerics, Probing, Rank, RankPlace, Stats};
 pub use memory::{Buffer, Element, Mat, MatMut};
 pub use op::{Mainloop, Op, OpSpec, Operands, Out, Plan, Tail, chunk};
-pub use route::{Exchange, Path, Route, Want};
+pub use route::{Alternative, Exchange, Path, Route, Want};
 
 /// The README's examples, as tests.
 #[cfg(all(doctest, feature = "sim"))]

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use tileweave::driver::Driver;
-use tileweave::driver::sim::{Fault, LinkState, SimConfig, SimLink, SimNode};
+use tileweave::driver::sim::{Fault, LinkState, SimConfig, SimLink, SimNode, Site};
 use tileweave::probe::{LinkProbe, Outcome, Probe, Progress};
 use tileweave::{GroupConfig, Node, Probing};
 
@@ -165,6 +165,36 @@ fn devices_in_any_order_and_twice() {
     other.gpus.truncate(2);
     let error = Probe::run(&driver, &other, &[3], &mut |_| {}).unwrap_err().to_string();
     assert!(error.contains("expected a GPU of the topology"), "{error}");
+}
+
+#[test]
+fn words_that_publish_too_little_are_found() {
+    // The simulated node sees the missing order itself, whatever the schedule made of it.
+    for site in [Site::TileRelease, Site::TileAcquire] {
+        let mut config = config(2, 6, &[]);
+        config.faults = vec![Fault::Ignore(site)];
+        let found = probe(config);
+        assert!(
+            failed_with(
+                &found.links[0].store.outcome,
+                "nothing orders the write before the read"
+            ),
+            "{site:?}: {found:?}"
+        );
+    }
+    // A word raised before its data: 16 bytes that are not there yet.
+    let mut early = config(2, 6, &[]);
+    early.launch_hook = Some(Arc::new(|seen, params| {
+        let answers = params.k == tileweave::abi::TW_PROBE_ECHO && params.n == 1 && params.group.rank == 0;
+        if seen.kernel == "probe" && answers {
+            params.n = 0;
+        }
+    }));
+    let found = probe(early);
+    for link in &found.links {
+        let told = failed_with(&link.store.outcome, "17 of 17 words arrived before what they publish");
+        assert!(told && link.load.outcome.works(), "{link:?}");
+    }
 }
 
 #[test]

@@ -141,27 +141,23 @@ class AllReduce {
 
   TW_DEV void send_result(const WaveTile& t, uint32_t v0, const Group<Source>& sum) {
     if (!s.alive) return;
-    if (pulls(p)) return send_group(slots.result(s.round, p.group.rank, t), t, v0, sum, p.group.world - 1);
-    if (in_switch(p)) return send_group(slots.result(s.round, kSwitch, t), t, v0, sum, 1);
-    for (uint32_t d = 1; d < p.group.world; ++d) {  // the next rank first: P owners, P receivers
-      send_group(slots.result(s.round, (p.group.rank + d) % p.group.world, t), t, v0, sum, 1);
-    }
-  }
-
-  // `times`: how often it will have crossed a link.
-  TW_DEV void send_group(const Slot<Source>& to, const WaveTile& t, uint32_t v0, const Group<Source>& sum, uint32_t times) {
-    TW_UNROLL
-    for (uint32_t i = 0; i < Group<Source>::kSize; ++i) {
-      if (!exists<Source>(p, t.block, v0 + i)) continue;
-      const uint32_t count = Source::columns(p, t.block, v0 + i).count();
-      if (pulls(p)) {
-        to.wire.store(to.octet(v0 + i), sum.o[i]);
-      } else if (in_switch(p)) {
-        to.wire.multicast(to.octet(v0 + i), sum.o[i], count);
-      } else {
-        to.wire.push(to.octet(v0 + i), sum.o[i], count);
+    // One store serves all but those who are pushed to. A pulled result crosses a link for every rank that loads it.
+    const uint32_t receivers = p.group.world - 1, stores = keeps(p) ? 1 : receivers;
+    for (uint32_t d = 1; d <= stores; ++d) {  // the next rank first: P owners, P receivers
+      const uint32_t on = in_switch(p) ? kSwitch : pulls(p) ? p.group.rank : (p.group.rank + d) % p.group.world;
+      const Slot<Source> to = slots.result(s.round, on, t);
+      const uint32_t each = (pulls(p) ? receivers : 1) * to.wire.element_bytes();
+      TW_UNROLL
+      for (uint32_t i = 0; i < Group<Source>::kSize; ++i) {
+        if (!exists<Source>(p, t.block, v0 + i)) continue;
+        const uint32_t count = Source::columns(p, t.block, v0 + i).count();
+        if (in_switch(p)) {
+          to.wire.store_to_all(to.octet(v0 + i), sum.o[i], count);
+        } else {
+          to.wire.store(to.octet(v0 + i), sum.o[i], count);
+        }
+        s.bytes += count * each;
       }
-      s.bytes += times * count * to.wire.element_bytes();
     }
   }
 

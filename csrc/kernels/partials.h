@@ -22,8 +22,8 @@ TW_DEV bool exists(const TwParams& p, const Block& b, uint32_t v) {
   return Source::row(p, b, v) < b.row + b.rows && Source::columns(p, b, v).any();
 }
 
-// The bytes, from the start of a round's staging, at which rank `source` leaves its partial for `owner`'s block number
-// `slot`, of `slots`; and in whose heap.
+// The place among a round's partials where rank `source` leaves that of `owner`'s block number `slot`, of `slots`; and in
+// whose heap.
 TW_DEV uint64_t partial_at(const TwParams& p, uint32_t source, uint32_t owner, uint32_t slots, uint32_t slot) {
   return uint64_t(keeps(p) ? owner : source) * slots + slot;
 }
@@ -39,18 +39,13 @@ template <class Source>
 TW_DEV void push_partial(Session<typename Source::Team>& s, const Block& b, const typename Source::Values& values, const Slot<Source>& to,
                          uint32_t owner) {
   if (!s.alive) return;
-  const bool remote = owner != s.p.group.rank && !keeps(s.p);
+  const uint32_t each = leaves(s.p, owner) ? to.wire.element_bytes() : 0;
   TW_UNROLL
   for (uint32_t v = 0; v < Source::kOctets; ++v) {
     if (!exists<Source>(s.p, b, v)) continue;
-    const Octet o = Source::partial(s.p, b, values, v);
     const uint32_t count = Source::columns(s.p, b, v).count();
-    if (remote) {
-      to.wire.push(to.octet(v), o, count);
-    } else {
-      to.wire.store(to.octet(v), o);
-    }
-    if (leaves(s.p, owner)) s.bytes += count * to.wire.element_bytes();
+    to.wire.store(to.octet(v), Source::partial(s.p, b, values, v), count);
+    s.bytes += count * each;
   }
 }
 

@@ -3,7 +3,7 @@
 //   p.x       the area, of this device or mapped from another: guard, zone, guard; ATOMICS: a word; ECHO: this side's word
 //   p.m, p.n  vectors of 16 bytes in the zone, and in each guard; ATOMICS: additions of each thread;
 //             ECHO, CHASE: m rounds after the first, which is not timed
-//   p.hash    seed of the pattern; ECHO: the words are p.hash + round
+//   p.hash    seed of the pattern; ECHO: the words are p.hash + round, and where p.n is not 0 each publishes a vector behind it
 //   p.weight  ECHO: the other side's word.   p.group.rank  ECHO: 0 begins, 1 answers.   p.group.deadline_ns  of all rounds
 //   p.group.rank, p.group.world  NUMBERS, SUM: which member of the team, of how many.   p.x  SUM, CAST: a multicast address
 //   p.out     a TwProbeResult in this device's own memory
@@ -152,18 +152,36 @@ TW_DEV bool arrives(const TwParams& p, uint64_t want, uint64_t began) {
   }
 }
 
-// One thread. The words publish nothing but themselves.
+constexpr uint32_t kBehindWord = 16;
+
+TW_DEV void send(const TwParams& p, uint32_t round, bool begins) {
+  if (!p.n) return mx::st_relaxed_sys(p.weight, p.hash + round);  // publishes nothing but itself
+  mx::st_global_v4(p.weight + kBehindWord, pattern(p.hash, round, begins));
+  mx::st_release_sys(p.weight, p.hash + round, Site::TileRelease);
+}
+
+// Whether what the word published is there.
+TW_DEV bool is_whole(const TwParams& p, uint32_t round, bool begins) {
+  if (!p.n) return true;
+  mx::ld_acquire_sys(p.x, Site::TileAcquire);  // pairs with TileRelease
+  const vec4 got = mx::ld_global_v4(p.x + kBehindWord), want = pattern(p.hash, round, !begins);
+  return !((got.v[0] ^ want.v[0]) | (got.v[1] ^ want.v[1]) | (got.v[2] ^ want.v[2]) | (got.v[3] ^ want.v[3]));
+}
+
+// One thread. A vector is overwritten when the answer to it has come, and so has been read.
 TW_DEV void echo(const TwParams& p) {
   const bool begins = p.group.rank == 0;
   const uint64_t began = mx::time_ns();
-  uint64_t started = began, seen = 0;
+  uint64_t started = began, seen = 0, wrong = 0;
   for (uint32_t round = 0; round <= p.m; ++round) {
-    if (begins) mx::st_relaxed_sys(p.weight, p.hash + round);
+    if (begins) send(p, round, begins);
     if (!arrives(p, p.hash + round, began)) break;
+    if (!is_whole(p, round, begins)) ++wrong;
     ++seen;
-    if (!begins) mx::st_relaxed_sys(p.weight, p.hash + round);
+    if (!begins) send(p, round, begins);
     if (round == 0) started = mx::time_ns();
   }
+  mx::st_global_b64(p.out + offsetof(TwProbeResult, wrong), wrong);
   mx::st_global_b64(p.out + offsetof(TwProbeResult, started_ns), started);
   mx::st_global_b64(p.out + offsetof(TwProbeResult, finished_ns), mx::time_ns());
   mx::st_global_b64(p.out + offsetof(TwProbeResult, seen), seen);

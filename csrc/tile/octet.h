@@ -76,26 +76,21 @@ struct WireFormat {
     }
     f32_half(v, o, i);
   }
-  TW_DEV void store(gaddr at, const Octet& o) const {
-    mx::st_global_v4(at, vector(o, 0));
-    if (wide) mx::st_global_v4(at + 16, vector(o, 1));
-  }
-  // Of an octet that crosses a link the vectors travel whole; what does not exist of vector i is not payload.
+  // If an octet crosses a link its vectors travel whole; what does not exist of vector i is not payload.
   TW_DEV void announce(uint32_t count, uint32_t i) const {
     const uint32_t payload = count * element_bytes();
     if (payload < 16 * (i + 1)) mx::payload(payload > 16 * i ? payload - 16 * i : 0);
   }
-  // Stores to a peer; returns the payload bytes.
-  TW_DEV uint32_t push(gaddr at, const Octet& o, uint32_t count) const {
+  // Stores to a peer, or on this rank.
+  TW_DEV void store(gaddr at, const Octet& o, uint32_t count = 8) const {
     announce(count, 0);
     mx::st_global_v4(at, vector(o, 0));
     if (wide) {
       announce(count, 1);
       mx::st_global_v4(at + 16, vector(o, 1));
     }
-    return count * element_bytes();
   }
-  // Loads, from this rank or a peer.
+  // Loads from a peer, or on this rank.
   TW_DEV Octet load(gaddr at, uint32_t count = 8) const {
     Octet o;
     announce(count, 0);
@@ -107,7 +102,7 @@ struct WireFormat {
     return o;
   }
   // The same two through the switch, which adds up what it loads, and stores to all.
-  TW_DEV uint32_t multicast([[maybe_unused]] gaddr at, [[maybe_unused]] const Octet& o, uint32_t count) const {
+  TW_DEV void store_to_all([[maybe_unused]] gaddr at, [[maybe_unused]] const Octet& o, [[maybe_unused]] uint32_t count) const {
     if constexpr (mx::kMulticast) {
       announce(count, 0);
       mx::multimem_st_v4(at, vector(o, 0));
@@ -116,7 +111,6 @@ struct WireFormat {
         mx::multimem_st_v4(at + 16, vector(o, 1));
       }
     }
-    return count * element_bytes();
   }
   TW_DEV Octet load_sum([[maybe_unused]] gaddr at, [[maybe_unused]] uint32_t count) const {
     Octet o = {};

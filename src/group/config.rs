@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::error::{Error, Result};
 use crate::op::{OpSpec, heap_bytes};
+use crate::route::Alternative;
 
 /// When the links between a group's GPUs are tried before a route trusts them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -24,8 +25,8 @@ pub enum Numerics {
     /// On the operands alone: equal bits on every rank, run, route and machine (`docs/numerics.md`).
     #[default]
     Exact,
-    /// All-reduces may be added up in the switch, in an order of its own, where the machine can: equal on all ranks of a
-    /// run, but not from run to run.
+    /// All-reduces may be added up in the switch, in an order of its own, where the machine can: equal on all ranks of
+    /// a run, but not from run to run.
     InSwitch,
 }
 
@@ -36,10 +37,11 @@ pub struct GroupConfig {
     /// Bytes of each rank's symmetric heap, from which all operations of the group are served. Default: 64 MiB.
     pub heap_bytes: usize,
     /// The largest message, its rows padded to 64 values, that an all-reduce sends to every rank at once instead of
-    /// reducing it where it is owned. Takes 4 * world times as much of the heap. Default: 64 KiB.
+    /// reducing it where it is owned; where the crate chooses the route it may do so for less. Takes 4 * world times as
+    /// much of the heap. Default: 64 KiB.
     pub one_shot_bytes: usize,
-    /// The most CTAs that one operation keeps resident on a rank; 0: all that fit. Groups that share devices need budgets
-    /// that fit together. Default: 0.
+    /// The most CTAs that one operation keeps resident on a rank; 0: all that fit. Groups that share devices need
+    /// budgets that fit together. Default: 0.
     pub max_ctas: u32,
     /// Bound on every wait for another rank (simulated time on the simulated node). Default: 120 s.
     pub deadline: Duration,
@@ -47,6 +49,10 @@ pub struct GroupConfig {
     pub probing: Probing,
     /// What sums may depend on. Default: on the operands alone.
     pub numerics: Numerics,
+    /// Who could do an operation in the group's place. Default: the caller, so that operations which NCCL is predicted
+    /// to do clearly faster are declined. Of no effect on the simulated node and where ranks share a GPU: there nobody
+    /// can.
+    pub alternative: Alternative,
 }
 
 impl Default for GroupConfig {
@@ -58,6 +64,7 @@ impl Default for GroupConfig {
             deadline: Duration::from_secs(120),
             probing: Probing::default(),
             numerics: Numerics::default(),
+            alternative: Alternative::default(),
         }
     }
 }
@@ -88,15 +95,20 @@ impl GroupConfig {
         GroupConfig { numerics, ..self }
     }
 
+    /// With this one to stand in where that is faster.
+    pub fn alternative(self, alternative: Alternative) -> Self {
+        GroupConfig { alternative, ..self }
+    }
+
     /// With this bound on waits.
     pub fn deadline(self, deadline: Duration) -> Self {
         GroupConfig { deadline, ..self }
     }
 
-    /// The smallest heap, in bytes a rank, in which each of `specs` runs in one round at every M up to its `max_m`. Pure:
-    /// no machine is asked, so that it can be told before a KV cache takes the rest. With a smaller heap operations take
-    /// several rounds, as long as the smallest one fits. An all-reduce on a rank that keeps fewer CTAs resident than there
-    /// are ranks may take several rounds all the same.
+    /// The smallest heap, in bytes a rank, in which each of `specs` runs in one round at every M up to its `max_m`.
+    /// Pure: no machine is asked, so that it can be told before a KV cache takes the rest. With a smaller heap
+    /// operations take several rounds, as long as the smallest one fits. An all-reduce on a rank that keeps fewer CTAs
+    /// resident than there are ranks may take several rounds all the same.
     ///
     /// It holds for the default `one_shot_bytes`; see [`GroupConfig::sized_for`].
     ///

@@ -6,21 +6,22 @@ use super::Probing;
 use crate::driver::{Driver, Kind, Place};
 use crate::error::{Error, Result};
 use crate::probe::{Cached, LinkProbe, Probe, Progress, cache_folder};
-use crate::topology::Topology;
+use crate::route::{Alternative, Machine};
+use crate::topology::{self, Topology};
 
 #[derive(Debug)]
 pub(super) struct Links {
-    /// Where anybody describes the machine.
-    topology: Option<Topology>,
+    topology: Topology,
     probe: Option<Probe>,
     notes: Vec<String>,
 }
 
-pub(super) fn topology(driver: &dyn Driver) -> Result<Topology> {
-    driver.describe()?.ok_or_else(|| Error::Unavailable {
-        what: "the machine's description".into(),
-        reason: "its driver gives none".into(),
-    })
+/// Who could stand in: nobody on the simulated node, nor for ranks that share a GPU, which NCCL refuses by default.
+pub(super) fn alternative(driver: &dyn Driver, machine: &Machine, asked: Alternative) -> Alternative {
+    if driver.kind() == Kind::Sim || machine.gpus < machine.world {
+        return Alternative::Nobody;
+    }
+    asked
 }
 
 /// A new probe, kept for later but where it is of a simulated node: two of them have the same names.
@@ -47,33 +48,35 @@ impl Links {
         devices.sort_unstable();
         devices.dedup();
         let mut links = Links {
-            topology: driver.describe()?,
+            topology: topology::read(&**driver)?,
             probe: None,
             notes: Vec::new(),
         };
-        let found = match (probing, driver.kind(), &links.topology) {
+        let found = match (probing, driver.kind()) {
             _ if devices.len() < 2 => return Ok(links),
-            (Probing::Never, ..) | (Probing::IfNeeded, Kind::Sim, _) => return Ok(links),
-            (_, _, None) => {
-                links
-                    .notes
-                    .push("the links were not tried: nobody describes the machine".into());
-                return Ok(links);
-            }
-            (Probing::IfNeeded, Kind::Cuda, Some(topology)) => {
+            (Probing::Never, _) | (Probing::IfNeeded, Kind::Sim) => return Ok(links),
+            (Probing::IfNeeded, Kind::Cuda) => {
                 let folder = cache_folder();
-                Probe::cached(folder.as_deref(), driver, topology, &devices, &mut |_| {})?
+                Probe::cached(folder.as_deref(), driver, &links.topology, &devices, &mut |_| {})?
             }
-            (Probing::Always, _, Some(topology)) => probe(driver, topology, &devices, &mut |_| {})?,
+            (Probing::Always, _) => probe(driver, &links.topology, &devices, &mut |_| {})?,
         };
         links.probe = Some(found.probe);
         links.notes.extend(found.note);
         Ok(links)
     }
 
-    /// The machine's own description.
-    pub fn topology(&self) -> Option<&Topology> {
-        self.topology.as_ref()
+    /// What routes are decided by: a function of topology, probe and places alone.
+    pub fn machine(&self, driver: &dyn Driver, places: &[Place]) -> Result<Machine> {
+        let gpus = self.topology.of_driver_order(driver)?;
+        // A device that the driver does not have was refused before; so it would be here.
+        let gpu = |place: &Place| gpus.get(place.device).copied().unwrap_or(self.topology.gpus.len());
+        let ranks: Vec<usize> = places.iter().map(gpu).collect();
+        Ok(Machine::of(&self.topology, self.probe.as_ref(), &ranks))
+    }
+
+    pub fn topology(&self) -> &Topology {
+        &self.topology
     }
 
     pub fn probe(&self) -> Option<&Probe> {
@@ -84,8 +87,8 @@ impl Links {
         &self.notes
     }
 
-    /// The places that the memory of `owner` is mapped for: those that were found to reach it in some way; without a probe
-    /// those that are told that they do.
+    /// The places that the memory of `owner` is mapped for: those that were found to reach it in some way; without a
+    /// probe those that are told that they do.
     pub fn accessors(&self, driver: &dyn Driver, places: &[Place], owner: Place) -> Result<Vec<Place>> {
         let mut accessors = Vec::with_capacity(places.len());
         for place in places {

@@ -105,6 +105,7 @@ impl Group {
             driver.load_kernels(*place)?;
         }
         let links = links::Links::of(driver, &places, config.probing)?;
+        let mut machine = links.machine(&**driver, &places)?;
         let number = GROUPS.fetch_add(1, Ordering::Relaxed);
         let budget = budget::claim(driver, number, &places, config.max_ctas)?;
         let ctas = residence::resident_ctas(&**driver, &places, config.max_ctas)?;
@@ -153,11 +154,15 @@ impl Group {
         for (address, member) in abi.heap.iter_mut().zip(&members) {
             *address = member.heap.ptr();
         }
+        // Whoever claimed what: here is one.
+        machine.multicast |= shared.is_ok();
         let facts = Facts {
             world,
             layout,
             hopper: residence::all_hopper(&**driver, &places)?,
             ctas,
+            alternative: links::alternative(&**driver, &machine, config.alternative),
+            machine,
             multicast: shared.as_ref().map(drop).map_err(String::clone),
         };
         let failure = OnceLock::new();

@@ -6,6 +6,7 @@ use super::{Group, GroupConfig, Rank, RankPlace, links};
 use crate::driver::{Driver, Place, ThreadGuard};
 use crate::error::{Error, Result};
 use crate::probe::{Cached, Probe, Progress};
+use crate::topology::Topology;
 
 /// The devices of one machine. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -65,7 +66,7 @@ impl Node {
     ///
     /// # Errors
     /// The driver's.
-    pub fn topology(&self) -> Result<crate::topology::Topology> {
+    pub fn topology(&self) -> Result<Topology> {
         crate::topology::read(&*self.driver)
     }
 
@@ -81,7 +82,7 @@ impl Node {
     /// later ([`Probing::IfNeeded`](super::Probing::IfNeeded)); but nothing of a simulated node. Takes seconds.
     ///
     /// # Errors
-    /// As [`Probe::run`]; [`Error::Unavailable`] where nobody describes the machine.
+    /// As [`Probe::run`].
     pub fn probe(&self) -> Result<Probe> {
         let all: Vec<usize> = (0..self.device_count()).collect();
         self.probe_devices(&all, &mut |_| {}).map(|found| found.probe)
@@ -92,7 +93,7 @@ impl Node {
     /// # Errors
     /// As [`Node::probe`].
     pub fn probe_devices(&self, devices: &[usize], progress: &mut dyn FnMut(Progress)) -> Result<Cached> {
-        links::probe(&self.driver, &links::topology(&*self.driver)?, devices, progress)
+        links::probe(&self.driver, &self.topology()?, devices, progress)
     }
 
     /// A group of `world` ranks, all in this process, in rank order. Rank r is on device r where there are as many devices;

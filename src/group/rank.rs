@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::diagnose::diagnose;
 use super::{Group, Node};
 use crate::abi::{self, TwGroup};
-use crate::driver::{Driver, Kind, Place, Stream};
+use crate::driver::{Driver, Place, Stream};
 use crate::error::{Error, Result};
 use crate::memory::Buffer;
 use crate::op::{Facts, OpSpec, Plan};
@@ -55,8 +55,8 @@ impl Rank {
         Node::new(self.group.driver.clone())
     }
 
-    /// The machine as it described itself when the group was made; `None` where nobody describes it.
-    pub fn topology(&self) -> Option<&Topology> {
+    /// The machine as it described itself when the group was made.
+    pub fn topology(&self) -> &Topology {
         self.group.links.topology()
     }
 
@@ -176,10 +176,6 @@ impl Rank {
 
     pub(crate) fn driver(&self) -> &dyn Driver {
         &*self.group.driver
-    }
-
-    pub(crate) fn kind(&self) -> Kind {
-        self.group.driver.kind()
     }
 
     /// The group's number and the rank.

@@ -108,12 +108,20 @@ fn add(need: &mut Need, spec: &OpSpec, world: usize, one_shot_bytes: u64) {
 
 /// The last M of each run of equal `key`s over `0..=max`, where each key has one run.
 pub(crate) fn last_of_each<K: PartialEq>(max: u64, key: impl Fn(u64) -> K) -> Vec<u64> {
+    last_of_each_from(0, max, key)
+}
+
+/// The same over `begin..=max`.
+pub(crate) fn last_of_each_from<K: PartialEq>(mut begin: u64, max: u64, key: impl Fn(u64) -> K) -> Vec<u64> {
     let mut lasts = Vec::new();
-    let mut begin = 0;
     loop {
         let here = key(begin);
-        // `low` has the key, `high` has not, or is beyond the end.
-        let (mut low, mut high) = (begin, max + 1);
+        if key(max) == here {
+            lasts.push(max);
+            return lasts;
+        }
+        // `low` has the key, `high` has not.
+        let (mut low, mut high) = (begin, max);
         while high - low > 1 {
             let middle = low + (high - low) / 2;
             if key(middle) == here {
@@ -123,9 +131,6 @@ pub(crate) fn last_of_each<K: PartialEq>(max: u64, key: impl Fn(u64) -> K) -> Ve
             }
         }
         lasts.push(low);
-        if high > max {
-            return lasts;
-        }
         begin = high;
     }
 }
@@ -133,6 +138,7 @@ pub(crate) fn last_of_each<K: PartialEq>(max: u64, key: impl Fn(u64) -> K) -> Ve
 #[cfg(test)]
 mod tests {
     use super::super::config::Facts;
+    use super::super::config::tests::facts;
     use super::super::kernel::Kernel;
     use super::*;
     use crate::dtype::{DType, Wire};
@@ -178,11 +184,10 @@ mod tests {
                                     .map(|k| (k, ctas_of_sm - ctas_of_sm % k.1))
                                     .collect();
                                 let facts = Facts {
-                                    world,
                                     layout,
                                     hopper: ctas_of_sm % 2 == 0,
                                     ctas,
-                                    multicast: Ok(()),
+                                    ..facts(world, bytes, ctas_of_sm)
                                 };
                                 for m in [0, 1, 2, 64, 255, 256, 300, 333, 700, 2048, 2100, 5000] {
                                     if m <= max_m as u64 {

@@ -17,7 +17,7 @@ use super::tiling::{Sizes, Tiling};
 use super::{Mainloop, Op, OpSpec};
 use crate::error::{Error, Result};
 use crate::memory::layout::{Layout, smallest};
-use crate::route::{Exchange, Path};
+use crate::route::{Alternative, Exchange, Machine, Path};
 
 /// What every rank of a group knows alike.
 #[derive(Debug)]
@@ -28,6 +28,10 @@ pub(crate) struct Facts {
     pub hopper: bool,
     /// CTAs of each kernel, in clusters of so many, that are resident at once on every rank, within the group's budget.
     pub ctas: HashMap<(Kernel, u32), u32>,
+    /// The ranks' GPUs and links.
+    pub machine: Machine,
+    /// Who could do an operation in the group's place.
+    pub alternative: Alternative,
     /// Whether the heaps have a multicast address and sums may be the switch's; else why not.
     pub multicast: Result<(), String>,
 }
@@ -49,6 +53,8 @@ pub(crate) struct Config {
     pub grid_limit: u32,
     /// CTAs of `main` that only reduce, beyond those that compute.
     pub reducers: u32,
+    /// CTAs of a full grid that only push (all-gather + GEMM of the portable mainloop).
+    pub pushers: u32,
     /// CTAs that take blocks together, in `main` and in `gemm`.
     pub clusters: (u32, u32),
     /// Parts that the GEMM's K is cut into. Ranks may differ in it: nothing that they must agree on depends on it.
@@ -150,11 +156,11 @@ impl Facts {
     }
 
     /// An explicit mainloop is had or refused, never replaced.
-    fn check_mainloop(&self, spec: &OpSpec, m: u64, path: Path) -> Result<()> {
+    fn check_mainloop(&self, spec: &OpSpec, m: u64, path: Path, setting: &Setting) -> Result<()> {
         let (Some(Mainloop::Hopper), true) = (spec.mainloop, spec.op.has_gemm()) else {
             return Ok(());
         };
-        let refused = heuristics::hopper(spec, m, &self.setting())
+        let refused = heuristics::hopper(spec, m, setting)
             .map_err(str::to_string)
             .and_then(|()| heuristics::addressable_k(spec));
         refused.map_err(|reason| Error::RouteUnavailable {
@@ -189,13 +195,12 @@ impl Facts {
     }
 
     /// The communicating kernel of `op` for `spec`, if the heap has room for its smallest round.
-    fn main(&self, spec: &OpSpec, op: Op, m: u64, flat: bool, path: Path) -> Result<Config> {
-        let setting = self.setting();
-        let (kernel, on, one_shot) = kernel(spec, op, m, flat, &setting);
+    fn main(&self, spec: &OpSpec, op: Op, m: u64, flat: bool, path: Path, setting: &Setting) -> Result<Config> {
+        let (kernel, on, one_shot) = kernel(spec, op, m, flat, setting);
         let exchange = self.exchange(spec, op, path)?;
         let cluster = on.cluster as u32;
         let resident = self.resident(kernel, cluster, path)?;
-        let splits = splits_of(spec, m, &setting);
+        let splits = splits_of(spec, m, setting);
         let reducers = heuristics::reducers(spec, kernel);
         if reducers > 0 && resident < reducers + cluster {
             let most = resident.saturating_sub(cluster) / 2 * 2;
@@ -234,6 +239,7 @@ impl Facts {
             exchange,
             grid_limit,
             reducers,
+            pushers: 0,
             clusters: (cluster, 1),
             splits,
         })
@@ -241,6 +247,16 @@ impl Facts {
 
     /// One kernel for everything.
     pub fn fused(&self, spec: &OpSpec, m: u64) -> Result<Config> {
+        self.fused_in(spec, m, &self.setting())
+    }
+
+    /// The GEMM, then the collective; or the collective alone, of one row of elements where `flat`.
+    pub fn unfused(&self, spec: &OpSpec, m: u64, flat: bool) -> Result<Config> {
+        self.unfused_in(spec, m, flat, &self.setting())
+    }
+
+    /// [`Facts::fused`] in a setting that may allow less than this group's.
+    pub fn fused_in(&self, spec: &OpSpec, m: u64, setting: &Setting) -> Result<Config> {
         if !spec.op.has_gemm() {
             let reason = format!("{} has no GEMM to fuse with: ask for unfused", spec.op);
             return Err(Error::RouteUnavailable {
@@ -248,22 +264,17 @@ impl Facts {
                 reason,
             });
         }
-        self.check_mainloop(spec, m, Path::Fused)?;
-        self.main(spec, spec.op, m, false, Path::Fused)
+        self.check_mainloop(spec, m, Path::Fused, setting)?;
+        self.main(spec, spec.op, m, false, Path::Fused, setting)
     }
 
-    /// The GEMM, then the collective; or the collective alone, of one row of elements where `flat`.
-    pub fn unfused(&self, spec: &OpSpec, m: u64, flat: bool) -> Result<Config> {
-        let mut config = self.main(
-            spec,
-            spec.op.collective(),
-            m,
-            flat && !spec.op.has_gemm(),
-            Path::Unfused,
-        )?;
+    /// [`Facts::unfused`] in a setting that may allow less than this group's.
+    pub fn unfused_in(&self, spec: &OpSpec, m: u64, flat: bool, setting: &Setting) -> Result<Config> {
+        let (op, flat) = (spec.op.collective(), flat && !spec.op.has_gemm());
+        let mut config = self.main(spec, op, m, flat, Path::Unfused, setting)?;
         if spec.op.has_gemm() {
-            self.check_mainloop(spec, m, Path::Unfused)?;
-            let (gemm, cluster) = gemm_kernel(spec, m, &self.setting());
+            self.check_mainloop(spec, m, Path::Unfused, setting)?;
+            let (gemm, cluster) = gemm_kernel(spec, m, setting);
             self.resident(gemm, cluster, Path::Unfused)?;
             config.gemm = Some(gemm);
             config.clusters.1 = cluster;
@@ -283,6 +294,7 @@ pub(crate) mod tests {
     use super::super::staging::TileBytes;
     use super::*;
     use crate::dtype::DType;
+    use crate::route::constants::SIMULATED;
 
     pub(crate) fn facts(world: usize, heap: usize, ctas: u32) -> Facts {
         Facts {
@@ -290,6 +302,8 @@ pub(crate) mod tests {
             hopper: false,
             layout: Layout::new(heap, world, 65536).unwrap(),
             ctas: Kernel::all_clusters().map(|k| (k, ctas - ctas % k.1)).collect(),
+            machine: Machine::assumed(SIMULATED, world, false),
+            alternative: Alternative::Nobody,
             multicast: Err("it was not asked of the group".to_string()),
         }
     }

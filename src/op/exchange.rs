@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 use crate::route::{Exchange, Path};
 
 /// What the two-shot kernels of an operation offer. One-shot ones send packets, whose data is its own flag: they push.
-pub(crate) const fn offered(op: Op) -> &'static [Exchange] {
+pub const fn offered(op: Op) -> &'static [Exchange] {
     match op {
         Op::GemmAllReduce | Op::AllReduce => &[Exchange::Push, Exchange::Pull, Exchange::InSwitch],
         Op::GemmReduceScatter | Op::ReduceScatter => &[Exchange::Push, Exchange::Pull],
@@ -44,8 +44,8 @@ impl Facts {
         }
     }
 
-    /// The exchange asked for, or pushing.
-    pub(super) fn exchange(&self, spec: &OpSpec, op: Op, path: Path) -> Result<Exchange> {
+    /// The exchange asked for, or pushing: a route may put another in its place.
+    pub(crate) fn exchange(&self, spec: &OpSpec, op: Op, path: Path) -> Result<Exchange> {
         let exchange = spec.exchange.unwrap_or_default();
         match self.check_exchange(op, exchange) {
             Ok(()) => Ok(exchange),

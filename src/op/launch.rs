@@ -3,6 +3,7 @@
 use super::config::{Config, Facts, kernel};
 use super::descriptor::hash;
 use super::exchange;
+use super::heuristics::Setting;
 use super::kernel::{Kernel, Tile};
 use super::maps;
 use super::operands::Operands;
@@ -18,8 +19,6 @@ use crate::memory::RawMat;
 
 /// How many waves a CTA of a two-shot all-reduce pushes before it reduces its first block.
 const WINDOW: u32 = 2;
-/// Of the CTAs of an all-gather + GEMM, one in this many pushes only.
-const PUSHERS: u32 = 8;
 
 /// One kernel, ready to be enqueued.
 #[derive(Debug, Clone, Copy)]
@@ -283,7 +282,12 @@ impl Maker<'_> {
     /// The kernel that communicates.
     fn main(&self, config: &Config, op: Op, m: u64, flat: bool, a: Addresses) -> Result<Step> {
         let (spec, world) = (self.spec, self.facts.world);
-        let (chosen, on, one_shot) = kernel(spec, op, m, flat, &self.facts.setting());
+        // What the plan settled on, which may allow less than the group does.
+        let setting = Setting {
+            one_shot_bytes: if config.one_shot { u64::MAX } else { 0 },
+            ..self.facts.setting()
+        };
+        let (chosen, on, one_shot) = kernel(spec, op, m, flat, &setting);
         let kernel = self.settle(chosen, a)?;
         let sizes = Sizes::of(spec, world);
         let work = on.work(op, world);
@@ -363,7 +367,8 @@ impl Maker<'_> {
         params.gather_rows = if op == Op::AllGather { on.tile.0 as u32 } else { 0 };
         params.window = WINDOW;
         params.comm_ctas = if op == Op::AllGatherGemm && grid >= 2 {
-            (grid / PUSHERS).max(1)
+            // As large a part of this grid as of a full one.
+            (grid * config.pushers / config.grid_limit.max(1)).max(1)
         } else {
             0
         };

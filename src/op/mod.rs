@@ -19,8 +19,9 @@ mod staging;
 mod tests;
 mod tiling;
 
-pub(crate) use budget::heap_bytes;
+pub(crate) use budget::{heap_bytes, last_of_each_from};
 pub(crate) use config::Facts;
+pub use exchange::offered;
 pub use operands::{Operands, Out};
 pub use plan::Plan;
 pub use spec::{Mainloop, Op, OpSpec, Tail};

@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::budget::{heap_bytes, last_of_each};
+use super::budget::heap_bytes;
 use super::check::{Launcher, check, check_gemm};
 use super::config::Config;
 use super::launch::{Maker, Step, Steps};
@@ -45,17 +45,14 @@ impl Plan {
     pub(crate) fn new(rank: &Rank, spec: &OpSpec) -> Result<Plan> {
         spec.check()?;
         let facts = rank.facts();
-        // An operation that fails at some M fails here, named; so errors end the search for ranges.
-        let choose = |m: u64| route::choose(facts, spec, m);
         let mut table = Vec::new();
         let mut begin = 0;
-        for last in last_of_each(spec.max_m as u64, |m| choose(m).ok()) {
-            let config = choose(last)?;
+        for route::Range { last, config } in route::table(facts, spec)? {
             let end = last as usize + 1;
             table.push(Entry {
                 m: begin..end,
                 config,
-                route: route::explain(&config, spec, last, &facts.setting(), rank.kind()),
+                route: route::explain(facts, &config, spec, last),
             });
             begin = end;
         }
@@ -95,6 +92,22 @@ impl Plan {
     /// all-reduce whose operands have gaps between their rows, the kernel may be the other of its two.
     pub fn route(&self, m: usize) -> Route {
         self.entry(m).route.clone()
+    }
+
+    /// The ranges of M with one route each, together `0..max_m + 1`: neighbours that differ in the path, the kernels,
+    /// or both. A reason holds the times of its range's largest M.
+    pub fn routes(&self) -> Vec<(Range<usize>, Route)> {
+        let mut routes: Vec<(Range<usize>, Route)> = Vec::new();
+        for Entry { m, route, .. } in &self.0.table {
+            match routes.last_mut() {
+                Some((before, same)) if (same.path, &same.kernel) == (route.path, &route.kernel) => {
+                    *before = before.start..m.end;
+                    *same = route.clone();
+                }
+                _ => routes.push((m.clone(), route.clone())),
+            }
+        }
+        routes
     }
 
     /// The ranges of M with one kernel configuration each; together `0..max_m + 1`.
@@ -137,9 +150,9 @@ impl Plan {
         self.enqueue(&steps)
     }
 
-    /// Enqueues the GEMM of an unfused plan alone, on this rank alone: `out = x weight^T` of x `[m, k]`, weight `[n, k]` and
-    /// out `[m, n]`, with the kernel, tile, splits and CTAs that the plan's own GEMM has. No word goes to a peer and no
-    /// operation is counted. This is what fused kernels are measured against.
+    /// Enqueues the GEMM of an unfused plan alone, on this rank alone: `out = x weight^T` of x `[m, k]`, weight `[n,
+    /// k]` and out `[m, n]`, with the kernel, tile, splits and CTAs that the plan's own GEMM has. No word goes to a
+    /// peer and no operation is counted. This is what fused kernels are measured against.
     ///
     /// # Errors
     /// As [`Plan::launch`]; [`Error::RouteUnavailable`] of a plan that has no GEMM of its own.

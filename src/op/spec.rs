@@ -163,11 +163,11 @@ const MAX_GATHERED_ROW: u64 = (1 << 28) - 16;
 pub struct OpSpec {
     /// The operation.
     pub op: Op,
-    /// Columns of the output of this rank's GEMM, the same on every rank but for [`Op::AllGatherGemm`], where it is this
-    /// rank's share. Plain collectives: columns.
+    /// Columns of the output of this rank's GEMM, the same on every rank but for [`Op::AllGatherGemm`], where it is
+    /// this rank's share. Plain collectives: columns.
     pub n: usize,
-    /// Depth of this rank's GEMM: its share of K for the operations that reduce (may differ between ranks, may be 0), all
-    /// of it for [`Op::AllGatherGemm`]. Plain collectives: 0.
+    /// Depth of this rank's GEMM: its share of K for the operations that reduce (may differ between ranks, may be 0),
+    /// all of it for [`Op::AllGatherGemm`]. Plain collectives: 0.
     pub k: usize,
     /// The largest M that will be launched. M counts global rows: those of all ranks together where they are split.
     pub max_m: usize,
@@ -179,6 +179,10 @@ pub struct OpSpec {
     pub bias: bool,
     /// What follows in the same kernel. All-reduces only, with a GEMM or without.
     pub tail: Tail,
+    /// What all ranks together have of that which may differ between them: of K for the operations that reduce, of N
+    /// for [`Op::AllGatherGemm`]. The choice of a route looks at it, and has to be the same on every rank; `None`: as
+    /// much as this rank's on each of them.
+    pub whole: Option<usize>,
     /// The path asked for.
     pub route: Want,
     /// The mainloop asked for, on every rank alike; `None`: the crate chooses.
@@ -189,8 +193,8 @@ pub struct OpSpec {
     pub pairs: Option<bool>,
     /// How values get from rank to rank, on every rank alike; `None`: the crate chooses.
     pub exchange: Option<Exchange>,
-    /// The CTAs of a Hopper GEMM + all-reduce that only reduce, on every rank alike; 0: none, each CTA reduces beside its math;
-    /// `None`: the crate chooses.
+    /// The CTAs of a Hopper GEMM + all-reduce that only reduce, on every rank alike; 0: none, each CTA reduces beside
+    /// its math; `None`: the crate chooses.
     pub reducers: Option<usize>,
 }
 
@@ -206,6 +210,7 @@ impl OpSpec {
             wire: Wire::default(),
             bias: false,
             tail: Tail::None,
+            whole: None,
             route: Want::Auto,
             mainloop: None,
             columns: None,
@@ -228,6 +233,16 @@ impl OpSpec {
     /// With a tail.
     pub fn tail(self, tail: Tail) -> OpSpec {
         OpSpec { tail, ..self }
+    }
+
+    /// With so much of K (operations that reduce) or N ([`Op::AllGatherGemm`]) on all ranks together. To be told, on
+    /// every rank, where shares differ and the crate chooses the route: else ranks may choose differently, which the
+    /// first launch reports as a disagreement.
+    pub fn whole(self, whole: usize) -> OpSpec {
+        OpSpec {
+            whole: Some(whole),
+            ..self
+        }
     }
 
     /// On this route.
@@ -254,9 +269,9 @@ impl OpSpec {
         }
     }
 
-    /// By this exchange: for comparison and for tests. Every rank asks for the same. Anything but [`Exchange::Push`] leaves
-    /// one-shot all-reduces out, which only push. Where the machine, the group or the operation has it not, a plan fails and
-    /// says why.
+    /// By this exchange: for comparison and for tests. Every rank asks for the same. Anything but [`Exchange::Push`]
+    /// leaves one-shot all-reduces out, which only push. Where the machine, the group or the operation has it not, a
+    /// plan fails and says why.
     pub fn exchange(self, exchange: Exchange) -> OpSpec {
         OpSpec {
             exchange: Some(exchange),
@@ -264,9 +279,9 @@ impl OpSpec {
         }
     }
 
-    /// With so many CTAs of a Hopper GEMM + all-reduce that only reduce, an even number, or 0 for none: for benchmarks, over the
-    /// crate's own choice. They come out of the CTAs that are resident, of which the others compute. Without effect where
-    /// the kernel is another: a portable one, or a one-shot. Every rank asks for the same.
+    /// With so many CTAs of a Hopper GEMM + all-reduce that only reduce, an even number, or 0 for none: for benchmarks,
+    /// over the crate's own choice. They come out of the CTAs that are resident, of which the others compute. Without
+    /// effect where the kernel is another: a portable one, or a one-shot. Every rank asks for the same.
     pub fn reducers(self, reducers: usize) -> OpSpec {
         OpSpec {
             reducers: Some(reducers),

@@ -91,7 +91,8 @@ impl Pair<'_> {
             self.from.run_on(abi::TW_PROBE_STORE, &area)?;
             self.verdict(self.to, &area)?;
         }
-        let latency_us = self.echo()?;
+        self.echo(true)?;
+        let latency_us = self.echo(false)?;
         let gb_per_s = self.rate(|area| self.from.enqueue_on(abi::TW_PROBE_STORE, area))?;
         Ok(Measured { gb_per_s, latency_us })
     }
@@ -173,9 +174,10 @@ impl Pair<'_> {
         }
     }
 
-    /// Words to and fro; half of a round trip, in microseconds. Whether words arrive at all is part of the way; where only the
-    /// answers get lost, the other direction is the one that fails.
-    fn echo(&self) -> Result<Option<f64>, Fault> {
+    /// Words to and fro; half of a round trip, in microseconds. Whether words arrive at all is part of the way, as is,
+    /// with `data`, whether what they publish is there when they are; where only the answers get lost or come without it,
+    /// the other direction is the one that fails.
+    fn echo(&self, data: bool) -> Result<Option<f64>, Fault> {
         let Some(here) = &self.here else {
             return Ok(None);
         };
@@ -185,7 +187,8 @@ impl Pair<'_> {
             x: own,
             weight: other,
             m: rounds,
-            hash: self.seed(4, 0),
+            n: data.into(),
+            hash: self.seed(4, data.into()),
             group: TwGroup {
                 rank,
                 deadline_ns: DEADLINE_NS,
@@ -204,6 +207,12 @@ impl Pair<'_> {
             let (seen, ms) = (received.seen, DEADLINE_NS / 1_000_000);
             return Err(Fault::Found(format!(
                 "words do not arrive: {seen} of {all} within {ms} ms"
+            )));
+        }
+        if received.wrong > 0 {
+            let (wrong, seen) = (received.wrong, received.seen);
+            return Err(Fault::Found(format!(
+                "{wrong} of {seen} words arrived before what they publish"
             )));
         }
         let whole = sent.seen == all;

@@ -1,57 +1,244 @@
-//! Which path an operation takes at a given M. Equal on every rank: it depends on nothing else than what they share.
+//! A plan's table: which kernels run at every M, by the decision of a route.
+//!
+//! Ranges of M are found by bisection, which counts on it that no part of an answer comes back once it has changed. A
+//! decision by a model gives no such promise. So M is cut into buckets that end at powers of two, and a bucket has one
+//! decision, made for its last M; or two, where messages are one-shot up to some M within it: one for the last M that
+//! is and one for the last of all. Within a bucket the kernels of one decision change as M grows, and never back: the
+//! number of splits, the one thing that falls, changes at 64 and 128, where buckets end. The buckets do not depend on
+//! the plan's `max_m`, nor on anything else that ranks do not share.
 
+use super::decide::{Allowed, Decision, decide};
+use super::model::Work;
 use super::{Exchange, Path, Route, Want};
-use crate::driver::Kind;
 use crate::error::{Error, Result};
-use crate::op::OpSpec;
-use crate::op::config::{Config, Facts};
+use crate::group::Numerics;
+use crate::op::config::{Config, Facts, kernel};
 use crate::op::heuristics::{self, Setting};
+use crate::op::{Op, OpSpec, last_of_each_from, offered};
 
-/// The kernels of the path that is asked for, or chosen.
-pub(crate) fn choose(facts: &Facts, spec: &OpSpec, m: u64) -> Result<Config> {
-    match spec.route {
-        Want::Auto if !spec.op.has_gemm() => facts.unfused(spec, m, true),
-        // Until links are measured, fused is the choice wherever the heap holds a round of it. Of two errors the fused
-        // path's is the one to report: it needs the smaller heap.
-        Want::Auto => facts.fused(spec, m).or_else(|error| match error {
-            Error::BadArgument { .. } => Err(error),
-            error => facts.unfused(spec, m, true).map_err(|_| error),
-        }),
-        Want::Exactly(Path::Fused) => facts.fused(spec, m),
-        Want::Exactly(Path::Unfused) => facts.unfused(spec, m, true),
-        Want::Exactly(Path::Decline) => Ok(Config {
-            path: Path::Decline,
-            gemm: None,
-            main: None,
-            one_shot: false,
-            exchange: Exchange::Push,
-            grid_limit: 0,
-            reducers: 0,
-            clusters: (1, 1),
-            splits: 1,
-        }),
-        Want::Exactly(path) => {
-            let reason = "this version has no NCCL path: ask for auto, fused or unfused".to_string();
-            Err(Error::RouteUnavailable { path, reason })
-        }
+/// Some M with one configuration each.
+#[derive(Debug)]
+pub(crate) struct Range {
+    pub last: u64,
+    pub config: Config,
+}
+
+/// M from one to the other, both included.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Bucket {
+    first: u64,
+    last: u64,
+}
+
+impl Bucket {
+    /// The one that `m` is in: 0 and 1, 2, 3 to 4, 5 to 8 and so on.
+    fn of(m: u64) -> Bucket {
+        let last = m.max(1).next_power_of_two();
+        let first = if last == 1 { 0 } else { last / 2 + 1 };
+        Bucket { first, last }
     }
 }
 
-/// The route as a person reads it.
-pub(crate) fn explain(config: &Config, spec: &OpSpec, m: u64, setting: &Setting, machine: Kind) -> Route {
-    let links = match machine {
-        Kind::Sim => "peer-to-peer over the simulated links",
-        Kind::Cuda => "peer-to-peer over the GPUs' links",
+/// The work of `spec` at `m`, as every rank sees it.
+fn work(facts: &Facts, spec: &OpSpec, m: u64) -> Work {
+    let share = |own: usize| spec.whole.map_or(own, |whole| whole.div_ceil(facts.world)) as u64;
+    let (n, k) = match spec.op {
+        Op::AllGatherGemm => (share(spec.n), spec.k as u64),
+        Op::GemmReduceScatter | Op::GemmAllReduce => (spec.n as u64, share(spec.k)),
+        _ => (spec.n as u64, 0),
     };
+    Work {
+        op: spec.op,
+        m,
+        n,
+        k,
+        dtype: spec.dtype,
+        wire: spec.wire_dtype(facts.world),
+    }
+}
+
+/// Decisions for one bucket.
+struct Decisions<'a> {
+    facts: &'a Facts,
+    spec: &'a OpSpec,
+    setting: Setting,
+    /// Where messages are small enough for one exchange.
+    small: Decision,
+    /// Where they are not.
+    large: Decision,
+}
+
+impl<'a> Decisions<'a> {
+    fn of(facts: &'a Facts, spec: &'a OpSpec, bucket: Bucket) -> Decisions<'a> {
+        let setting = facts.setting();
+        let allowed = Allowed {
+            one_shot_bytes: setting.one_shot_bytes,
+            numerics: match facts.multicast {
+                Ok(()) => Numerics::InSwitch,
+                Err(_) => Numerics::Exact,
+            },
+            alternative: facts.alternative,
+            exchanges: match spec.exchange {
+                None => offered(spec.op),
+                Some(Exchange::Push) => &[Exchange::Push],
+                Some(Exchange::Pull) => &[Exchange::Pull],
+                Some(Exchange::InSwitch) => &[Exchange::InSwitch],
+            },
+        };
+        let at = |m: u64| decide(&facts.machine, &work(facts, spec, m), &allowed);
+        let fits = last_small(spec, bucket, &setting);
+        let large = at(bucket.last);
+        Decisions {
+            facts,
+            spec,
+            setting,
+            small: fits.filter(|m| *m < bucket.last).map_or_else(|| large.clone(), at),
+            large,
+        }
+    }
+
+    /// The one that goes for `m`.
+    fn decision(&self, m: u64) -> &Decision {
+        if one_shot(self.spec, m, &self.setting) {
+            &self.small
+        } else {
+            &self.large
+        }
+    }
+
+    /// The kernels at `m`.
+    fn config(&self, m: u64) -> Result<Config> {
+        let (facts, spec, decision) = (self.facts, self.spec, self.decision(m));
+        if spec.route == Want::Auto && facts.machine.obstacles.is_empty() {
+            // One that was asked for is had or refused, not declined.
+            facts.exchange(spec, spec.op, decision.path)?;
+        }
+        let mut config = match (spec.route, decision.path) {
+            (Want::Exactly(Path::Decline), _) => return Ok(declined()),
+            (Want::Exactly(Path::Nccl), _) => {
+                let reason = "this version has no NCCL path: ask for auto, fused or unfused".to_string();
+                return Err(Error::RouteUnavailable {
+                    path: Path::Nccl,
+                    reason,
+                });
+            }
+            (Want::Exactly(path), Path::Decline) if !facts.machine.obstacles.is_empty() => {
+                let reason = decision.reason.clone();
+                return Err(Error::RouteUnavailable { path, reason });
+            }
+            (Want::Exactly(Path::Fused), _) => facts.fused(spec, m)?,
+            (Want::Exactly(_), _) => facts.unfused(spec, m, true)?,
+            (Want::Auto, Path::Fused | Path::Unfused) => self.auto(m, decision)?,
+            (Want::Auto, _) => return Ok(declined()),
+        };
+        if spec.route == Want::Auto && spec.exchange.is_none() && !config.one_shot {
+            config.exchange = decision.exchange;
+        }
+        if spec.op == Op::AllGatherGemm && config.path == Path::Fused {
+            let part = f64::from(decision.comm_sms) / f64::from(facts.machine.sms);
+            config.pushers = (f64::from(config.grid_limit) * part).ceil() as u32;
+        }
+        Ok(config)
+    }
+
+    /// The path decided on, or where the heap does not hold it the other one. Of two errors the fused path's is the one
+    /// to report: it needs the smaller heap.
+    fn auto(&self, m: u64, decision: &Decision) -> Result<Config> {
+        let (facts, spec) = (self.facts, self.spec);
+        let on = |setting: &Setting| {
+            let fused = || facts.fused_in(spec, m, setting);
+            let unfused = || facts.unfused_in(spec, m, true, setting);
+            match decision.path {
+                _ if !spec.op.has_gemm() => unfused(),
+                Path::Fused => fused().or_else(|error| match error {
+                    Error::BadArgument { .. } => Err(error),
+                    error => unfused().map_err(|_| error),
+                }),
+                _ => unfused().or_else(|_| fused()),
+            }
+        };
+        if decision.one_shot || !one_shot(spec, m, &self.setting) {
+            return on(&self.setting);
+        }
+        // Two exchanges although one would do. A heap that was sized for one may have no room for them.
+        let two_shot = Setting {
+            one_shot_bytes: 0,
+            ..self.setting
+        };
+        on(&two_shot).or_else(|_| on(&self.setting))
+    }
+}
+
+fn declined() -> Config {
+    Config {
+        path: Path::Decline,
+        gemm: None,
+        main: None,
+        one_shot: false,
+        exchange: Exchange::Push,
+        grid_limit: 0,
+        pushers: 0,
+        reducers: 0,
+        clusters: (1, 1),
+        splits: 1,
+    }
+}
+
+/// Whether the message of `spec` at `m` is small enough for one exchange.
+fn one_shot(spec: &OpSpec, m: u64, setting: &Setting) -> bool {
+    let op = spec.op.collective();
+    // Of the GEMM's own matrix, or of the one row that a plain collective takes its operands as.
+    op == Op::AllReduce && kernel(spec, op, m, !spec.op.has_gemm(), setting).2
+}
+
+/// The last M of the bucket at which it is.
+fn last_small(spec: &OpSpec, bucket: Bucket, setting: &Setting) -> Option<u64> {
+    let small = |m: &u64| one_shot(spec, *m, setting);
+    small(&bucket.first).then(|| last_of_each_from(bucket.first, bucket.last, |m| small(&m))[0])
+}
+
+/// The kernels at `m`, by themselves.
+#[cfg(test)]
+pub(crate) fn choose(facts: &Facts, spec: &OpSpec, m: u64) -> Result<Config> {
+    Decisions::of(facts, spec, Bucket::of(m)).config(m)
+}
+
+/// The kernels at every M up to `spec.max_m`: ranges by ascending M, neighbours different.
+pub(crate) fn table(facts: &Facts, spec: &OpSpec) -> Result<Vec<Range>> {
+    let max_m = spec.max_m as u64;
+    let mut ranges: Vec<Range> = Vec::new();
+    let mut first = 0;
+    while first <= max_m {
+        let bucket = Bucket::of(first);
+        let decisions = Decisions::of(facts, spec, bucket);
+        // An operation that fails at some M fails here, named; so errors end the search for ranges.
+        for last in last_of_each_from(first, bucket.last.min(max_m), |m| decisions.config(m).ok()) {
+            let config = decisions.config(last)?;
+            match ranges.last_mut() {
+                Some(before) if before.config == config => before.last = last,
+                _ => ranges.push(Range { last, config }),
+            }
+        }
+        first = bucket.last + 1;
+    }
+    Ok(ranges)
+}
+
+/// The route as a person reads it, of the range that ends at `m`.
+pub(crate) fn explain(facts: &Facts, config: &Config, spec: &OpSpec, m: u64) -> Route {
+    let decisions = Decisions::of(facts, spec, Bucket::of(m));
+    let decision = decisions.decision(m);
     let reason = match (spec.route, config.path) {
         (Want::Exactly(_), Path::Decline) => "asked for: the caller takes its own path".to_string(),
         (Want::Exactly(_), _) => "asked for".to_string(),
-        (Want::Auto, _) if setting.world == 1 => "one rank: nothing travels".to_string(),
-        (Want::Auto, Path::Fused) => format!("{links}; no measurement of this machine yet"),
-        (Want::Auto, _) if spec.op.has_gemm() => format!("{links}; the heap holds no round of the fused kernel"),
-        (Want::Auto, _) => format!("{links}; a collective alone"),
+        (Want::Auto, path) if path == decision.path || decision.path == Path::Decline => decision.reason.clone(),
+        (Want::Auto, Path::Fused) => format!(
+            "the heap holds no product between GEMM and collective; {}",
+            decision.reason
+        ),
+        (Want::Auto, _) => format!("the heap holds no round of the fused kernel; {}", decision.reason),
     };
-    let mainloop = heuristics::explain(spec, m, setting).filter(|_| config.main.is_some());
+    let mainloop = heuristics::explain(spec, m, &decisions.setting).filter(|_| config.main.is_some());
     let exchange = match config.exchange {
         Exchange::Push => None,
         Exchange::Pull => Some("partials and results are pulled".to_string()),
@@ -60,8 +247,7 @@ pub(crate) fn explain(config: &Config, spec: &OpSpec, m: u64, setting: &Setting,
     let reducers = (config.reducers > 0).then(|| format!("{} CTAs only reduce", config.reducers));
     let reason = [reason].into_iter().chain(exchange).chain(mainloop).chain(reducers);
     let reason = reason.collect::<Vec<_>>().join("; ");
-    let gather_first = spec.op == crate::op::Op::AllGatherGemm;
-    let (first, second) = if gather_first {
+    let (first, second) = if spec.op == Op::AllGatherGemm {
         (config.main, config.gemm)
     } else {
         (config.gemm, config.main)
@@ -75,74 +261,4 @@ pub(crate) fn explain(config: &Config, spec: &OpSpec, m: u64, setting: &Setting,
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::dtype::DType;
-    use crate::op::Op;
-    use crate::op::config::tests::facts;
-
-    fn spec(op: Op, route: Want) -> OpSpec {
-        OpSpec::new(op, 256, if op.has_gemm() { 64 } else { 0 }, 4096, DType::F16).route(route)
-    }
-
-    #[test]
-    fn an_explicit_route_fails_closed() {
-        let facts = facts(4, 1 << 26, 16);
-        let choose = |op, path| choose(&facts, &spec(op, Want::Exactly(path)), 300).map(|c| c.path);
-        assert_eq!(choose(Op::GemmAllReduce, Path::Fused).unwrap(), Path::Fused);
-        assert_eq!(choose(Op::GemmAllReduce, Path::Unfused).unwrap(), Path::Unfused);
-        assert_eq!(choose(Op::AllGather, Path::Unfused).unwrap(), Path::Unfused);
-        assert_eq!(choose(Op::AllGather, Path::Decline).unwrap(), Path::Decline);
-        for (op, path) in [
-            (Op::AllGather, Path::Fused),
-            (Op::AllGather, Path::Nccl),
-            (Op::GemmAllReduce, Path::Nccl),
-        ] {
-            let Err(Error::RouteUnavailable { path: named, .. }) = choose(op, path) else {
-                panic!("{op} {path}")
-            };
-            assert_eq!(named, path);
-        }
-    }
-
-    #[test]
-    fn the_reason_is_the_reason() {
-        let facts = facts(4, 1 << 26, 16);
-        let route = |op, want, world| {
-            let spec = spec(op, want);
-            let setting = Setting {
-                world,
-                ..facts.setting()
-            };
-            explain(&choose(&facts, &spec, 300).unwrap(), &spec, 300, &setting, Kind::Sim).to_string()
-        };
-        assert_eq!(
-            route(Op::GemmReduceScatter, Want::Auto, 4),
-            "fused (gemm_rs_f16_64): peer-to-peer over the simulated links; no measurement of this machine yet"
-        );
-        assert_eq!(
-            route(Op::AllGatherGemm, Want::Exactly(Path::Unfused), 4),
-            "unfused (all_gather + gemm_f16_64): asked for"
-        );
-        assert_eq!(
-            route(Op::GemmAllReduce, Want::Auto, 1),
-            "fused (gemm_ar_f16_64): one rank: nothing travels"
-        );
-        assert_eq!(
-            route(Op::AllReduce, Want::Auto, 4),
-            "unfused (all_reduce): peer-to-peer over the simulated links; a collective alone"
-        );
-    }
-
-    #[test]
-    fn auto_falls_back_only_where_the_heap_is_small() {
-        // One row of tiles of every owner is 8 * 256 tiles of 8 KiB: 16 MiB a half. The collective's is as wide but 16
-        // rows high, of the same bytes; so neither fits, and the fused path's need is named.
-        let facts = facts(8, 8 << 20, 16);
-        let wide = OpSpec::new(Op::GemmReduceScatter, 64 * 256, 8, 4096, DType::F16);
-        let Err(Error::HeapTooSmall { what, .. }) = choose(&facts, &wide, 64) else {
-            panic!()
-        };
-        assert!(what.contains("gemm_rs_f16_64"), "{what}");
-    }
-}
+mod tests;

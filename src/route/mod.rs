@@ -1,8 +1,20 @@
-//! Which path an operation takes, and why.
+//! Which path an operation takes, and why: [`decide()`] is a pure function of a [`Machine`] and an operation.
+//! `docs/routes.md`.
 
 mod choose;
+pub mod constants;
+mod decide;
+mod machine;
+pub mod model;
+mod obstacle;
+mod pair;
 
-pub(crate) use choose::{choose, explain};
+pub use crate::op::offered as exchanges;
+pub(crate) use choose::{Range, explain, table};
+pub use decide::{Allowed, Alternative, Decision, Predicted, decide};
+pub use machine::{LinkKind, Machine, Way};
+pub use obstacle::Obstacle;
+pub use pair::{Tried, tried};
 
 /// The path taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -10,12 +10,14 @@ use tileweave::{DType, Exchange, Mainloop, Op, Wire};
 use crate::bench::args::BenchArgs;
 use crate::failure::{Failure, one_line};
 use crate::run::fault::Fault;
+use crate::topo::TopoArgs;
 
 /// What was asked for.
 pub enum Parsed {
     Help(String),
     Version,
     Run(Box<RunArgs>),
+    Topo(Box<TopoArgs>),
     BenchGpu(Box<BenchArgs>),
 }
 
@@ -37,6 +39,8 @@ struct Cli {
 enum Command {
     /// Run one operation over several ranks and check it against a reference
     Run(Box<RunArgs>),
+    /// Show the machine, its links, and the route that typical shapes get on it
+    Topo(Box<TopoArgs>),
     /// Measure the kernels next to cuBLASLt and print the table of docs/performance.md
     #[command(hide = true)]
     BenchGpu(Box<BenchArgs>),
@@ -261,9 +265,10 @@ pub fn parse(arguments: &[OsString]) -> Result<Parsed, Failure> {
     match cli.command {
         _ if cli.version => Ok(Parsed::Version),
         Some(Command::Run(args)) => Ok(Parsed::Run(args)),
+        Some(Command::Topo(args)) => Ok(Parsed::Topo(args)),
         Some(Command::BenchGpu(args)) => Ok(Parsed::BenchGpu(args)),
         None => Err(Failure::bad_input(
-            "no command: expected `tileweave run`, or --version, or --help",
+            "no command: expected `tileweave run`, `tileweave topo`, or --version, or --help",
         )),
     }
 }
@@ -271,7 +276,7 @@ pub fn parse(arguments: &[OsString]) -> Result<Parsed, Failure> {
 /// clap's message without its usage and hints, in one line.
 fn explain(error: &clap::Error) -> String {
     if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
-        return "no command: expected `tileweave run`, or --version, or --help".into();
+        return "no command: expected `tileweave run`, `tileweave topo`, or --version, or --help".into();
     }
     let text = error.render().to_string();
     let lines = text

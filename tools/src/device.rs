@@ -80,6 +80,15 @@ pub fn choose(wanted: Device) -> Result<Machine, Failure> {
     }
 }
 
+/// The machine asked for, where nothing else may stand in: with `auto` this one, or why it has no GPU that can be used.
+pub fn this_machine(wanted: Device) -> Result<Result<Machine, String>, Failure> {
+    match wanted {
+        Device::Sim => Ok(Ok(Machine::Sim)),
+        Device::Cuda => Ok(Ok(Machine::Cuda(cuda::open()?))),
+        Device::Auto => Ok(cuda::open().map(Machine::Cuda).map_err(|error| error.to_string())),
+    }
+}
+
 /// The CUDA version that the installed driver supports, or why there is none.
 pub fn cuda_driver_version() -> Result<String, String> {
     cuda::version()

@@ -7,6 +7,7 @@ mod failure;
 #[allow(dead_code, reason = "ptxas's report is for the tests of the kernels")]
 mod kernels;
 mod run;
+mod topo;
 mod version;
 
 use std::io::Write;
@@ -48,6 +49,10 @@ fn perform(parsed: cli::Parsed, json: bool) -> Result<(String, u8), Failure> {
         cli::Parsed::Run(args) => {
             let report = run::run(&args)?;
             if json { report.to_json()? } else { report.to_table() }
+        }
+        cli::Parsed::Topo(args) => {
+            let report = topo::run(&args)?;
+            if json { report.to_json()? } else { report.to_text() }
         }
         cli::Parsed::BenchGpu(args) => {
             let report = bench::run(&args)?;

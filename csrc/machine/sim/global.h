@@ -10,6 +10,7 @@ TW_MACHINE V load_global(gaddr a) {
   const u64 at = a - t->own_base;
   V x;
   if (at < kTwSliceBytes && at % sizeof(V) == 0 && t->own_shadow[at / 16] == kTwHost) {
+    t->payload = kTwNoPayload;
     memcpy(&x, reinterpret_cast<const void*>(a), sizeof x);
   } else {
     tw_sim_load(t, a, &x, sizeof x);
@@ -21,6 +22,7 @@ TW_MACHINE void store_global(gaddr a, V x) {
   TwSelf* t = self();
   const u64 at = a - t->own_base;
   if (at < kTwSliceBytes && at % sizeof(V) == 0 && t->own_shadow[at / 16] != kTwUnallocated && !t->guarded) {
+    t->payload = kTwNoPayload;
     mark(&t->own_shadow[at / 16], reinterpret_cast<uint8_t*>(a / 16 * 16), t->write_tag, at % 16, sizeof(V));
     memcpy(reinterpret_cast<void*>(a), &x, sizeof x);
   } else {

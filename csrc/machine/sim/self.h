@@ -50,7 +50,7 @@ struct TwSelf {
   uint32_t async_known;     // newest cp.async group that this thread has waited for
   uint32_t async_now;       // copies run at issue (else they are queued)
   uint32_t async_queued;
-  uint32_t payload;         // of the next store to a peer, or kTwNoPayload
+  uint32_t payload;         // of the next store or load, if it crosses a link, or kTwNoPayload
 
   uint64_t stack_base;
   uint64_t mma_hash;        // over all recorded register numbers: equal in all lanes, or lanes diverged

@@ -141,11 +141,11 @@ impl Machine {
                 Self::check_consumed(cta, f, reader, addr)?;
             }
         }
+        let payload = take_payload(f, data.len() as u32);
         if own {
             self.write(addr, data, f.me.write_tag);
             return Ok(());
         }
-        let payload = take_payload(f, data.len() as u32);
         self.devices[usize::from(cta.device)].traffic.0 += u64::from(payload);
         let mut sent = [0; GRANULE as usize];
         let sent = &mut sent[..data.len()];

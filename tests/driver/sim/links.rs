@@ -130,9 +130,9 @@ fn what_crosses_a_slow_link_takes_its_time() {
     );
     // The same accesses, ten times as long each; a little less for what is not on the link.
     assert!(hundred - normal > 10 * (ten - normal), "{normal} {ten} {hundred}");
-    assert_eq!(
-        time(&[(1, 0, LinkState::Slow(100))]),
-        normal,
-        "nothing goes the other way"
+    let credits = time(&[(1, 0, LinkState::Slow(100))]) - normal;
+    assert!(
+        credits < (hundred - normal) / 100,
+        "the other way go five words: {credits}"
     );
 }

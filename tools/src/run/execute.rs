@@ -9,7 +9,7 @@ use std::sync::Barrier;
 use tileweave::driver::ThreadGuard;
 use tileweave::reference::chunk;
 use tileweave::{
-    Buffer, DType, GroupConfig, Node, Numerics, Op, OpSpec, Operands, Path, Plan, Rank, Route, Tail, Want,
+    Alternative, Buffer, DType, GroupConfig, Node, Numerics, Op, OpSpec, Operands, Path, Plan, Rank, Route, Tail, Want,
 };
 
 use super::fault::Fault;
@@ -127,6 +127,12 @@ impl LaunchSize {
                     .map_or(Tail::None, |tail| Tail::RmsNorm { eps: tail.eps }),
             )
             .route(route);
+        // Shares may be ragged, and the choice of a route must be the same on every rank.
+        let spec = match shape.op {
+            Op::GemmReduceScatter | Op::GemmAllReduce => spec.whole(shape.k),
+            Op::AllGatherGemm => spec.whole(shape.n),
+            _ => spec,
+        };
         let spec = match args.mainloop {
             Some(mainloop) => spec.mainloop(mainloop.into()),
             None => spec,
@@ -163,7 +169,10 @@ pub fn execute(machine: &Machine, problem: &Problem, args: &RunArgs) -> Result<O
         .flat_map(|rank| routes.iter().map(move |route| (rank, *route)))
         .map(|(rank, route)| spec_of(rank, route))
         .collect();
-    let config = GroupConfig::default().deadline(std::time::Duration::from_millis(args.deadline_ms));
+    // Whoever runs this program wants it run by the crate, whatever else were faster.
+    let config = GroupConfig::default()
+        .alternative(Alternative::Nobody)
+        .deadline(std::time::Duration::from_millis(args.deadline_ms));
     let config = match args.in_switch() {
         true => config.numerics(Numerics::InSwitch),
         false => config,
