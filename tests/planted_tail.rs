@@ -73,7 +73,7 @@ fn rows() -> Vec<Row<Work>> {
         ("no barrier before the squares' sums are read", machine(Site::TailSums)),
     ];
     let works = [Work::Plain, Work::Portable, Work::Hopper, Work::Slim];
-    let of = |work| sites.iter().map(move |(name, plant)| row(*name, *plant, work, 4));
+    let of = |work| sites.iter().map(move |(name, plant)| row(name, *plant, work, 4));
     works.into_iter().flat_map(of).collect()
 }
 
