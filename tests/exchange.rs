@@ -9,7 +9,10 @@ use std::time::Duration;
 
 use common::{Case, Data, Loaded, Rng, check_traffic, deep, judge, run_on, smallest_heap};
 use tileweave::driver::sim::{SimConfig, SimNode};
-use tileweave::{DType, Error, Exchange, GroupConfig, Mainloop, Node, Numerics, Op, Path, Rank, Wire, reference};
+use tileweave::{
+    DType, Error, Exchange, GroupConfig, Mainloop, Node, Numerics, Op, OpSpec, Path, Probing, Rank, Want, Wire, abi,
+    reference,
+};
 
 const REDUCING: [Op; 4] = [
     Op::GemmReduceScatter,
@@ -257,4 +260,60 @@ fn what_cannot_be_had_is_refused_with_the_reason() {
     assert!(without.contains("device 0 (rank 0) has no multicast"), "{without}");
     let alone = refused(&config(), &node(2, 0), 1);
     assert!(alone.contains("there is one rank"), "{alone}");
+    let none = OpSpec::new(Op::ReduceScatter, 64, 0, 16, DType::F32).exchange(Exchange::InSwitch);
+    let none = node(2, 0).group(2, &config()).unwrap()[0]
+        .plan(&none)
+        .unwrap_err()
+        .to_string();
+    assert!(
+        none.starts_with("route unfused is not available: no in-switch exchange, which was asked for: "),
+        "{none}"
+    );
+    // An object can be made on it all the same, but what device 1 stores through this switch goes astray.
+    let wrong = SimConfig {
+        multicast: true,
+        launch_hook: Some(Arc::new(|seen, params| {
+            if params.k == abi::TW_PROBE_CAST && seen.kernel == "probe" && seen.place.device == 1 {
+                params.hash += 1;
+            }
+        })),
+        ..SimConfig::new(2, 0)
+    };
+    let wrong = Node::sim(wrong).unwrap();
+    let probed = refused(&config().probing(Probing::Always), &wrong, 2);
+    assert!(
+        probed.contains("the probe of multicast failed: device 0: what device 1 sent through the switch"),
+        "{probed}"
+    );
+    let ranks = wrong.group(2, &config().probing(Probing::Always)).unwrap();
+    assert!(
+        matches!(ranks[0].notes(), [note] if note.starts_with("no sums in the switch, though asked for: the probe")),
+        "{:?}",
+        ranks[0].notes()
+    );
+    // Untried, the claim is believed.
+    assert!(wrong.group(2, &config()).unwrap()[0].notes().is_empty());
+}
+
+/// Where rows have gaps another tiling runs, but values travel as the route says.
+#[test]
+fn operands_with_gaps_travel_as_the_route_says() {
+    for gap in [0, 3] {
+        let c = Case::new(Op::AllReduce, 4, 64, 512, 0, DType::Bf16).gap(gap);
+        let node = node(4, 1);
+        let ranks = group(&node, &c);
+        let data = Data::new(&c);
+        let mut loaded: Vec<Loaded> = ranks.iter().map(|r| Loaded::new(r, &c, &data).unwrap()).collect();
+        for (rank, loaded) in ranks.iter().zip(&mut loaded) {
+            let plan = rank
+                .plan(&c.spec(rank.rank(), Path::Unfused).route(Want::Auto))
+                .unwrap();
+            let reason = plan.route(c.m).reason;
+            assert!(reason.contains("the switch adds"), "{reason}");
+            loaded.launch(&plan, c.m).unwrap();
+        }
+        let sent = |rank: &Rank| rank.synchronize().and_then(|()| rank.stats()).unwrap().bytes_sent;
+        // Each rank's partial once, each result once; pushed they were six quarters of the four.
+        assert_eq!(ranks.iter().map(sent).sum::<u64>(), 5 * 64 * 512 * 2, "gap {gap}");
+    }
 }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tileweave::driver::Driver;
-use tileweave::driver::sim::{SimConfig, SimNode};
+use tileweave::driver::sim::{LinkState, SimConfig, SimLink, SimNode};
 use tileweave::probe::{Cached, Outcome, Probe};
 use tileweave::topology::Topology;
 
@@ -67,6 +67,28 @@ fn what_was_found_is_found_again() {
     assert!(renewed.from.is_none() && renewed.note.is_none());
     assert_eq!(machine.cached(&folder).0.probe, renewed.probe);
     assert_eq!(files(&folder).len(), 3);
+}
+
+#[test]
+fn whoever_is_refused_by_what_was_kept_is_told_where_it_is() {
+    let state = LinkState::Corrupting;
+    let links = vec![SimLink { from: 0, to: 1, state }];
+    let config = SimConfig {
+        links,
+        ..SimConfig::new(2, 1)
+    };
+    let (folder, machine) = (folder("told"), Machine::new(config));
+    assert_eq!(machine.cached(&folder).0.note, None, "it was tried just now");
+    let (kept, tried) = machine.cached(&folder);
+    let note = kept.note.expect("a note");
+    let start = format!(
+        "1 of 2 ordered pairs are excluded by the probe kept in {}",
+        folder.display()
+    );
+    assert!(
+        !tried && note.starts_with(&start) && note.contains("topo --probe"),
+        "{note}"
+    );
 }
 
 #[test]

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use super::Probing;
 use crate::driver::{Driver, Kind, Place};
-use crate::error::{Error, Result};
-use crate::probe::{Cached, LinkProbe, Probe, Progress, cache_folder};
+use crate::error::Result;
+use crate::probe::{Cached, LinkProbe, Outcome, Probe, Progress, cache_folder};
 use crate::route::{Alternative, Machine};
 use crate::topology::{self, Topology};
 
@@ -87,24 +87,41 @@ impl Links {
         &self.notes
     }
 
+    /// Adds to what a person may want to know.
+    pub fn say(&mut self, note: String) {
+        self.notes.push(note);
+    }
+
+    /// Whether sums in the switch are not ruled out by what was found: an object can be made on a switch that adds wrongly.
+    pub fn multicast(&self) -> Result<(), String> {
+        match self.probe.as_ref().map(|probe| &probe.multicast) {
+            Some(Outcome::Failed(reason)) => Err(format!("the probe of multicast failed: {reason}")),
+            _ => Ok(()),
+        }
+    }
+
     /// The places that the memory of `owner` is mapped for: those that were found to reach it in some way; without a
     /// probe those that are told that they do.
     pub fn accessors(&self, driver: &dyn Driver, places: &[Place], owner: Place) -> Result<Vec<Place>> {
+        let found = self
+            .probe
+            .as_ref()
+            .map(|probe| Ok((probe, self.topology.of_driver_order(driver)?)));
+        let found: Option<(&Probe, Vec<usize>)> = found.transpose()?;
+        let reaches = |from: usize, to: usize| -> Result<bool> {
+            let Some((probe, gpus)) = &found else {
+                return Ok(driver.peer_claim(from, to)?.access);
+            };
+            let gpu = |device: usize| probe.gpu(&self.topology.gpus.get(*gpus.get(device)?)?.uuid);
+            let link = gpu(from).zip(gpu(to)).and_then(|(from, to)| probe.link(from, to));
+            Ok(link.is_some_and(LinkProbe::any_works))
+        };
         let mut accessors = Vec::with_capacity(places.len());
         for place in places {
-            if place.device == owner.device || self.reaches(driver, place.device, owner.device)? {
+            if place.device == owner.device || reaches(place.device, owner.device)? {
                 accessors.push(*place);
             }
         }
         Ok(accessors)
-    }
-
-    fn reaches(&self, driver: &dyn Driver, from: usize, to: usize) -> Result<bool> {
-        let Some(probe) = &self.probe else {
-            return Ok(driver.peer_claim(from, to)?.access);
-        };
-        let gpu = |device| Ok::<_, Error>(probe.gpu(&driver.identity(device)?.uuid));
-        let link = gpu(from)?.zip(gpu(to)?).and_then(|(from, to)| probe.link(from, to));
-        Ok(link.is_some_and(LinkProbe::any_works))
     }
 }

@@ -104,7 +104,7 @@ impl Group {
         for place in &places {
             driver.load_kernels(*place)?;
         }
-        let links = links::Links::of(driver, &places, config.probing)?;
+        let mut links = links::Links::of(driver, &places, config.probing)?;
         let mut machine = links.machine(&**driver, &places)?;
         let number = GROUPS.fetch_add(1, Ordering::Relaxed);
         let budget = budget::claim(driver, number, &places, config.max_ctas)?;
@@ -113,7 +113,7 @@ impl Group {
             Numerics::Exact => {
                 Err("it was not asked of the group (GroupConfig::numerics, Numerics::InSwitch)".to_string())
             }
-            Numerics::InSwitch => multicast::possible(&**driver, &places),
+            Numerics::InSwitch => links.multicast().and_then(|()| multicast::possible(&**driver, &places)),
         };
         let unit = *multicast.as_ref().unwrap_or(&1);
         let mut members = Vec::with_capacity(world);
@@ -142,10 +142,13 @@ impl Group {
         for member in &members {
             driver.stream_synchronize(member.lane.stream)?;
         }
-        // What a machine claims and then does not give is no error: sums are exact then, as if nobody had asked.
+        // What a machine claims and then does not give is no error, but said: sums are exact then.
         let heaps: Vec<&Heap> = members.iter().map(|member| &member.heap).collect();
         let shared =
             multicast.and_then(|_| SharedHeaps::new(driver, &places, &heaps).map_err(|error| error.to_string()));
+        if let (Numerics::InSwitch, Err(reason)) = (config.numerics, &shared) {
+            links.say(format!("no sums in the switch, though asked for: {reason}"));
+        }
         let mut abi = TwGroup {
             multicast: shared.as_ref().map_or(0, SharedHeaps::ptr),
             deadline_ns: config.deadline_ns(),

@@ -140,7 +140,15 @@ impl Plan {
         }
         let flat = operands.x.raw.is_contiguous() && operands.out.raw().is_contiguous();
         let strided = (spec.op == Op::AllReduce && !flat).then(|| facts.unfused(spec, operands.m as u64, false));
-        let config = strided.transpose()?.unwrap_or(*config);
+        let config = strided.transpose()?.map_or(*config, |strided| Config {
+            // Packets are pushed; all else travels as the route says.
+            exchange: if strided.one_shot {
+                strided.exchange
+            } else {
+                config.exchange
+            },
+            ..strided
+        });
         let steps = Maker {
             spec,
             facts,

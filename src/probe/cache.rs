@@ -23,7 +23,7 @@ pub struct Cached {
     pub probe: Probe,
     /// The file it came from; `None`: it was made now.
     pub from: Option<PathBuf>,
-    /// Why it could not be kept; for a person.
+    /// Why it could not be kept, or that pairs are excluded by what was found then; for a person.
     pub note: Option<String>,
 }
 
@@ -65,12 +65,17 @@ impl Probe {
         if let Some(path) = place
             && let Some(probe) = load(&path, &wanted, topology)
         {
-            let from = Some(path);
-            return Ok(Cached {
-                probe,
-                from,
-                note: None,
+            let excluded = probe.excluded().len();
+            // A link may have been repaired, or was only late then.
+            let note = (excluded > 0).then(|| {
+                format!(
+                    "{excluded} of {} ordered pairs are excluded by the probe kept in {}; `tileweave topo --probe` tries again",
+                    probe.links.len(),
+                    path.display()
+                )
             });
+            let from = Some(path);
+            return Ok(Cached { probe, from, note });
         }
         Probe::renewed(folder, driver, topology, devices, progress)
     }

@@ -2,7 +2,7 @@
 
 use super::{Direction, LinkProbe, Outcome, Probe, WayProbe};
 use crate::error::{Error, Result};
-use crate::topology::Topology;
+use crate::topology::{Topology, same_uuid};
 
 /// An ordered pair of GPUs that no route may use, with the reason.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,9 +28,7 @@ impl LinkProbe {
         let (name, outcome) = ways.into_iter().find(|(_, outcome)| !outcome.works())?;
         Some((outcome, format!("{name} {outcome}")))
     }
-}
 
-impl LinkProbe {
     /// Whether the memory could be touched in any way.
     pub fn any_works(&self) -> bool {
         [
@@ -52,7 +50,7 @@ impl Probe {
 
     /// The index in [`Probe::gpus`] of a GPU, however its UUID is written.
     pub fn gpu(&self, uuid: &str) -> Option<usize> {
-        self.gpus.iter().position(|known| same_gpu(known, uuid))
+        self.gpus.iter().position(|known| same_uuid(known, uuid))
     }
 
     /// The ordered pairs over which something fails, or was not tried.
@@ -95,7 +93,7 @@ impl Probe {
     pub fn check(&self, topology: &Topology) -> Result<()> {
         let mut before = None;
         for (i, uuid) in self.gpus.iter().enumerate() {
-            let index = topology.gpus.iter().position(|gpu| same_gpu(&gpu.uuid, uuid));
+            let index = topology.gpus.iter().position(|gpu| same_uuid(&gpu.uuid, uuid));
             if index.is_none() || index <= before {
                 let expected = "GPUs of the topology, each once and in its order";
                 return Err(Error::bad_argument(format!("probe.gpus[{i}]"), uuid, expected));
@@ -146,16 +144,4 @@ impl Probe {
         // Strings, numbers and lists alone: nothing that JSON cannot hold.
         serde_json::to_string_pretty(self).unwrap_or_default()
     }
-}
-
-/// Whether two UUIDs are of one GPU: CUDA and NVML write that of a slice with different prefixes.
-pub(super) fn same_gpu(one: &str, other: &str) -> bool {
-    let digits = |uuid: &str| {
-        let bare = uuid
-            .strip_prefix("GPU-")
-            .or_else(|| uuid.strip_prefix("MIG-"))
-            .unwrap_or(uuid);
-        bare.to_ascii_lowercase()
-    };
-    digits(one) == digits(other)
 }

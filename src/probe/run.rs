@@ -6,7 +6,6 @@
 use std::sync::Arc;
 
 use super::bench::Bench;
-use super::check::same_gpu;
 use super::pair::{Fault, Measured, Pair};
 use super::team::multicast;
 use super::{LinkProbe, Outcome, Probe, WayProbe};
@@ -36,7 +35,7 @@ struct Subject {
 impl Probe {
     /// Tries every ordered pair of `devices` (ordinals of `driver`; one that comes twice counts once). Takes seconds on a
     /// machine of eight GPUs, and less than 100 MiB on each; `progress` hears of every pair. Nothing else should use the
-    /// devices meanwhile: it would be measured, too.
+    /// devices meanwhile: it would be measured, too, and what holds one for seconds makes words late that are not lost.
     ///
     /// What fails is in the probe. On CUDA a GPU that faults on a peer's memory ends this process's use of it: probe in a
     /// process of its own where a machine is not trusted that far.
@@ -116,15 +115,16 @@ impl Probe {
 
 /// Ordinals with their indices in the topology, in its order and each once.
 pub(super) fn indices(driver: &dyn Driver, topology: &Topology, devices: &[usize]) -> Result<Vec<(usize, usize)>> {
+    // The topology's own matching: where UUIDs cannot be compared it goes by the bus id.
+    let gpus = topology.of_driver_order(driver)?;
     let mut found = Vec::with_capacity(devices.len());
     for &device in devices {
-        let identity = driver.identity(device)?;
-        let gpu = topology.gpus.iter().position(|gpu| same_gpu(&gpu.uuid, &identity.uuid));
-        let gpu = gpu.ok_or_else(|| {
-            let value = format!("{device}, which is {}", identity.uuid);
-            Error::bad_argument("device", value, "a GPU of the topology")
-        })?;
-        found.push((device, gpu));
+        let gpu = gpus.get(device).copied();
+        let expected = || format!("below {}", gpus.len());
+        found.push((
+            device,
+            gpu.ok_or_else(|| Error::bad_argument("device", device, expected()))?,
+        ));
     }
     found.sort_by_key(|(_, gpu)| *gpu);
     found.dedup();

@@ -111,7 +111,8 @@ impl<'a> Decisions<'a> {
         let (facts, spec, decision) = (self.facts, self.spec, self.decision(m));
         if spec.route == Want::Auto && facts.machine.obstacles.is_empty() {
             // One that was asked for is had or refused, not declined.
-            facts.exchange(spec, spec.op, decision.path)?;
+            let path = if spec.op.has_gemm() { Path::Fused } else { Path::Unfused };
+            facts.exchange(spec, spec.op, path)?;
         }
         let mut config = match (spec.route, decision.path) {
             (Want::Exactly(Path::Decline), _) => return Ok(declined()),

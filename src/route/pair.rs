@@ -78,18 +78,22 @@ impl Pair {
             LinkKind::NvSwitch => LATENCIES.switch_us,
             _ => LATENCIES.pcie_us,
         };
+        let (store, load) = (entry.map(|entry| &entry.store), entry.map(|entry| &entry.load));
+        // Ways are weighed against each other: one that was timed says nothing beside one that was not.
+        let timed = [store, load]
+            .iter()
+            .all(|way| way.is_some_and(|way| way.latency_us.is_some()));
         let measured = |way: Option<&WayProbe>| {
             let rate = way.and_then(|way| way.gb_per_s).filter(|rate| *rate > 0.0);
             Move {
                 gb_per_s: rate.unwrap_or(sheet),
                 latency_us: way
                     .and_then(|way| way.latency_us)
-                    .filter(|us| *us >= 0.0)
+                    .filter(|us| timed && *us >= 0.0)
                     .unwrap_or(latency_us),
                 measured: rate.is_some(),
             }
         };
-        let (store, load) = (entry.map(|entry| &entry.store), entry.map(|entry| &entry.load));
         // A driver that lets a GPU write and not read has been seen nowhere, but it may say so.
         let reads = entry.is_some() || link.is_some_and(|link| matches!(link.read, Status::Yes | Status::Unknown));
         Pair {

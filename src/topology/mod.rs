@@ -12,6 +12,7 @@ mod nvml;
 mod read;
 mod snapshot;
 
+pub(crate) use read::same_uuid;
 pub use read::{read, read_nvml};
 
 use serde::{Deserialize, Serialize};

@@ -194,9 +194,10 @@ fn find(devices: &[Identity], gpus: &[Gpu]) -> Vec<Option<usize>> {
     found
 }
 
-/// NVML writes `GPU-` or `MIG-`, CUDA gives the bytes alone and we write `GPU-` before them.
-fn same_uuid(a: &str, b: &str) -> bool {
-    a == b || matches!((plain(a), plain(b)), (Some(a), Some(b)) if a == b)
+/// Whether two UUIDs are of one GPU or slice: NVML writes `GPU-` or `MIG-`, CUDA gives the bytes alone and we write `GPU-`
+/// before them.
+pub(crate) fn same_uuid(a: &str, b: &str) -> bool {
+    a == b || matches!((plain(a), plain(b)), (Some(a), Some(b)) if a.eq_ignore_ascii_case(b))
 }
 
 /// What follows the prefix, where it is a UUID: `MIG-GPU-.../1/0` of drivers before 470 is none.

@@ -168,6 +168,25 @@ fn who_stands_in_where_nccl_is_faster() {
     }
 }
 
+/// What was timed for one way alone is no ground to prefer it.
+#[test]
+fn latencies_count_where_both_ways_have_one() {
+    let t = machine(2, Some((18, true)));
+    let latencies = |store: Option<f64>, load: Option<f64>| {
+        let mut p = probe(&t, None);
+        for link in &mut p.links {
+            (link.store.latency_us, link.load.latency_us) = (store, load);
+        }
+        let machine = Machine::of(&t, Some(&p), &all(2));
+        (machine.push.latency_us, machine.pull.unwrap().latency_us)
+    };
+    assert_eq!(latencies(Some(2.0), Some(3.0)), (2.0, 3.0));
+    let sheet = latencies(None, None);
+    assert_eq!(sheet.0, sheet.1);
+    assert_eq!(latencies(Some(0.01), None), sheet);
+    assert_eq!(latencies(None, Some(0.01)), sheet);
+}
+
 /// GPUs are known by UUID: a probe that lists them in another order says the same.
 #[test]
 fn a_probe_in_another_order() {

@@ -60,6 +60,11 @@ pub fn run(args: &TopoArgs) -> Result<Report, Failure> {
     // What cannot be written is told before anything is asked of the machine.
     let place = |name, path: &Option<PathBuf>| path.as_deref().map(|path| Place::new(name, path)).transpose();
     let (save, plot) = (place("--save", &args.save)?, place("--plot", &args.plot)?);
+    if save.is_some() && args.save == args.plot {
+        return Err(Failure::bad_input(
+            "--save and --plot name one file: expected one for each",
+        ));
+    }
     let (topology, probe) = machine(args)?;
     let report = Report::of(topology, probe, args.common.ranks);
     if let Some(place) = save {
@@ -78,10 +83,10 @@ fn machine(args: &TopoArgs) -> Result<(Topology, Option<Probe>), Failure> {
     }
     let found = match device::this_machine(args.common.device)? {
         Ok(found) => found,
-        Err(_) if args.probe => {
-            return Err(Failure::unavailable(
-                "--probe needs GPUs, or --device sim: no GPU can be used",
-            ));
+        Err(reason) if args.probe => {
+            return Err(Failure::unavailable(format!(
+                "--probe needs GPUs, or --device sim: {reason}"
+            )));
         }
         Err(reason) => return Ok((without_cuda(&reason), None)),
     };

@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 use tileweave::Path;
+use tileweave::probe::Direction;
 use tileweave::route::{Decision, Tried, tried};
 use tileweave::topology::{Fabric, Gpu, Mig, Source, Status};
 
@@ -57,12 +58,23 @@ impl Report {
 
     fn links(&self) -> Vec<Value> {
         let (topology, probe) = (&self.topology, self.probe.as_ref());
+        let better = |from: usize, to: usize| {
+            let gpu = |index: usize| probe?.gpu(&topology.gpus.get(index)?.uuid);
+            let direction = probe?.better(gpu(from)?, gpu(to)?)?;
+            Some(match direction {
+                Direction::Push => "push",
+                Direction::Pull => "pull",
+            })
+        };
         let link = |from: usize, to: usize| {
             let reason = match tried(topology, probe, from, to) {
                 Tried::No(reason) => Some(reason),
                 _ => None,
             };
-            json!({"from": from, "to": to, "link": label(topology, from, to), "probe": mark(topology, probe, from, to), "reason": reason})
+            json!({
+                "from": from, "to": to, "link": label(topology, from, to), "probe": mark(topology, probe, from, to), "reason": reason,
+                "better": better(from, to),
+            })
         };
         topology.links.iter().map(|l| link(l.from, l.to)).collect()
     }
@@ -71,6 +83,8 @@ impl Report {
         let topology = &self.topology;
         let source = match topology.source {
             Source::Nvml => "NVML",
+            // Nobody described it: neither is there.
+            Source::Driver if topology.driver.is_empty() => "nobody",
             Source::Driver => "the CUDA driver alone",
             Source::Simulated => "the simulated node",
         };
@@ -118,7 +132,7 @@ impl Report {
         let mut text = "NVn: n NVLinks; PIX, PXB, PHB, NODE, SYS: PCIe, by where the paths meet.".to_string();
         text += match self.probe {
             None => " Links were not tried.",
-            Some(_) => " ok: the probe's stores arrived.",
+            Some(_) => " ok: what the probe stored, loaded and copied arrived as it was sent.",
         };
         text += " no: cannot be used.";
         let obstacles = &self.machine.obstacles;

@@ -128,6 +128,10 @@ fn what_cannot_be_is_refused() {
     tileweave(&format!("topo --json --snapshot {}", readme.display())).failed(2, "bad_input");
     tileweave("topo --json --device sim --plot machine.png").failed(2, "bad_input");
     tileweave("topo --json --device sim --save /nonexistent/folder/machine.json").failed(2, "bad_input");
+    let one = std::env::temp_dir().join("both.svg");
+    let both = format!("topo --json --device sim --save {0} --plot {0}", one.display());
+    tileweave(&both).failed(2, "bad_input");
+    assert!(!one.exists());
     let file = snapshots().join("dgx-h100.json");
     tileweave(&format!("topo --json --probe --snapshot {}", file.display())).failed(2, "bad_input");
     tileweave("topo --json --ranks 17").failed(2, "bad_input");
