@@ -41,7 +41,7 @@ enum { TW_TILE_64 = 0, TW_TILE_128 = 1, TW_TILE_F32 = 2, TW_TILE_MEMORY = 3, TW_
 #define TW_SM90_THREADS 384   // Hopper kernels, and their shared memory by tile
 #define TW_TILE_SLIM_M 64     // wgmma only: few rows
 #define TW_TILE_SLIM_N 128
-#define TW_SM90_SLIM_SHARED 229632
+#define TW_SM90_SLIM_SHARED 229760
 #define TW_SM90_128_SHARED 229632
 #define TW_SM90_256_SHARED 229632
 #define TW_TILE_F32_M 64      // FFMA
@@ -51,7 +51,7 @@ enum { TW_TILE_64 = 0, TW_TILE_128 = 1, TW_TILE_F32 = 2, TW_TILE_MEMORY = 3, TW_
 #define TW_TILE_MEMORY_M 16   // plain collectives: values come from memory; of a flat all-reduce (m = 1) 1 x 4096
 #define TW_TILE_MEMORY_N 256
 #define TW_TILE_MEMORY_THREADS 256
-#define TW_TILE_MEMORY_SHARED 0
+#define TW_TILE_MEMORY_SHARED 64
 #define TW_PACKET_COLUMNS 64  // one-shot: a row of packets is padded to so many values
 #define TW_SPLIT_BLOCKS 256   // the most blocks whose splits are computed by several CTAs
 #define TW_GATHER_ROWS 64     // the most rows of a block of a plain all-gather
@@ -76,6 +76,9 @@ enum {
 enum { TW_TWO_SHOT = 0, TW_ONE_SHOT = 1 };
 #define TW_PULL 256       // added where partials and results are loaded from the memory of who made them, not pushed
 #define TW_IN_SWITCH 512  // added where partials are added up, and results multiplied, by the switch
+
+// What follows an all-reduce in the same kernel, `TwDescriptor::tail` (csrc/kernels/tail.h).
+enum { TW_TAIL_NONE = 0, TW_TAIL_RMS_NORM = 1 };
 
 // What a wait waited for, `TwWaitRecord::kind`.
 enum {
@@ -113,6 +116,8 @@ typedef struct TwDescriptor {
   uint64_t n;         // global columns; 0 where ranks may differ (all_gather_gemm)
   uint64_t k;         // 0 where ranks may differ (row-parallel: K is split)
   uint64_t panel;     // how much of M goes through one staging half
+  uint32_t tail;      // with one, `n` is the columns of a row also where m counts elements
+  uint32_t tail_eps;  // an f32's bits
 } TwDescriptor;
 
 // A rank's first unsatisfied wait. Written once in the group's life, by whoever claims `state`: the
@@ -140,12 +145,14 @@ typedef struct TwControl {
   uint64_t signals_sent;     // words to peers: hellos (two each), tile signals, credits
   uint64_t started_ns;       // `mx::time_ns` at the begin of the running or last operation's first CTA,
   uint64_t finished_ns;      // and at the end of its last: for measurements, nothing waits for them
-  uint64_t pad1_[6];
+  uint32_t met_ctas, pad5_;  // CTAs that have arrived where those of the running operation meet
+  uint64_t met_epoch;        // the last operation whose CTAs have met
+  uint64_t pad1_[4];
   uint64_t abort;            // written by peers and the host
   uint64_t pad2_[15];
   TwDescriptor current;      // of the running or last operation
   uint64_t current_hash;
-  uint64_t pad3_[7];
+  uint64_t pad3_[6];
   TwWaitRecord record;
   uint64_t pad4_[8];
   TwHello hello[2][TW_MAX_RANKS];    // [epoch parity][peer]
@@ -205,6 +212,9 @@ typedef struct TwParams {
   uint32_t splits;           // of K: a block is the sum of so many partial products, at least 1
   uint64_t split_space;      // splits > 1: TW_SPLIT_BLOCKS counters (u32 in 8 bytes, zero at rest), then f32 partial products
                              // of every block; 0: each CTA computes all splits of its blocks
+  // The tail: `out` as [tail_rows][tail_cols], whatever the all-reduce takes it for; the residual is updated in place.
+  uint64_t residual, residual_ld, gamma;
+  uint32_t tail_rows, tail_cols;
 } TwParams;
 
 // What a launch of `probe` found, in the memory of the device that ran it; zero before.
@@ -220,7 +230,7 @@ typedef struct TwProbeResult {
 #ifdef __cplusplus
 #include <stddef.h>
 static_assert(sizeof(TwProbeResult) == 64, "TwProbeResult");
-static_assert(sizeof(TwDescriptor) == 64, "TwDescriptor");
+static_assert(sizeof(TwDescriptor) == 72, "TwDescriptor");
 static_assert(sizeof(TwWaitRecord) == 64, "TwWaitRecord");
 static_assert(offsetof(TwControl, abort) == TW_CACHE_LINE && offsetof(TwControl, current) == 2 * TW_CACHE_LINE, "TwControl");
 static_assert(offsetof(TwControl, record) == 3 * TW_CACHE_LINE && offsetof(TwControl, hello) == 4 * TW_CACHE_LINE, "TwControl");

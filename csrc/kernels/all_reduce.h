@@ -14,9 +14,10 @@
 // (schedule/waves.h), and `stand_by` for the CTAs that compute. A share's actions stand in the same order and depend on
 // the same, whichever CTA of a rank does them: so each rank may have them done by other CTAs.
 //
-// Where partials and results lie: protocol/exchange.h.
+// Where partials and results lie: protocol/exchange.h. Those who have written the output run the tail, if there is one.
 #pragma once
 #include "kernels/partials.h"
+#include "kernels/tail.h"
 #include "schedule/waves.h"
 
 namespace tw {
@@ -72,6 +73,7 @@ class AllReduce {
       }
       s.close_round(q, slots.bytes());
     }
+    run_tail<Source>(s, mx::block(), mx::grid());
     finish();
   }
 
@@ -85,6 +87,7 @@ class AllReduce {
       }
       s.close_round(q, slots.bytes());
     }
+    run_tail<Source>(s, mx::block(), mx::grid());
   }
 
   TW_DEV void reduce_share(const Reducer& share) {
@@ -104,6 +107,7 @@ class AllReduce {
       }
       s.close_round(q, slots.bytes());
     }
+    run_tail<Source>(s, share.number, share.count);
   }
   TW_DEV void stand_by() {
     for (uint32_t q = 0; q < p.panels; ++q) s.enter_round(q);

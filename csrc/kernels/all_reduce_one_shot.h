@@ -9,6 +9,7 @@
 #pragma once
 #include "kernels/packets.h"
 #include "kernels/split_k.h"
+#include "kernels/tail.h"
 #include "schedule/waves.h"
 
 namespace tw {
@@ -34,6 +35,7 @@ class OneShot {
 
   TW_DEV void run() {
     for (uint32_t t = mx::block(); t < p.tiles; t += mx::grid()) exchange(t, order.block(t));
+    run_tail<Source>(s, mx::block(), mx::grid());
     s.finish(0);
   }
 
@@ -105,6 +107,7 @@ class OneShotItems {
       const uint32_t t = u / Source::kOctets;
       reduce(t, order.block(t), u % Source::kOctets);
     }
+    run_tail<Source>(s, mx::block(), mx::grid());
     s.finish(0);
   }
 

@@ -201,12 +201,15 @@ TW_DEV void clock(const TwParams& p) {
   put(p, mx::thread(), forward && now > start);
 }
 
-// out[2 t ..]: x[3 t] x[3 t + 1] + x[3 t + 2] and x[3 t] + x[3 t + 1], as bits.
+// out[5 t ..], as bits, of a, b, c from x[3 t] on: a b + c, a + b, a b, a / b, the square root of a.
 TW_DEV void arithmetic(const TwParams& p) {
   const mx::u32 t = mx::thread();
   const float a = mx::bits_f32(word(p.x, 3 * t)), b = mx::bits_f32(word(p.x, 3 * t + 1));
-  put(p, 2 * t, mx::f32_bits(mx::fma(a, b, mx::bits_f32(word(p.x, 3 * t + 2)))));
-  put(p, 2 * t + 1, mx::f32_bits(mx::add(a, b)));
+  put(p, 5 * t, mx::f32_bits(mx::fma(a, b, mx::bits_f32(word(p.x, 3 * t + 2)))));
+  put(p, 5 * t + 1, mx::f32_bits(mx::add(a, b)));
+  put(p, 5 * t + 2, mx::f32_bits(mx::mul(a, b)));
+  put(p, 5 * t + 3, mx::f32_bits(mx::div(a, b)));
+  put(p, 5 * t + 4, mx::f32_bits(mx::sqrt(a)));
 }
 
 // out[9 t ..]: two f32 packed and rounded; two pairs of 16-bit values unpacked.

@@ -26,6 +26,13 @@ enum class Site : uint32_t {
   LastArrive,      // acq_rel counter of the CTAs that left
   LastBarrier,     // CTA barrier: after every thread's reads, before one thread's LastArrive
   EndBarrier,      // CTA barrier: after one thread's LastArrive, before all threads of the last CTA retire the operation
+  MeetBarrier,     // CTA barrier: after every thread's writes, before one thread's MeetArrive
+  MeetArrive,      // acq_rel counter of the rank's CTAs that meet
+  MeetRelease,     // release: the last to arrive tells the others
+  MeetPoll,        // relaxed poll of the last operation whose CTAs have met
+  MeetAcquire,     // acquire: pairs with MeetRelease
+  MeetArrived,     // CTA barrier: after one thread's MeetAcquire, before every thread's reads
+  TailSums,        // CTA barrier: every warp's sums of squares are written, before every thread's reads of all
   SumFence,        // alias fence: partials acquired, before they are read through the switch
   ResultFence,     // alias fence: a result stored through the switch, before its TileRelease
   // mainloops

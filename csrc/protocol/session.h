@@ -128,6 +128,25 @@ class Session {
   // The same for the round before the one that is open.
   TW_DEV void close_previous(uint64_t used) { retire(round - 1, used); }
 
+  // `count` of this rank's CTAs meet, once in an operation: what each has written before, all see behind it. Nobody looks at
+  // deadline or abort word here: each CTA arrives, also after an abort, as soon as its own waits, which are bounded, are over;
+  // all are resident. So the counter is counted up to `count` and set back in every launch, whatever becomes of it.
+  TW_DEV void meet(uint32_t count) {
+    Team::sync(Site::MeetBarrier);
+    if (Team::thread() == 0) {
+      const gaddr arrived = own_heap(p) + offsetof(TwControl, met_ctas), met = own_heap(p) + offsetof(TwControl, met_epoch);
+      if (mx::atom_add_acq_rel_gpu(arrived, 1, Site::MeetArrive) == count - 1) {
+        mx::st_global_b32(arrived, 0);
+        // Covers what all of them have written: each arrived with acq_rel, this thread last.
+        mx::st_release_sys(met, epoch, Site::MeetRelease);
+      } else {
+        while (mx::poll_relaxed_sys(met, epoch, Site::MeetPoll) != epoch) mx::pause(mx::time_ns() + p.group.deadline_ns);
+        mx::ld_acquire_sys(met, Site::MeetAcquire);
+      }
+    }
+    Team::sync(Site::MeetArrived);
+  }
+
   // Adds what this team's threads sent to the rank's totals; roles that do not finish call it themselves.
   TW_DEV void count_sent() {
     uint32_t b = bytes, s = signals;
@@ -206,6 +225,7 @@ class Session {
       mx::st_global_b64(d + 40, p.desc.n);
       mx::st_global_b64(d + 48, p.desc.k);
       mx::st_global_b64(d + 56, p.desc.panel);
+      mx::st_global_b64(d + 64, uint64_t(p.desc.tail_eps) << 32 | p.desc.tail);
       mx::st_global_b64(ctl + offsetof(TwControl, current_hash), p.hash);
       mx::st_global_b64(ctl + offsetof(TwControl, epoch_started), epoch);
     }

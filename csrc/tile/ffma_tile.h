@@ -14,6 +14,7 @@ struct FfmaTile {
   static constexpr uint32_t kM = 64, kN = 64, kThreads = 128, kStages = 2;
   static constexpr uint32_t kOctets = 4;
   static constexpr uint32_t kShared = kStages * (kM + kN) * kStageRowBytes;
+  static constexpr uint32_t kTailAt = 0;  // the ring is at rest by then
 
   struct Values {
     float d[kOctets][8];

@@ -12,7 +12,7 @@ template <class T>
 struct MemoryTile {
   using Type = T;
   using Team = Cta;
-  static constexpr uint32_t kM = 16, kN = 256, kThreads = 256, kShared = 0;
+  static constexpr uint32_t kM = 16, kN = 256, kThreads = 256, kTailAt = 0, kShared = kTailBytes;
   static constexpr uint32_t kOctets = 2;
 
   static TW_DEV uint32_t place(uint32_t v) { return v * kThreads + mx::thread(); }

@@ -20,6 +20,7 @@ struct MmaTile {
   static constexpr uint32_t kRows16 = kWarpM / 16, kCols8 = kWarpN / 8, kGroups = kCols8 / 4;
   static constexpr uint32_t kOctets = kRows16 * 2 * kGroups;
   static constexpr uint32_t kStages = kRingStages, kShared = kStages * (kM + kN) * kStageRowBytes;
+  static constexpr uint32_t kTailAt = 0;  // the ring is at rest by then
   static_assert(kWarpM % 16 == 0 && kWarpN % 32 == 0, "MmaTile");
 
   struct Values {

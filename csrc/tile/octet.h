@@ -15,6 +15,9 @@ struct Octet {
   float f[8];
 };
 
+// Shared memory of a tail (kernels/tail.h), which lies at a tile's kTailAt.
+constexpr uint32_t kTailBytes = 64;
+
 template <class T>
 struct Element;  // size in bytes; pack and unpack of one 16-byte vector's worth
 template <class T>

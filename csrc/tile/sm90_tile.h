@@ -27,13 +27,14 @@ struct Sm90Tile {
   static constexpr uint32_t kThreads = 128 * kSm90MathGroups, kOctets = kWgN / 16;
   static_assert(kM % 64 == 0 && kGroupsM * kGroupsN == kSm90MathGroups && kWgN % 64 == 0 && kWgN <= 256, "Sm90Tile");
 
-  // Shared memory: the ring of stages (x's rows, then the weight's), output chunks, mbarriers, a word a stage.
+  // Shared memory: the ring of stages (x's rows, then the weight's), output chunks, mbarriers, a word a stage, a tail's sums.
   static constexpr uint32_t kXBytes = kM * kSm90RowBytes, kWeightBytes = kN * kSm90RowBytes, kStageBytes = kXBytes + kWeightBytes;
   static constexpr uint32_t kChunksAt = kStages * kStageBytes;
   static constexpr uint32_t kBarriersAt = kChunksAt + kSm90MathGroups * kSm90Chunks * kSm90ChunkBytes;
   static constexpr uint32_t kBarriers = 2 * kStages + 2 * kSm90MathGroups * kSm90Chunks + 1;
   static constexpr uint32_t kFlagsAt = kBarriersAt + 8 * kBarriers;
-  static constexpr uint32_t kShared = (kFlagsAt + 4 * kStages + 127) / 128 * 128;
+  static constexpr uint32_t kTailAt = kFlagsAt + 4 * kStages;
+  static constexpr uint32_t kShared = (kTailAt + kTailBytes + 127) / 128 * 128;
   static_assert(kStageBytes % 1024 == 0 && kShared <= 227 * 1024, "Sm90Tile");
 
   struct Values {
@@ -68,6 +69,7 @@ struct Sm90Fragments {
   using Team = Sm90Talk;
   struct Values {};
   static constexpr uint32_t kM = Tile::kM, kN = Tile::kN, kThreads = 64, kOctets = kM * kN / (8 * kThreads);
+  static constexpr uint32_t kTailAt = Tile::kTailAt;
   static constexpr uint32_t kPerRow64 = kN / 8;  // of a thread: groups x halves x 2 blocks
 
   static TW_DEV uint32_t block16(uint32_t v) { return v / kPerRow64 * 4 + v % 2 * 2 + mx::warp() % 2; }
@@ -90,6 +92,7 @@ struct Sm90Spread {
   using Team = Cta;
   struct Values {};
   static constexpr uint32_t kM = Tile::kM, kN = Tile::kN, kThreads = 128 * (1 + kSm90MathGroups), kWarps = kThreads / 32;
+  static constexpr uint32_t kTailAt = Tile::kTailAt;
   static constexpr uint32_t kAll = kM * kN / (8 * 32), kEach = (kAll + kWarps - 1) / kWarps;  // a warp's octets at a time
   static constexpr uint32_t kOctets = kEach < 8 ? (kEach + 1) / 2 * 2 : (kEach + 3) / 4 * 4;
   static constexpr uint32_t kGroups = kN / kGroupColumns;

@@ -1,5 +1,6 @@
 // Where a block's partial comes from: a GEMM, or memory. The collectives are written once, over a Source:
 //   kThreads kElements kOctets Type    its tile: kElements = kThreads * kOctets * 8
+//   kTailAt                            of its shared memory, where a tail may work (kernels/tail.h)
 //   Team                               who holds it: so many threads
 //   place(v)                           of the thread's octet v in a slot of staging, in octets
 //   tile_m(p) tile_n(p)                the tile's rows and columns
@@ -23,6 +24,7 @@ struct TileShape {
   using Type = typename Tile::Type;
   using Team = typename Tile::Team;
   static constexpr uint32_t kThreads = Tile::kThreads, kOctets = Tile::kOctets, kElements = Tile::kM * Tile::kN;
+  static constexpr uint32_t kTailAt = Tile::kTailAt;
   static_assert(kElements <= kThreads * kOctets * 8, "a tile is its threads' octets; rows of some may lie beyond it");
   // Few threads, with registers to spare, add partials: each has the next rank's under way meanwhile.
   static constexpr bool kAhead = kThreads < 128 || kOctets <= 2;

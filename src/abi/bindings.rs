@@ -21,7 +21,7 @@ pub const TW_TILE_256_SHARED: u32 = 147456;
 pub const TW_SM90_THREADS: u32 = 384;
 pub const TW_TILE_SLIM_M: u32 = 64;
 pub const TW_TILE_SLIM_N: u32 = 128;
-pub const TW_SM90_SLIM_SHARED: u32 = 229632;
+pub const TW_SM90_SLIM_SHARED: u32 = 229760;
 pub const TW_SM90_128_SHARED: u32 = 229632;
 pub const TW_SM90_256_SHARED: u32 = 229632;
 pub const TW_TILE_F32_M: u32 = 64;
@@ -31,7 +31,7 @@ pub const TW_TILE_F32_SHARED: u32 = 32768;
 pub const TW_TILE_MEMORY_M: u32 = 16;
 pub const TW_TILE_MEMORY_N: u32 = 256;
 pub const TW_TILE_MEMORY_THREADS: u32 = 256;
-pub const TW_TILE_MEMORY_SHARED: u32 = 0;
+pub const TW_TILE_MEMORY_SHARED: u32 = 64;
 pub const TW_PACKET_COLUMNS: u32 = 64;
 pub const TW_SPLIT_BLOCKS: u32 = 256;
 pub const TW_GATHER_ROWS: u32 = 64;
@@ -67,6 +67,8 @@ pub const TW_PROBE_SUM: u32 = 7;
 pub const TW_PROBE_CAST: u32 = 8;
 pub const TW_TWO_SHOT: u32 = 0;
 pub const TW_ONE_SHOT: u32 = 1;
+pub const TW_TAIL_NONE: u32 = 0;
+pub const TW_TAIL_RMS_NORM: u32 = 1;
 pub const TW_WAIT_NONE: u32 = 0;
 pub const TW_WAIT_HELLO: u32 = 1;
 pub const TW_WAIT_PARTIAL: u32 = 2;
@@ -100,10 +102,12 @@ pub struct TwDescriptor {
     pub n: u64,
     pub k: u64,
     pub panel: u64,
+    pub tail: u32,
+    pub tail_eps: u32,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of TwDescriptor"][::core::mem::size_of::<TwDescriptor>() - 64usize];
+    ["Size of TwDescriptor"][::core::mem::size_of::<TwDescriptor>() - 72usize];
     ["Alignment of TwDescriptor"][::core::mem::align_of::<TwDescriptor>() - 8usize];
     [
         "Offset of field: TwDescriptor::op",
@@ -141,6 +145,12 @@ const _: () = {
     [
         "Offset of field: TwDescriptor::panel",
     ][::core::mem::offset_of!(TwDescriptor, panel) - 56usize];
+    [
+        "Offset of field: TwDescriptor::tail",
+    ][::core::mem::offset_of!(TwDescriptor, tail) - 64usize];
+    [
+        "Offset of field: TwDescriptor::tail_eps",
+    ][::core::mem::offset_of!(TwDescriptor, tail_eps) - 68usize];
 };
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone)]
@@ -228,12 +238,15 @@ pub struct TwControl {
     pub signals_sent: u64,
     pub started_ns: u64,
     pub finished_ns: u64,
-    pub pad1_: [u64; 6usize],
+    pub met_ctas: u32,
+    pub pad5_: u32,
+    pub met_epoch: u64,
+    pub pad1_: [u64; 4usize],
     pub abort: u64,
     pub pad2_: [u64; 15usize],
     pub current: TwDescriptor,
     pub current_hash: u64,
-    pub pad3_: [u64; 7usize],
+    pub pad3_: [u64; 6usize],
     pub record: TwWaitRecord,
     pub pad4_: [u64; 8usize],
     pub hello: [[TwHello; 16usize]; 2usize],
@@ -277,8 +290,17 @@ const _: () = {
         "Offset of field: TwControl::finished_ns",
     ][::core::mem::offset_of!(TwControl, finished_ns) - 72usize];
     [
+        "Offset of field: TwControl::met_ctas",
+    ][::core::mem::offset_of!(TwControl, met_ctas) - 80usize];
+    [
+        "Offset of field: TwControl::pad5_",
+    ][::core::mem::offset_of!(TwControl, pad5_) - 84usize];
+    [
+        "Offset of field: TwControl::met_epoch",
+    ][::core::mem::offset_of!(TwControl, met_epoch) - 88usize];
+    [
         "Offset of field: TwControl::pad1_",
-    ][::core::mem::offset_of!(TwControl, pad1_) - 80usize];
+    ][::core::mem::offset_of!(TwControl, pad1_) - 96usize];
     [
         "Offset of field: TwControl::abort",
     ][::core::mem::offset_of!(TwControl, abort) - 128usize];
@@ -290,10 +312,10 @@ const _: () = {
     ][::core::mem::offset_of!(TwControl, current) - 256usize];
     [
         "Offset of field: TwControl::current_hash",
-    ][::core::mem::offset_of!(TwControl, current_hash) - 320usize];
+    ][::core::mem::offset_of!(TwControl, current_hash) - 328usize];
     [
         "Offset of field: TwControl::pad3_",
-    ][::core::mem::offset_of!(TwControl, pad3_) - 328usize];
+    ][::core::mem::offset_of!(TwControl, pad3_) - 336usize];
     [
         "Offset of field: TwControl::record",
     ][::core::mem::offset_of!(TwControl, record) - 384usize];
@@ -422,10 +444,15 @@ pub struct TwParams {
     pub out_boxes: u32,
     pub splits: u32,
     pub split_space: u64,
+    pub residual: u64,
+    pub residual_ld: u64,
+    pub gamma: u64,
+    pub tail_rows: u32,
+    pub tail_cols: u32,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of TwParams"][::core::mem::size_of::<TwParams>() - 960usize];
+    ["Size of TwParams"][::core::mem::size_of::<TwParams>() - 1024usize];
     ["Alignment of TwParams"][::core::mem::align_of::<TwParams>() - 64usize];
     [
         "Offset of field: TwParams::map_x",
@@ -447,89 +474,104 @@ const _: () = {
     ][::core::mem::offset_of!(TwParams, desc) - 712usize];
     [
         "Offset of field: TwParams::hash",
-    ][::core::mem::offset_of!(TwParams, hash) - 776usize];
-    ["Offset of field: TwParams::x"][::core::mem::offset_of!(TwParams, x) - 784usize];
+    ][::core::mem::offset_of!(TwParams, hash) - 784usize];
+    ["Offset of field: TwParams::x"][::core::mem::offset_of!(TwParams, x) - 792usize];
     [
         "Offset of field: TwParams::weight",
-    ][::core::mem::offset_of!(TwParams, weight) - 792usize];
+    ][::core::mem::offset_of!(TwParams, weight) - 800usize];
     [
         "Offset of field: TwParams::bias",
-    ][::core::mem::offset_of!(TwParams, bias) - 800usize];
+    ][::core::mem::offset_of!(TwParams, bias) - 808usize];
     [
         "Offset of field: TwParams::addend",
-    ][::core::mem::offset_of!(TwParams, addend) - 808usize];
+    ][::core::mem::offset_of!(TwParams, addend) - 816usize];
     [
         "Offset of field: TwParams::out",
-    ][::core::mem::offset_of!(TwParams, out) - 816usize];
+    ][::core::mem::offset_of!(TwParams, out) - 824usize];
     [
         "Offset of field: TwParams::x_ld",
-    ][::core::mem::offset_of!(TwParams, x_ld) - 824usize];
+    ][::core::mem::offset_of!(TwParams, x_ld) - 832usize];
     [
         "Offset of field: TwParams::weight_ld",
-    ][::core::mem::offset_of!(TwParams, weight_ld) - 832usize];
+    ][::core::mem::offset_of!(TwParams, weight_ld) - 840usize];
     [
         "Offset of field: TwParams::addend_ld",
-    ][::core::mem::offset_of!(TwParams, addend_ld) - 840usize];
+    ][::core::mem::offset_of!(TwParams, addend_ld) - 848usize];
     [
         "Offset of field: TwParams::out_ld",
-    ][::core::mem::offset_of!(TwParams, out_ld) - 848usize];
-    ["Offset of field: TwParams::m"][::core::mem::offset_of!(TwParams, m) - 856usize];
-    ["Offset of field: TwParams::n"][::core::mem::offset_of!(TwParams, n) - 860usize];
-    ["Offset of field: TwParams::k"][::core::mem::offset_of!(TwParams, k) - 864usize];
+    ][::core::mem::offset_of!(TwParams, out_ld) - 856usize];
+    ["Offset of field: TwParams::m"][::core::mem::offset_of!(TwParams, m) - 864usize];
+    ["Offset of field: TwParams::n"][::core::mem::offset_of!(TwParams, n) - 868usize];
+    ["Offset of field: TwParams::k"][::core::mem::offset_of!(TwParams, k) - 872usize];
     [
         "Offset of field: TwParams::chunk",
-    ][::core::mem::offset_of!(TwParams, chunk) - 868usize];
+    ][::core::mem::offset_of!(TwParams, chunk) - 876usize];
     [
         "Offset of field: TwParams::panels",
-    ][::core::mem::offset_of!(TwParams, panels) - 872usize];
+    ][::core::mem::offset_of!(TwParams, panels) - 880usize];
     [
         "Offset of field: TwParams::panel",
-    ][::core::mem::offset_of!(TwParams, panel) - 876usize];
+    ][::core::mem::offset_of!(TwParams, panel) - 884usize];
     [
         "Offset of field: TwParams::window",
-    ][::core::mem::offset_of!(TwParams, window) - 880usize];
+    ][::core::mem::offset_of!(TwParams, window) - 888usize];
     [
         "Offset of field: TwParams::comm_ctas",
-    ][::core::mem::offset_of!(TwParams, comm_ctas) - 884usize];
+    ][::core::mem::offset_of!(TwParams, comm_ctas) - 892usize];
     [
         "Offset of field: TwParams::reducers",
-    ][::core::mem::offset_of!(TwParams, reducers) - 888usize];
+    ][::core::mem::offset_of!(TwParams, reducers) - 896usize];
     [
         "Offset of field: TwParams::tiles",
-    ][::core::mem::offset_of!(TwParams, tiles) - 892usize];
+    ][::core::mem::offset_of!(TwParams, tiles) - 900usize];
     [
         "Offset of field: TwParams::tiles_n",
-    ][::core::mem::offset_of!(TwParams, tiles_n) - 896usize];
+    ][::core::mem::offset_of!(TwParams, tiles_n) - 904usize];
     [
         "Offset of field: TwParams::waves",
-    ][::core::mem::offset_of!(TwParams, waves) - 900usize];
+    ][::core::mem::offset_of!(TwParams, waves) - 908usize];
     [
         "Offset of field: TwParams::slots",
-    ][::core::mem::offset_of!(TwParams, slots) - 904usize];
+    ][::core::mem::offset_of!(TwParams, slots) - 912usize];
     [
         "Offset of field: TwParams::wave_slots",
-    ][::core::mem::offset_of!(TwParams, wave_slots) - 908usize];
+    ][::core::mem::offset_of!(TwParams, wave_slots) - 916usize];
     [
         "Offset of field: TwParams::result_slots",
-    ][::core::mem::offset_of!(TwParams, result_slots) - 912usize];
+    ][::core::mem::offset_of!(TwParams, result_slots) - 920usize];
     [
         "Offset of field: TwParams::gather_rows",
-    ][::core::mem::offset_of!(TwParams, gather_rows) - 916usize];
+    ][::core::mem::offset_of!(TwParams, gather_rows) - 924usize];
     [
         "Offset of field: TwParams::piece",
-    ][::core::mem::offset_of!(TwParams, piece) - 920usize];
+    ][::core::mem::offset_of!(TwParams, piece) - 928usize];
     [
         "Offset of field: TwParams::cluster",
-    ][::core::mem::offset_of!(TwParams, cluster) - 924usize];
+    ][::core::mem::offset_of!(TwParams, cluster) - 932usize];
     [
         "Offset of field: TwParams::out_boxes",
-    ][::core::mem::offset_of!(TwParams, out_boxes) - 928usize];
+    ][::core::mem::offset_of!(TwParams, out_boxes) - 936usize];
     [
         "Offset of field: TwParams::splits",
-    ][::core::mem::offset_of!(TwParams, splits) - 932usize];
+    ][::core::mem::offset_of!(TwParams, splits) - 940usize];
     [
         "Offset of field: TwParams::split_space",
-    ][::core::mem::offset_of!(TwParams, split_space) - 936usize];
+    ][::core::mem::offset_of!(TwParams, split_space) - 944usize];
+    [
+        "Offset of field: TwParams::residual",
+    ][::core::mem::offset_of!(TwParams, residual) - 952usize];
+    [
+        "Offset of field: TwParams::residual_ld",
+    ][::core::mem::offset_of!(TwParams, residual_ld) - 960usize];
+    [
+        "Offset of field: TwParams::gamma",
+    ][::core::mem::offset_of!(TwParams, gamma) - 968usize];
+    [
+        "Offset of field: TwParams::tail_rows",
+    ][::core::mem::offset_of!(TwParams, tail_rows) - 976usize];
+    [
+        "Offset of field: TwParams::tail_cols",
+    ][::core::mem::offset_of!(TwParams, tail_cols) - 980usize];
 };
 impl Default for TwParams {
     fn default() -> Self {

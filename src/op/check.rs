@@ -124,12 +124,21 @@ pub(crate) fn check(spec: &OpSpec, by: Launcher, a: &Operands<'_>) -> Result<()>
             format!("only GEMMs whose results are summed take one, {} does not", spec.op)
         })?;
     }
+    for (name, given) in [("residual", a.residual.is_some()), ("gamma", a.gamma.is_some())] {
+        presence(name, given, spec.tail.is_some(), || {
+            format!(
+                "the plan was made with{} a tail",
+                if spec.tail.is_some() { "" } else { "out" }
+            )
+        })?;
+    }
     check.mat("x", &a.x.raw, x.0, x.1)?;
-    let mut inputs = [Some(("x", a.x.raw)), None, None, None];
+    let mut inputs = [Some(("x", a.x.raw)), None, None, None, None];
     let optional = [
         ("weight", &a.weight, (n, k)),
         ("bias", &a.bias, (1, n)),
         ("addend", &a.addend, (m, n)),
+        ("gamma", &a.gamma, (1, n)),
     ];
     for (slot, (name, mat, (rows, cols))) in inputs[1..].iter_mut().zip(optional) {
         if let Some(mat) = mat {
@@ -138,6 +147,15 @@ pub(crate) fn check(spec: &OpSpec, by: Launcher, a: &Operands<'_>) -> Result<()>
         }
     }
     check.mat("out", a.out.raw(), out.0, out.1)?;
+    if let Some(residual) = &a.residual {
+        check.mat("residual", &residual.raw, m, n)?;
+        let out = ("out", *a.out.raw());
+        apart(
+            ("residual", &residual.raw),
+            inputs.iter().flatten().chain([&out]),
+            "memory of its own",
+        )?;
+    }
     overlap(spec, a, &inputs)
 }
 
@@ -154,13 +172,22 @@ pub(crate) fn check_gemm(spec: &OpSpec, by: Launcher, m: usize, [x, weight, out]
     check.mat("x", x, m, spec.k)?;
     check.mat("weight", weight, spec.n, spec.k)?;
     check.mat("out", out, m, spec.n)?;
-    for (name, input) in [("x", x), ("weight", weight)] {
-        if out.overlaps(input) {
-            let value = format!("a matrix at {:#x} that overlaps {name} at {:#x}", out.ptr, input.ptr);
-            return Err(Error::bad_argument("out", value, "memory of its own"));
+    apart(("out", out), &[("x", *x), ("weight", *weight)], "memory of its own")
+}
+
+/// What is written shares no byte with any of the others.
+fn apart<'a>(
+    (name, mat): (&str, &RawMat),
+    others: impl IntoIterator<Item = &'a (&'static str, RawMat)>,
+    expected: &str,
+) -> Result<()> {
+    match others.into_iter().find(|(_, other)| mat.overlaps(other)) {
+        Some((of, other)) => {
+            let value = format!("a matrix at {:#x} that overlaps {of} at {:#x}", mat.ptr, other.ptr);
+            Err(Error::bad_argument(name, value, expected))
         }
+        None => Ok(()),
     }
-    Ok(())
 }
 
 fn overlap(spec: &OpSpec, a: &Operands<'_>, inputs: &[Option<(&'static str, RawMat)>]) -> Result<()> {
@@ -176,19 +203,13 @@ fn overlap(spec: &OpSpec, a: &Operands<'_>, inputs: &[Option<(&'static str, RawM
                 "the very elements of x",
             ));
         }
-        return Ok(());
+        // What is written over x is read by nobody else.
+        let others = inputs.iter().flatten().filter(|(name, _)| *name != "x");
+        return apart(("out", &out.raw), others, "memory of its own");
     }
-    let out = a.out.raw();
-    match inputs.iter().flatten().find(|(_, input)| out.overlaps(input)) {
-        Some((name, input)) => Err(Error::bad_argument(
-            "out",
-            format!("a matrix at {:#x} that overlaps {name} at {:#x}", out.ptr, input.ptr),
-            if spec.op == Op::AllReduce {
-                "memory of its own, or Out::InPlace"
-            } else {
-                "memory of its own"
-            },
-        )),
-        None => Ok(()),
-    }
+    let expected = match spec.op {
+        Op::AllReduce => "memory of its own, or Out::InPlace",
+        _ => "memory of its own",
+    };
+    apart(("out", a.out.raw()), inputs.iter().flatten(), expected)
 }

@@ -26,6 +26,8 @@ pub(crate) fn hash(descriptor: &TwDescriptor) -> u64 {
         n,
         k,
         panel,
+        tail,
+        tail_eps,
     } = *descriptor;
     let pair = |a: u32, b: u32| (a as u64) << 32 | b as u64;
     let words = [
@@ -37,6 +39,7 @@ pub(crate) fn hash(descriptor: &TwDescriptor) -> u64 {
         n,
         k,
         panel,
+        pair(tail, tail_eps),
     ];
     let hash = words.iter().fold(abi::TW_ABI_VERSION as u64, |state, word| {
         mix(mix(state.wrapping_add(0x9e37_79b9_7f4a_7c15)).wrapping_add(*word))
@@ -92,8 +95,13 @@ pub(crate) fn describe(descriptor: &TwDescriptor) -> String {
         abi::TW_TILE_MEMORY => "memory tiles",
         _ => "unknown tiles",
     };
+    let tail = match d.tail {
+        abi::TW_TAIL_NONE if d.tail_eps == 0 => String::new(),
+        abi::TW_TAIL_RMS_NORM => format!(", residual and RMSNorm, eps {:e}", f32::from_bits(d.tail_eps)),
+        kind => format!(", tail {kind} of {:#x}", d.tail_eps),
+    };
     format!(
-        "{} of {} ({}, wire {}{}{algorithm}, {tile}{pairs}{mainloop}, {} CTAs{reducers}, panel {}, {} ranks)",
+        "{} of {} ({}, wire {}{}{tail}{algorithm}, {tile}{pairs}{mainloop}, {} CTAs{reducers}, panel {}, {} ranks)",
         op_name(d.op),
         sizes.join(", "),
         dtype(d.dtype),
@@ -125,7 +133,7 @@ mod tests {
     fn every_field_counts() {
         let base = example();
         let mut all = vec![base];
-        for field in 0..12 {
+        for field in 0..14 {
             let mut d = base;
             let narrow = [
                 &mut d.op,
@@ -135,12 +143,12 @@ mod tests {
                 &mut d.tile,
                 &mut d.grid,
             ];
-            let narrow = narrow.into_iter().chain([&mut d.has_bias, &mut d.world]);
-            if let Some(word) = narrow.into_iter().nth(field) {
+            let more = [&mut d.has_bias, &mut d.world, &mut d.tail, &mut d.tail_eps];
+            if let Some(word) = narrow.into_iter().chain(more).nth(field) {
                 *word += 1;
             }
             let wide = [&mut d.m, &mut d.n, &mut d.k, &mut d.panel];
-            if let Some(word) = field.checked_sub(8).and_then(|i| wide.into_iter().nth(i)) {
+            if let Some(word) = field.checked_sub(10).and_then(|i| wide.into_iter().nth(i)) {
                 *word += 1;
             }
             all.push(d);

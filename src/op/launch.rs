@@ -56,6 +56,8 @@ struct Addresses {
     bias: u64,
     addend: (u64, u64),
     out: (u64, u64),
+    residual: (u64, u64),
+    gamma: u64,
 }
 
 /// Blocks of a matrix: all, and across. The kernels count them in 32 bits.
@@ -113,6 +115,8 @@ impl Maker<'_> {
             bias: optional(&a.bias).0,
             addend: optional(&a.addend),
             out: of(a.out.raw()),
+            residual: a.residual.as_ref().map_or((0, 0), |mat| of(&mat.raw)),
+            gamma: optional(&a.gamma).0,
         };
         let m = a.m as u64;
         let products = config.product_bytes(self.spec, m);
@@ -162,9 +166,9 @@ impl Maker<'_> {
         )?;
         let collective = Addresses {
             x: between,
-            bias: given.bias,
-            out: given.out,
-            ..Addresses::default()
+            weight: (0, 0),
+            addend: (0, 0),
+            ..given
         };
         let main = self.main(config, self.spec.op.collective(), m, false, collective)?;
         Ok(Steps {
@@ -200,6 +204,9 @@ impl Maker<'_> {
             addend_ld: a.addend.1,
             out: a.out.0,
             out_ld: a.out.1,
+            residual: a.residual.0,
+            residual_ld: a.residual.1,
+            gamma: a.gamma,
             panels: 1,
             cluster: 1,
             splits: 1,
@@ -301,11 +308,13 @@ impl Maker<'_> {
         })?;
         // A flat all-reduce is one of so many elements; what may differ between ranks is 0.
         let is_flat = op == Op::AllReduce && kernel.tile == Tile::Memory && on.rows == 1;
+        // A tail's rows have their columns even where the all-reduce has not.
         let (desc_m, desc_n) = match op {
-            _ if is_flat => (on.cols, 0),
+            _ if is_flat => (on.cols, if spec.tail.is_some() { spec.n as u64 } else { 0 }),
             Op::AllGatherGemm => (m, 0),
             _ => (m, on.cols),
         };
+        let (tail, tail_eps) = spec.tail.code();
         let desc = TwDescriptor {
             op: op.code(),
             algorithm: if one_shot {
@@ -323,6 +332,8 @@ impl Maker<'_> {
             k: if op == Op::AllGatherGemm { spec.k as u64 } else { 0 },
             panel: rounds.panel as u64,
             grid: grid + config.reducers,
+            tail,
+            tail_eps,
         };
         let mut params = self.params(desc, a);
         (params.m, params.n) = (on.rows as u32, on.cols as u32);
@@ -331,6 +342,9 @@ impl Maker<'_> {
             Op::AllGather => on.cols as u32,
             _ => 0,
         };
+        if spec.tail.is_some() {
+            (params.tail_rows, params.tail_cols) = (m as u32, spec.n as u32);
+        }
         params.chunk = on.rows.div_ceil(world as u64) as u32;
         (params.panel, params.panels) = (rounds.panel, rounds.panels);
         // Where a portable twin has a narrower block, of as many rows, nobody else deals with blocks but this rank. (Of

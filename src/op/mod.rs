@@ -24,5 +24,5 @@ pub(crate) use config::Facts;
 pub use exchange::offered;
 pub use operands::{Operands, Out};
 pub use plan::Plan;
-pub use spec::{Mainloop, Op, OpSpec};
+pub use spec::{Mainloop, Op, OpSpec, Tail};
 pub use split::chunk;

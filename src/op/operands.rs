@@ -47,7 +47,11 @@ pub struct Operands<'a> {
     pub bias: Option<Mat<'a>>,
     /// This rank's own partial, added to its product before that is rounded to the wire.
     pub addend: Option<Mat<'a>>,
-    /// Where the result goes.
+    /// Of a spec with a tail, \[m, n\]: added to the sum, and replaced by the sum with it.
+    pub residual: Option<MatMut<'a>>,
+    /// Of a spec with a tail, \[1, n\]: what normalised columns are multiplied with.
+    pub gamma: Option<Mat<'a>>,
+    /// Where the result goes. It shares no byte with the residual either.
     pub out: Out<'a>,
 }
 
@@ -60,6 +64,8 @@ impl<'a> Operands<'a> {
             weight: Some(weight),
             bias: None,
             addend: None,
+            residual: None,
+            gamma: None,
             out: Out::To(out),
         }
     }
@@ -72,6 +78,8 @@ impl<'a> Operands<'a> {
             weight: None,
             bias: None,
             addend: None,
+            residual: None,
+            gamma: None,
             out: Out::To(out),
         }
     }
@@ -89,6 +97,8 @@ impl<'a> Operands<'a> {
             weight: None,
             bias: None,
             addend: None,
+            residual: None,
+            gamma: None,
             out: Out::InPlace(data),
         }
     }
@@ -105,6 +115,15 @@ impl<'a> Operands<'a> {
     pub fn addend(self, addend: Mat<'a>) -> Operands<'a> {
         Operands {
             addend: Some(addend),
+            ..self
+        }
+    }
+
+    /// With what a tail needs.
+    pub fn tail(self, residual: MatMut<'a>, gamma: Mat<'a>) -> Operands<'a> {
+        Operands {
+            residual: Some(residual),
+            gamma: Some(gamma),
             ..self
         }
     }

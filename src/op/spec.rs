@@ -111,6 +111,49 @@ impl std::fmt::Display for Mainloop {
     }
 }
 
+/// What follows an all-reduce in the same kernel, on every rank alike: `docs/tail.md`.
+#[derive(Debug, Clone, Copy, Default)]
+#[non_exhaustive]
+pub enum Tail {
+    /// Nothing.
+    #[default]
+    None,
+    /// Residual and RMSNorm. With y, what the all-reduce alone leaves: `h = y + residual`, which replaces the residual, and
+    /// `out = h / sqrt(mean of a row's h^2 + eps) * gamma`.
+    RmsNorm {
+        /// Added to the mean, finite and at least 0.
+        eps: f32,
+    },
+}
+
+impl Tail {
+    /// Whether there is one.
+    pub const fn is_some(self) -> bool {
+        !matches!(self, Tail::None)
+    }
+
+    /// As `TwDescriptor` has it: what, and the bits of eps.
+    pub(crate) const fn code(self) -> (u32, u32) {
+        match self {
+            Tail::None => (abi::TW_TAIL_NONE, 0),
+            Tail::RmsNorm { eps } => (abi::TW_TAIL_RMS_NORM, eps.to_bits()),
+        }
+    }
+}
+
+// By bits: what ranks must have in common, and what a plan may be kept by.
+impl PartialEq for Tail {
+    fn eq(&self, other: &Tail) -> bool {
+        self.code() == other.code()
+    }
+}
+impl Eq for Tail {}
+impl std::hash::Hash for Tail {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        self.code().hash(state);
+    }
+}
+
 /// The widest row, in bytes, that is gathered.
 const MAX_GATHERED_ROW: u64 = (1 << 28) - 16;
 
@@ -134,6 +177,8 @@ pub struct OpSpec {
     pub wire: Wire,
     /// Whether a bias `[n]` is added, once, after the sum. GEMMs only.
     pub bias: bool,
+    /// What follows in the same kernel. All-reduces only, with a GEMM or without.
+    pub tail: Tail,
     /// What all ranks together have of that which may differ between them: of K for the operations that reduce, of N
     /// for [`Op::AllGatherGemm`]. The choice of a route looks at it, and has to be the same on every rank; `None`: as
     /// much as this rank's on each of them.
@@ -164,6 +209,7 @@ impl OpSpec {
             dtype,
             wire: Wire::default(),
             bias: false,
+            tail: Tail::None,
             whole: None,
             route: Want::Auto,
             mainloop: None,
@@ -182,6 +228,11 @@ impl OpSpec {
     /// With a bias.
     pub fn bias(self, bias: bool) -> OpSpec {
         OpSpec { bias, ..self }
+    }
+
+    /// With a tail.
+    pub fn tail(self, tail: Tail) -> OpSpec {
+        OpSpec { tail, ..self }
     }
 
     /// With so much of K (operations that reduce) or N ([`Op::AllGatherGemm`]) on all ranks together. To be told, on
@@ -290,6 +341,18 @@ impl OpSpec {
                 return Err(Error::bad_argument("reducers", reducers, expected));
             }
         }
+        if let Tail::RmsNorm { eps } = self.tail {
+            if !matches!(self.op, Op::GemmAllReduce | Op::AllReduce) {
+                let expected = format!(
+                    "none: {} has no tail, which needs whole rows of a sum on every rank",
+                    self.op
+                );
+                return Err(Error::bad_argument("tail", "RmsNorm", expected));
+            }
+            if !(eps.is_finite() && eps >= 0.0) {
+                return Err(Error::bad_argument("eps", eps, "a finite number, at least 0"));
+            }
+        }
         if !self.op.has_gemm() && self.bias {
             return Err(Error::bad_argument(
                 "bias",
@@ -307,7 +370,11 @@ impl std::fmt::Display for OpSpec {
         if self.op.has_gemm() {
             write!(f, ", K = {}", self.k)?;
         }
-        write!(f, ", {})", self.dtype)
+        write!(f, ", {})", self.dtype)?;
+        match self.tail {
+            Tail::None => Ok(()),
+            Tail::RmsNorm { .. } => f.write_str(" with residual and RMSNorm"),
+        }
     }
 }
 
@@ -356,6 +423,22 @@ mod tests {
             (
                 of(Op::AllReduce, 8, 0, 8).bias(true),
                 "bias is true: expected false: all-reduce takes no bias",
+            ),
+            (
+                of(Op::GemmReduceScatter, 8, 8, 8).tail(Tail::RmsNorm { eps: 1e-5 }),
+                "tail is RmsNorm: expected none: gemm-reduce-scatter has no tail, which needs whole rows of a sum on every rank",
+            ),
+            (
+                of(Op::AllGather, 8, 0, 8).tail(Tail::RmsNorm { eps: 1e-5 }),
+                "tail is RmsNorm: expected none: all-gather has no tail, which needs whole rows of a sum on every rank",
+            ),
+            (
+                of(Op::AllReduce, 8, 0, 8).tail(Tail::RmsNorm { eps: f32::NAN }),
+                "eps is NaN: expected a finite number, at least 0",
+            ),
+            (
+                of(Op::GemmAllReduce, 8, 8, 8).tail(Tail::RmsNorm { eps: -1.0 }),
+                "eps is -1: expected a finite number, at least 0",
             ),
             (
                 of(Op::GemmReduceScatter, 8, 8, 8).reducers(2),

@@ -12,12 +12,12 @@ use super::values::{overflow, underflow};
 use crate::dtype::DType;
 
 /// Unit roundoff of f32.
-const U32: f64 = 1.0 / 16777216.0;
+pub(super) const U32: f64 = 1.0 / 16777216.0;
 /// Relative error that one product may bring into an f32 accumulation. An fma chain needs `U32`; a tensor core aligns
 /// a group of products and truncates, which twice that covers.
 const STEP: f64 = 2.0 * U32;
 /// Higher-order terms: (1 + U32)^n - 1 against n U32, and the f64 reference's own rounding.
-const SLACK: f64 = 1.01;
+pub(super) const SLACK: f64 = 1.01;
 
 /// What a result's bound depends on.
 #[derive(Clone, Copy)]
@@ -102,7 +102,7 @@ impl Element {
 }
 
 /// What rounding an f32 of at most this magnitude to `to` may add; f32 stays as it is.
-fn rounding(to: Option<DType>, magnitude: f64) -> f64 {
+pub(super) fn rounding(to: Option<DType>, magnitude: f64) -> f64 {
     match to {
         Some(to) if to != DType::F32 => to.unit_roundoff() * magnitude + underflow(to),
         _ => 0.0,

@@ -19,11 +19,13 @@
 mod bound;
 mod compare;
 mod product;
+mod tail;
 mod values;
 
 use std::ops::Range;
 
 pub use compare::{Comparison, Wrong};
+pub use tail::{Normalised, rms_norm_exactly};
 pub use values::{decode, encode, overflow};
 
 use crate::dtype::{DType, Wire};

@@ -4,6 +4,8 @@ use proptest::prelude::*;
 
 use super::*;
 
+mod tail;
+
 const DTYPES: [DType; 3] = [DType::Bf16, DType::F16, DType::F32];
 
 /// Numbers of a type, as random as the tests need, in (-1, 1).

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use tileweave::{DType, Exchange, Mainloop, Op, OpSpec, Path, Want, Wire, reference};
+use tileweave::{DType, Exchange, Mainloop, Op, OpSpec, Path, Tail, Want, Wire, reference};
 
 /// What is run.
 #[derive(Debug, Clone)]
@@ -16,6 +16,8 @@ pub struct Case {
     pub wire: Wire,
     pub bias: bool,
     pub addend: bool,
+    /// Residual and RMSNorm with this eps.
+    pub tail: Option<f32>,
     /// Elements between the rows of every matrix.
     pub gap: usize,
     pub data_seed: u64,
@@ -40,6 +42,7 @@ impl Case {
             wire: Wire::Output,
             bias: false,
             addend: false,
+            tail: None,
             gap: 0,
             data_seed: 1,
             mainloop: None,
@@ -55,6 +58,13 @@ impl Case {
 
     pub fn addend(self) -> Case {
         Case { addend: true, ..self }
+    }
+
+    pub fn tail(self, eps: f32) -> Case {
+        Case {
+            tail: Some(eps),
+            ..self
+        }
     }
 
     pub fn wire(self, wire: Wire) -> Case {
@@ -138,6 +148,7 @@ impl Case {
         )
         .wire(self.wire)
         .bias(self.bias)
+        .tail(self.tail.map_or(Tail::None, |eps| Tail::RmsNorm { eps }))
         .route(Want::Exactly(path))
         .reducers(self.reducers);
         let spec = match self.mainloop {

@@ -38,6 +38,9 @@ pub struct Data {
     pub bias: Vec<f64>,
     pub addends: Vec<Vec<f64>>,
     pub inputs: Vec<Vec<f64>>,
+    /// Of a tail; the same on every rank.
+    pub residual: Vec<f64>,
+    pub gamma: Vec<f64>,
 }
 
 fn round(dtype: DType, values: Vec<f64>) -> Vec<f64> {
@@ -57,15 +60,20 @@ impl Data {
         let addends = (0..count(c.addend, c.world)).map(|_| draw(c.m * c.n, 1.0)).collect();
         let rows = |rank: usize| if c.op == Op::AllGather { c.m_of(rank).len() } else { c.m };
         let inputs = (0..count(!gemm, c.world)).map(|r| draw(rows(r) * c.n, 1.0)).collect();
+        let residual = draw(count(c.tail.is_some(), c.m * c.n), 2.0);
+        let gamma = draw(count(c.tail.is_some(), c.n), 1.0);
         Data {
             x,
             weight,
             bias,
             addends,
             inputs,
+            residual,
+            gamma,
         }
     }
 
+    /// Without a tail.
     pub fn expected(&self, c: &Case) -> Expected {
         let inputs: Vec<&[f64]> = self.inputs.iter().map(Vec::as_slice).collect();
         let addends: Vec<&[f64]> = self.addends.iter().map(Vec::as_slice).collect();

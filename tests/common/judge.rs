@@ -8,7 +8,26 @@ use super::{Case, Data};
 /// What is wrong with the results: an element out of its bound, or ranks that differ where all have the same.
 pub fn wrong(c: &Case, data: &Data, results: &[Vec<u8>]) -> Option<String> {
     let expected = data.expected(c);
-    for (rank, bytes) in results.iter().enumerate() {
+    let mut all = vec![(expected, results.to_vec())];
+    if let Some(eps) = c.tail {
+        // A result is followed by the updated residual.
+        let tail = all[0].0.rms_norm(&data.residual, &data.gamma, eps);
+        let half = |i: usize| {
+            results
+                .iter()
+                .map(move |r| r[i * (r.len() / 2)..][..r.len() / 2].to_vec())
+        };
+        all = vec![(tail.out, half(0).collect()), (tail.residual, half(1).collect())];
+        for (rank, (out, h)) in half(0).zip(half(1)).enumerate() {
+            if let Some(wrong) = not_exact(c, data, eps, &out, &h) {
+                return Some(format!("rank {rank}: {wrong}"));
+            }
+        }
+    }
+    let parts = all
+        .iter()
+        .flat_map(|(expected, parts)| parts.iter().enumerate().map(move |part| (expected, part)));
+    for (expected, (rank, bytes)) in parts {
         let (rows, cols) = c.part(rank);
         let verdict = expected.compare(rows, cols, &reference::decode(c.dtype, bytes));
         if let Some(worst) = verdict.wrong {
@@ -20,6 +39,18 @@ pub fn wrong(c: &Case, data: &Data, results: &[Vec<u8>]) -> Option<String> {
     }
     let same = matches!(c.op, Op::GemmAllReduce | Op::AllReduce | Op::AllGather);
     (same && results.windows(2).any(|w| w[0] != w[1])).then(|| "ranks differ".to_string())
+}
+
+/// Given the updated residual, every bit of a tail's result is fixed.
+fn not_exact(c: &Case, data: &Data, eps: f32, out: &[u8], h: &[u8]) -> Option<String> {
+    let h = reference::decode(c.dtype, h);
+    let (_, want) = reference::rms_norm_exactly(&h, &vec![0.0; h.len()], &data.gamma, eps, c.n, c.dtype);
+    let got = reference::decode(c.dtype, out);
+    let at = (0..got.len()).find(|i| got[*i] != want[*i] && !(got[*i].is_nan() && want[*i].is_nan()))?;
+    Some(format!(
+        "element {at} is {}, and {} in the promised order",
+        got[at], want[at]
+    ))
 }
 
 /// Panics if anything is wrong.

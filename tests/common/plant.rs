@@ -85,7 +85,7 @@ pub fn launches(ranks: &[Rank], case: &Case, path: Path, seed: u64) -> Result<()
     for (case, data, loaded) in &all {
         let results: Vec<_> = loaded
             .iter()
-            .map(|l| l.out.read())
+            .map(Loaded::result)
             .collect::<Result<_, _>>()
             .map_err(text)?;
         if let Some(wrong) = wrong(case, data, &results) {

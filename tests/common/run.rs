@@ -10,6 +10,8 @@ pub struct Loaded {
     weight: Option<Slab>,
     bias: Option<Slab>,
     addend: Option<Slab>,
+    residual: Option<Slab>,
+    gamma: Option<Slab>,
     pub out: Slab,
 }
 
@@ -41,6 +43,11 @@ impl Loaded {
             .bias
             .then(|| Slab::new(rank, 1, n.len(), 0, c.dtype, Some(&data.bias[n.clone()])));
         let addend = c.addend.then(|| slab(c.m, c.n, &data.addends[r]));
+        let mut residual = c.tail.map(|_| slab(c.m, c.n, &data.residual)).transpose()?;
+        let gamma = c.tail.map(|_| Slab::new(rank, 1, c.n, 0, c.dtype, Some(&data.gamma)));
+        if c.unaligned == Some(r) {
+            residual = residual.map(|residual| residual.moved(rank)).transpose()?;
+        }
         let (rows, cols) = c.part(r);
         let out = Slab::new(rank, rows.len(), cols.len(), c.gap, c.dtype, None)?;
         Ok(Loaded {
@@ -48,6 +55,8 @@ impl Loaded {
             weight,
             bias: bias.transpose()?,
             addend: addend.transpose()?,
+            residual,
+            gamma: gamma.transpose()?,
             out,
         })
     }
@@ -58,6 +67,8 @@ impl Loaded {
             weight,
             bias,
             addend,
+            residual,
+            gamma,
             out,
         } = self;
         Ok(Operands {
@@ -66,12 +77,41 @@ impl Loaded {
             weight: weight.as_ref().map(Slab::mat).transpose()?,
             bias: bias.as_ref().map(Slab::mat).transpose()?,
             addend: addend.as_ref().map(Slab::mat).transpose()?,
+            residual: residual.as_mut().map(Slab::mat_mut).transpose()?,
+            gamma: gamma.as_ref().map(Slab::mat).transpose()?,
             out: Out::To(out.mat_mut()?),
         })
     }
 
+    /// What the operation left: the output, and the updated residual if there is one.
+    pub fn result(&self) -> Result<Vec<u8>> {
+        let mut bytes = self.out.read()?;
+        if let Some(residual) = &self.residual {
+            bytes.extend(residual.read()?);
+        }
+        Ok(bytes)
+    }
+
     pub fn launch(&mut self, plan: &Plan, m: usize) -> Result<()> {
         plan.launch(&self.operands(m)?)
+    }
+}
+
+/// A plain all-reduce over its own input.
+impl Loaded {
+    pub fn launch_in_place(&mut self, plan: &Plan, m: usize) -> Result<()> {
+        let mut operands = Operands::in_place(m, self.x.mat_mut()?);
+        operands.residual = self.residual.as_mut().map(Slab::mat_mut).transpose()?;
+        operands.gamma = self.gamma.as_ref().map(Slab::mat).transpose()?;
+        plan.launch(&operands)
+    }
+
+    pub fn result_in_place(&self) -> Result<Vec<u8>> {
+        let mut bytes = self.x.read()?;
+        if let Some(residual) = &self.residual {
+            bytes.extend(residual.read()?);
+        }
+        Ok(bytes)
     }
 }
 
@@ -104,7 +144,7 @@ pub fn run_on(ranks: &[Rank], c: &Case, data: &Data, path: Path) -> Result<Vec<V
     // Every rank must be given its chance to finish before the first failure is returned.
     let ends: Vec<Result<()>> = ranks.iter().map(Rank::synchronize).collect();
     ends.into_iter().collect::<Result<Vec<_>>>()?;
-    loaded.iter().map(|l| l.out.read()).collect()
+    loaded.iter().map(Loaded::result).collect()
 }
 
 /// A group sized for the case.

@@ -71,9 +71,10 @@ impl Slab {
     /// The matrix's bytes without gaps; the gaps must be as they were.
     pub fn read(&self) -> Result<Vec<u8>> {
         let (ld, cols) = (self.ld * self.dtype.size(), self.cols * self.dtype.size());
-        let bytes = self.buffer.to_vec::<u8>((self.rows * ld).max(16))?;
+        let first = self.first * self.dtype.size();
+        let bytes = self.buffer.to_vec::<u8>(first + self.rows * ld)?;
         let mut out = Vec::with_capacity(self.rows * cols);
-        for row in bytes.chunks_exact(ld.max(1)).take(self.rows) {
+        for row in bytes[first..].chunks_exact(ld.max(1)).take(self.rows) {
             out.extend_from_slice(&row[..cols]);
             assert!(
                 row[cols..].iter().all(|b| *b == SENTINEL),

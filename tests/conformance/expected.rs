@@ -269,13 +269,13 @@ pub fn arithmetic(case: &Case) {
             .collect();
         let want = each_few(|t| {
             let [a, b, c] = std::array::from_fn(|i| f32::from_bits(x[3 * t + i]));
-            [canonical(a.mul_add(b, c)), canonical(a + b)]
+            [a.mul_add(b, c), a + b, a * b, a / b, a.sqrt()].map(canonical)
         });
         case.run(1, &x, &[], want.len(), |out| {
             for t in 0..THREADS {
                 assert_eq!(
-                    out[2 * t..2 * t + 2],
-                    want[2 * t..2 * t + 2],
+                    out[5 * t..5 * t + 5],
+                    want[5 * t..5 * t + 5],
                     "of {:x?}",
                     &x[3 * t..3 * t + 3]
                 );

@@ -87,11 +87,14 @@ pub struct RunArgs {
     /// Random input: with an addend of every rank
     #[arg(long, conflicts_with = "input")]
     pub addend: bool,
+    /// gemm-all-reduce, all-reduce: add a residual and normalise its rows (RMSNorm) in the same kernel, with this eps
+    #[arg(long, value_name = "EPS", allow_negative_numbers = true, value_parser = parse_eps)]
+    pub residual_norm: Option<f32>,
     /// Safetensors file: x [M, K], weight [N, K], optional bias [N] and addend [P, M, N]; x [P, M, N] for the plain
-    /// collectives
+    /// collectives; with --residual-norm, residual [M, N] and gamma [N]
     #[arg(long, value_name = "FILE")]
     pub input: Option<PathBuf>,
-    /// Safetensors file to write: y.rank0, y.rank1, ...
+    /// Safetensors file to write: y.rank0, y.rank1, ..., and with --residual-norm residual.rank0, ...
     #[arg(long, value_name = "FILE")]
     pub output: Option<PathBuf>,
     /// The path; an explicit one that cannot be had is an error
@@ -219,6 +222,14 @@ fn parse_u64(text: &str) -> Result<u64, String> {
 pub fn parse_reducers(text: &str) -> Result<usize, String> {
     let value = text.parse().ok().filter(|value: &usize| value.is_multiple_of(2));
     value.ok_or_else(|| "expected an even number of CTAs, which may work in pairs".into())
+}
+
+fn parse_eps(text: &str) -> Result<f32, String> {
+    let value = text
+        .parse()
+        .ok()
+        .filter(|value: &f32| value.is_finite() && *value >= 0.0);
+    value.ok_or_else(|| "expected a finite number, at least 0".into())
 }
 
 fn parse_deadline(text: &str) -> Result<u64, String> {

@@ -13,6 +13,21 @@ TW_DEV float add(float a, float b) {
   asm("add.rn.f32 %0, %1, %2;" : "=f"(d) : "f"(a), "f"(b));
   return d;
 }
+TW_DEV float mul(float a, float b) {
+  float d;
+  asm("mul.rn.f32 %0, %1, %2;" : "=f"(d) : "f"(a), "f"(b));
+  return d;
+}
+TW_DEV float div(float a, float b) {
+  float d;
+  asm("div.rn.f32 %0, %1, %2;" : "=f"(d) : "f"(a), "f"(b));
+  return d;
+}
+TW_DEV float sqrt(float a) {
+  float d;
+  asm("sqrt.rn.f32 %0, %1;" : "=f"(d) : "f"(a));
+  return d;
+}
 TW_DEV u32 f32_bits(float x) { return __float_as_uint(x); }
 TW_DEV float bits_f32(u32 x) { return __uint_as_float(x); }
 

@@ -16,6 +16,9 @@ TW_MACHINE float bits_f32(u32 b) {
 TW_MACHINE float canonical(float x) { return x == x ? x : bits_f32(0x7fffffffu); }
 TW_MACHINE float fma(float a, float b, float c) { return canonical(__builtin_fmaf(a, b, c)); }
 TW_MACHINE float add(float a, float b) { return canonical(a + b); }
+TW_MACHINE float mul(float a, float b) { return canonical(a * b); }
+TW_MACHINE float div(float a, float b) { return canonical(a / b); }
+TW_MACHINE float sqrt(float a) { return canonical(__builtin_sqrtf(a)); }
 
 // Round to nearest even by adding half of the last kept bit, less one unless that bit is set; a carry out of the mantissa
 // is the next binade, or infinity.

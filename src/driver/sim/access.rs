@@ -112,7 +112,8 @@ impl Machine {
             if *self.layout.shadow(addr) <= HOST {
                 return Ok(());
             }
-            *self.layout.reader(addr) = reader;
+            let last = self.layout.reader(addr);
+            *last = shadow::after_write(*last, reader, shadow::mask(addr, bytes));
         }
         match self.pending.data_on(addr, bytes) {
             Some(tag) => Err(Trouble::Overtaken { addr, tag }),
@@ -135,7 +136,10 @@ impl Machine {
         let own = owner == usize::from(cta.device);
         if !own || self.guarded {
             // SAFETY: `check_place` has found the granule allocated.
-            Self::check_consumed(cta, f, unsafe { *self.layout.reader(addr) }, addr)?;
+            let reader = unsafe { *self.layout.reader(addr) };
+            if shadow::touches(reader, shadow::mask(addr, data.len() as u64)) {
+                Self::check_consumed(cta, f, reader, addr)?;
+            }
         }
         let payload = take_payload(f, data.len() as u32);
         if own {

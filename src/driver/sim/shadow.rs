@@ -67,6 +67,11 @@ pub(super) fn mask(addr: u64, bytes: u64) -> u64 {
     ((1u64 << n) - 1) << at
 }
 
+/// Whether a reader's tag is of any of the bytes in `mask`. One without a mask is of the whole granule.
+pub(super) fn touches(tag: u64, mask: u64) -> bool {
+    tag & ALL_BYTES == 0 || tag & mask != 0
+}
+
 /// The shadow after a write of the bytes in `mask` with `tag`: bytes of one writer and clock add up.
 pub(super) fn after_write(old: u64, tag: u64, mask: u64) -> u64 {
     if old > HOST && (old ^ tag) >> CLOCK_SHIFT == 0 {

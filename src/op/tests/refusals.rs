@@ -147,6 +147,113 @@ fn operands_that_an_operation_does_not_take() {
     );
 }
 
+/// What a good launch of an all-reduce with a tail at M = 8, N = 8 becomes when `spoil` had its way.
+fn tail_refusal(spoil: impl FnOnce(&mut Operands<'static>)) -> String {
+    let (fake, ranks) = ranks(2);
+    let spec = OpSpec::new(Op::AllReduce, 8, 0, 8, BF16).tail(Tail::RmsNorm { eps: 1e-5 });
+    let plan = ranks[0].plan(&spec).unwrap();
+    let gamma = raw(16384, 1, 8, 8, BF16);
+    let mut operands =
+        Operands::plain(8, raw(4096, 8, 8, 8, BF16), raw_mut(8192, 8, 8, 8)).tail(raw_mut(12288, 8, 8, 8), gamma);
+    plan.launch(&operands).unwrap();
+    fake.take();
+    spoil(&mut operands);
+    let error = plan.launch(&operands).expect_err("must be refused");
+    assert!(fake.take().is_empty());
+    error.to_string()
+}
+
+#[test]
+fn operands_of_a_tail() {
+    let apart = "expected memory of its own";
+    let shape = "for all-reduce (N = 8, bf16) with residual and RMSNorm at M = 8 on rank 0 of 2";
+    type Spoil = Box<dyn FnOnce(&mut Operands<'static>)>;
+    let residual = |ptr, rows, ld| -> Spoil { Box::new(move |a| a.residual = Some(raw_mut(ptr, rows, 8, ld))) };
+    let gamma = |ptr, cols| -> Spoil { Box::new(move |a| a.gamma = Some(raw(ptr, 1, cols, cols, BF16))) };
+    let cases: [(String, Spoil); 11] = [
+        (
+            "residual is missing: expected a matrix: the plan was made with a tail".into(),
+            Box::new(|a| a.residual = None),
+        ),
+        (
+            "gamma is missing: expected a matrix: the plan was made with a tail".into(),
+            Box::new(|a| a.gamma = None),
+        ),
+        (
+            format!("residual is [7, 8]: expected [8, 8] {shape}"),
+            residual(12288, 7, 8),
+        ),
+        (format!("gamma is [1, 9]: expected [1, 8] {shape}"), gamma(16384, 9)),
+        (
+            "residual is a matrix of leading dimension 7: expected at least its 8 columns".into(),
+            residual(12288, 8, 7),
+        ),
+        (
+            "residual is a matrix at 0x3001: expected an address that is a multiple of 2, its element's size".into(),
+            residual(12289, 8, 8),
+        ),
+        (
+            format!("residual is a matrix at 0x2000 that overlaps out at 0x2000: {apart}"),
+            residual(8192, 8, 8),
+        ),
+        (
+            format!("residual is a matrix at 0x1002 that overlaps x at 0x1000: {apart}"),
+            residual(4098, 8, 8),
+        ),
+        (
+            format!("residual is a matrix at 0x4002 that overlaps gamma at 0x4000: {apart}"),
+            residual(16386, 8, 8),
+        ),
+        (
+            format!("out is a matrix at 0x2000 that overlaps gamma at 0x2000: {apart}, or Out::InPlace"),
+            gamma(8192, 8),
+        ),
+        (
+            format!("out is a matrix at 0x1000 that overlaps gamma at 0x1000: {apart}"),
+            Box::new(|a| {
+                a.out = Out::InPlace(raw_mut(4096, 8, 8, 8));
+                a.gamma = Some(raw(4096, 1, 8, 8, BF16));
+            }),
+        ),
+    ];
+    for (message, spoil) in cases {
+        assert_eq!(tail_refusal(spoil), message);
+    }
+    let (_, ranks) = ranks(2);
+    let plan = ranks[0].plan(&OpSpec::new(Op::AllReduce, 8, 0, 8, BF16)).unwrap();
+    let operands = Operands::plain(8, raw(4096, 8, 8, 8, BF16), raw_mut(8192, 8, 8, 8));
+    let error = plan.launch(&operands.tail(raw_mut(12288, 8, 8, 8), raw(16384, 1, 8, 8, BF16)));
+    assert_eq!(
+        error.unwrap_err().to_string(),
+        "residual is given: expected none: the plan was made without a tail"
+    );
+}
+
+/// What a tail adds to a launch: the same on both routes of a GEMM, whether the all-reduce counts rows or elements.
+#[test]
+fn a_tail_is_the_communicating_kernels() {
+    let (fake, ranks) = ranks(2);
+    for (path, m) in [(Path::Fused, 8), (Path::Unfused, 8), (Path::Fused, 1)] {
+        let spec = OpSpec::new(Op::GemmAllReduce, 8, 16, 8, BF16).tail(Tail::RmsNorm { eps: 1e-5 });
+        let plan = ranks[0].plan(&spec.route(Want::Exactly(path))).unwrap();
+        let (x, weight) = (raw(4096, m, 16, 16, BF16), raw(8192, 8, 16, 16, BF16));
+        let operands = Operands::gemm(m, x, weight, raw_mut(12288, m, 8, 8));
+        plan.launch(&operands.tail(raw_mut(16384, m, 8, 9), raw(20480, 1, 8, 8, BF16)))
+            .unwrap();
+        let launches = fake.take();
+        let (main, before) = launches.split_last().unwrap();
+        let p = &main.params;
+        assert_eq!(
+            (p.desc.tail, p.desc.tail_eps),
+            (abi::TW_TAIL_RMS_NORM, 1e-5f32.to_bits()),
+            "{path}"
+        );
+        assert_eq!((p.residual, p.residual_ld, p.gamma), (16384, 9, 20480), "{path}");
+        assert_eq!((p.tail_rows as usize, p.tail_cols), (m, 8), "{path}");
+        assert!(before.iter().all(|launch| launch.params.desc.tail == abi::TW_TAIL_NONE));
+    }
+}
+
 #[test]
 fn buffers_end_where_they_end() {
     let (_, ranks) = ranks(1);

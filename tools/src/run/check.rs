@@ -3,6 +3,7 @@
 use tileweave::reference::{self, Comparison, Expected, Gemm, decode};
 use tileweave::{Op, Wire};
 
+use super::execute::Results;
 use super::input::Problem;
 use crate::failure::{Failure, Kind};
 
@@ -19,23 +20,56 @@ pub struct Verdict {
     pub bitwise_equal_across_ranks: Option<bool>,
 }
 
-/// `results`: one packed block of bytes per rank. `other`: the same by the other route, where bits are promised. `by`: the
-/// wire, and whether the switch has added, so that the ranks' bits are equal and no others.
+/// `other`: the results by the other route, where bits are promised. `by`: the wire, and whether the switch has added, so
+/// that the ranks' bits are equal and no others.
 pub fn judge(
     problem: &Problem,
     by: (Wire, bool),
-    results: &[Vec<u8>],
-    other: Option<&[Vec<u8>]>,
+    results: &Results,
+    other: Option<&Results>,
 ) -> Result<Verdict, Failure> {
-    let (shape, dtype) = (&problem.shape, problem.dtype);
-    let expected = expect(problem, by);
+    let mut expected = expect(problem, by);
+    if let Some(tail) = &problem.tail {
+        let [residual, gamma] = [&tail.residual, &tail.gamma].map(|bytes| decode(problem.dtype, bytes));
+        let made = expected.rms_norm(&residual, &gamma, tail.eps);
+        compare(problem, &made.residual, &results.residual, "updated residual")?;
+        expected = made.out;
+    }
+    let comparison = compare(problem, &expected, &results.y, "result")?;
+    check_exact(problem, by.1, results)?;
+    let replicated = problem.shape.result_is_replicated();
+    for (what, parts) in [("result", &results.y), ("updated residual", &results.residual)] {
+        check_bits(
+            problem,
+            what,
+            parts,
+            replicated,
+            other.map(|other| match what {
+                "result" => &other.y,
+                _ => &other.residual,
+            }),
+        )?;
+    }
+    let scale = if expected.scale() > 0.0 { expected.scale() } else { 1.0 };
+    Ok(Verdict {
+        max_abs_err: comparison.max_abs_err,
+        max_rel_err: comparison.max_abs_err / scale,
+        bound: expected.largest_bound() / scale,
+        bitwise_equal_unfused: other.map(|_| true),
+        bitwise_equal_across_ranks: replicated.then_some(true),
+    })
+}
+
+/// Every rank's part against the reference.
+fn compare(problem: &Problem, expected: &Expected, parts: &[Vec<u8>], what: &str) -> Result<Comparison, Failure> {
+    let dtype = problem.dtype;
     let mut comparison = Comparison::default();
-    for (rank, bytes) in results.iter().enumerate() {
-        let block = shape.result_of(rank);
+    for (rank, bytes) in parts.iter().enumerate() {
+        let block = problem.shape.result_of(rank);
         let part = expected.compare(block.rows, block.cols, &decode(dtype, bytes));
         if let Some(wrong) = part.wrong {
             let message = format!(
-                "rank {rank}'s result is wrong in {} of {} elements; at [{}, {}] of the global result it is {}: expected {} +- {:.3e}",
+                "rank {rank}'s {what} is wrong in {} of {} elements; at [{}, {}] of the global result it is {}: expected {} +- {:.3e}",
                 part.wrong_count,
                 bytes.len() / dtype.size(),
                 wrong.row,
@@ -55,38 +89,30 @@ pub fn judge(
         }
         comparison.merge(part);
     }
-    if !by.1 {
-        check_exact(problem, results)?;
+    Ok(comparison)
+}
+
+/// Equal bits, across ranks where all hold the same, and across routes.
+fn check_bits(
+    problem: &Problem,
+    what: &str,
+    parts: &[Vec<u8>],
+    replicated: bool,
+    other: Option<&Vec<Vec<u8>>>,
+) -> Result<(), Failure> {
+    let element = problem.dtype.size();
+    if let Some(rank) = parts.iter().position(|part| replicated && part != &parts[0]) {
+        let what = format!("rank {rank}'s {what} and rank 0's");
+        return Err(differ(&what, &parts[rank], &parts[0], element));
     }
-    let across = shape
-        .result_is_replicated()
-        .then(|| results.iter().position(|result| result != &results[0]));
-    if let Some(Some(rank)) = across {
-        return Err(differ(
-            &format!("rank {rank}'s result and rank 0's"),
-            &results[rank],
-            &results[0],
-            dtype.size(),
-        ));
-    }
-    for (rank, (ours, other)) in results.iter().zip(other.unwrap_or_default()).enumerate() {
-        if ours != other {
-            return Err(differ(
-                &format!("rank {rank}'s fused and unfused results"),
-                ours,
-                other,
-                dtype.size(),
-            ));
+    let pairs = parts.iter().zip(other.into_iter().flatten());
+    match pairs.enumerate().find(|(_, (ours, other))| ours != other) {
+        Some((rank, (ours, other))) => {
+            let what = format!("rank {rank}'s fused and unfused {what}s");
+            Err(differ(&what, ours, other, element))
         }
+        None => Ok(()),
     }
-    let scale = if expected.scale() > 0.0 { expected.scale() } else { 1.0 };
-    Ok(Verdict {
-        max_abs_err: comparison.max_abs_err,
-        max_rel_err: comparison.max_abs_err / scale,
-        bound: expected.largest_bound() / scale,
-        bitwise_equal_unfused: other.map(|_| true),
-        bitwise_equal_across_ranks: across.map(|_| true),
-    })
 }
 
 /// A promise of equal bits that was not kept.
@@ -149,14 +175,44 @@ fn parts(all: &[f64], ranks: usize) -> Vec<&[f64]> {
     (0..ranks).map(|rank| &all[rank * each..(rank + 1) * each]).collect()
 }
 
-/// Plain sums hold no GEMM: the contract fixes every value, and nothing but that value is right.
-fn check_exact(problem: &Problem, results: &[Vec<u8>]) -> Result<(), Failure> {
+/// Where the contract fixes every value, nothing but that value is right: plain sums, which hold no GEMM, with what a tail
+/// makes of them; and of any tail the normalised rows, given the updated residual.
+fn check_exact(problem: &Problem, in_switch: bool, results: &Results) -> Result<(), Failure> {
     let (shape, dtype) = (&problem.shape, problem.dtype);
-    if !matches!(shape.op, Op::AllReduce | Op::ReduceScatter) {
-        return Ok(());
+    let plain = matches!(shape.op, Op::AllReduce | Op::ReduceScatter) && !in_switch;
+    let sum = plain.then(|| reference::reduce_exactly(&parts(&decode(dtype, &problem.x), shape.ranks), dtype));
+    let Some(tail) = &problem.tail else {
+        return match sum {
+            Some(sum) => same_values(problem, &results.y, &sum, "the sum in rank order"),
+            None => Ok(()),
+        };
+    };
+    let [residual, gamma] = [&tail.residual, &tail.gamma].map(|bytes| decode(dtype, bytes));
+    let tail_of = |y: &[f64], r: &[f64]| reference::rms_norm_exactly(y, r, &gamma, tail.eps, shape.n, dtype);
+    if let Some(sum) = sum {
+        let (updated, _) = tail_of(&sum, &residual);
+        same_values(
+            problem,
+            &results.residual,
+            &updated,
+            "the sum in rank order with the residual",
+        )?;
     }
-    let x = decode(dtype, &problem.x);
-    let exact = reference::reduce_exactly(&parts(&x, shape.ranks), dtype);
+    for (y, updated) in results.y.iter().zip(&results.residual) {
+        let updated = decode(dtype, updated);
+        let (_, out) = tail_of(&updated, &vec![0.0; updated.len()]);
+        same_values(
+            problem,
+            std::slice::from_ref(y),
+            &out,
+            "its updated residual, normalised in the promised order",
+        )?;
+    }
+    Ok(())
+}
+
+fn same_values(problem: &Problem, results: &[Vec<u8>], exact: &[f64], what: &str) -> Result<(), Failure> {
+    let (shape, dtype) = (&problem.shape, problem.dtype);
     for (rank, bytes) in results.iter().enumerate() {
         let block = shape.result_of(rank);
         let got = decode(dtype, bytes);
@@ -167,8 +223,7 @@ fn check_exact(problem: &Problem, results: &[Vec<u8>]) -> Result<(), Failure> {
             .position(|(got, want)| got != want && !(got.is_nan() && want.is_nan()));
         if let Some(at) = wrong {
             let (got, want) = (got[at], want[at]);
-            let message =
-                format!("rank {rank}'s result is not the sum in rank order: element {at} is {got}, expected {want}");
+            let message = format!("rank {rank}'s result is not {what}: element {at} is {got}, expected {want}");
             return Err(Failure::new(Kind::WrongResult, message)
                 .with("rank", rank)
                 .with("got", got)
@@ -179,7 +234,7 @@ fn check_exact(problem: &Problem, results: &[Vec<u8>]) -> Result<(), Failure> {
 }
 
 /// FNV-1a over every rank's result, each led by its length: equal for equal results, whatever computed them.
-pub fn digest(results: &[Vec<u8>]) -> String {
+pub fn digest<'a>(results: impl IntoIterator<Item = &'a Vec<u8>>) -> String {
     let mut hash = 0xcbf2_9ce4_8422_2325u64;
     let mut eat = |bytes: &[u8]| {
         for byte in bytes {
@@ -196,6 +251,7 @@ pub fn digest(results: &[Vec<u8>]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::run::input::Tail;
     use crate::run::shape::Shape;
     use tileweave::DType;
     use tileweave::reference::encode;
@@ -217,6 +273,7 @@ mod tests {
             weight: Vec::new(),
             bias: None,
             addend: None,
+            tail: None,
         }
     }
 
@@ -224,8 +281,15 @@ mod tests {
         encode(DType::F32, values)
     }
 
+    fn of(y: &[Vec<u8>]) -> Results {
+        Results {
+            y: y.to_vec(),
+            residual: Vec::new(),
+        }
+    }
+
     fn judge_sum(op: Op, results: &[Vec<u8>]) -> Result<Verdict, Failure> {
-        judge(&problem(op), (Wire::Output, false), results, None)
+        judge(&problem(op), (Wire::Output, false), &of(results), None)
     }
 
     #[test]
@@ -261,8 +325,8 @@ mod tests {
         let failure = judge(
             &problem(Op::AllReduce),
             (Wire::Output, false),
-            &[all.clone(), all],
-            Some(&other),
+            &of(&[all.clone(), all]),
+            Some(&of(&other)),
         )
         .expect_err("routes");
         assert!(
@@ -292,11 +356,57 @@ mod tests {
             weight: Vec::new(),
             bias: None,
             addend: None,
+            tail: None,
         };
         let results = [bytes(&[0.0, 1.0]), bytes(&[-0.0, 1.0])];
-        let failure = judge(&problem, (Wire::Output, false), &results, None).expect_err("bits differ");
+        let failure = judge(&problem, (Wire::Output, false), &of(&results), None).expect_err("bits differ");
         assert!(
             failure.message.contains("rank 1's result and rank 0's differ"),
+            "{}",
+            failure.message
+        );
+    }
+
+    /// The sums with a residual of ones are [12, 23] and [34, 2].
+    #[test]
+    fn a_tail_is_checked_in_both_its_results() {
+        let mean = [(144.0 + 529.0) / 2.0, (34.0 * 34.0 + 4.0) / 2.0];
+        let mut problem = problem(Op::AllReduce);
+        problem.tail = Some(Tail {
+            eps: 0.25,
+            residual: bytes(&[1.0; 4]),
+            gamma: bytes(&[1.0, 0.5]),
+        });
+        let h = [12.0f32, 23.0, 34.0, 2.0];
+        let y: Vec<f64> = (0..4)
+            .map(|i| f64::from(h[i] * (1.0 / (mean[i / 2] as f32 + 0.25).sqrt()) * [1.0, 0.5][i % 2]))
+            .collect();
+        let h = h.map(f64::from);
+        let judge_tail = |y: &[f64], h: &[f64]| {
+            let (y, residual) = (vec![bytes(y); 2], vec![bytes(h); 2]);
+            judge(&problem, (Wire::Output, false), &Results { y, residual }, None)
+        };
+        assert!(judge_tail(&y, &h).expect("right").max_rel_err < 1e-6);
+        let mut off = h;
+        off[1] = 23.5;
+        let failure = judge_tail(&y, &off).expect_err("residual");
+        assert!(
+            failure.message.contains("rank 0's updated residual is wrong in 1 of 4"),
+            "{}",
+            failure.message
+        );
+        let mut nearly = y.clone();
+        nearly[2] = f64::from((y[2] as f32).next_up());
+        let failure = judge_tail(&nearly, &h).expect_err("order");
+        assert!(
+            failure.message.contains("normalised in the promised order"),
+            "{}",
+            failure.message
+        );
+        nearly[2] = 2.0 * y[2];
+        let failure = judge_tail(&nearly, &h).expect_err("result");
+        assert!(
+            failure.message.contains("rank 0's result is wrong in 1 of 4"),
             "{}",
             failure.message
         );

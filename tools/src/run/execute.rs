@@ -9,7 +9,7 @@ use std::sync::Barrier;
 use tileweave::driver::ThreadGuard;
 use tileweave::reference::chunk;
 use tileweave::{
-    Alternative, Buffer, DType, GroupConfig, Node, Numerics, Op, OpSpec, Operands, Path, Plan, Rank, Route, Want,
+    Alternative, Buffer, DType, GroupConfig, Node, Numerics, Op, OpSpec, Operands, Path, Plan, Rank, Route, Tail, Want,
 };
 
 use super::fault::Fault;
@@ -21,14 +21,27 @@ use crate::cli::{RouteArg, RunArgs};
 use crate::device::Machine;
 use crate::failure::Failure;
 
+/// What every rank holds afterwards, packed.
+#[derive(Debug, Default)]
+pub struct Results {
+    pub y: Vec<Vec<u8>>,
+    /// The updated residuals; none without a tail.
+    pub residual: Vec<Vec<u8>>,
+}
+
+impl Results {
+    pub fn all(&self) -> impl Iterator<Item = &Vec<u8>> {
+        self.y.iter().chain(&self.residual)
+    }
+}
+
 /// What a run brought back.
 pub struct Outcome {
     pub device_name: String,
     pub route: Route,
-    /// Every rank's result, packed.
-    pub results: Vec<Vec<u8>>,
+    pub results: Results,
     /// The same by the other route, where the contract promises equal bits.
-    pub other: Option<Vec<Vec<u8>>>,
+    pub other: Option<Results>,
     /// Of one operation, per rank.
     pub bytes_sent: Vec<u64>,
     pub signals_sent: Vec<u64>,
@@ -71,6 +84,8 @@ struct Buffers {
     weight: Option<Buffer>,
     bias: Option<Buffer>,
     addend: Option<Buffer>,
+    residual: Option<Buffer>,
+    gamma: Option<Buffer>,
     /// `None`: the result replaces x.
     out: Option<Buffer>,
     dtype: DType,
@@ -108,6 +123,12 @@ impl LaunchSize {
         let spec = OpSpec::new(shape.op, self.n, self.k, max_m, problem.dtype)
             .wire(args.wire.into())
             .bias(problem.bias.is_some())
+            .tail(
+                problem
+                    .tail
+                    .as_ref()
+                    .map_or(Tail::None, |tail| Tail::RmsNorm { eps: tail.eps }),
+            )
             .route(route);
         // Shares may be ragged, and the choice of a route must be the same on every rank.
         let spec = match shape.op {
@@ -217,7 +238,7 @@ pub fn execute(machine: &Machine, problem: &Problem, args: &RunArgs) -> Result<O
         for lane in &mut lanes {
             lane.graph = None;
             lane.plan = lane.rank.plan(&spec_of(lane.rank.rank(), Want::Exactly(path)))?;
-            lane.buffers.forget_result()?;
+            lane.buffers.forget_result(problem)?;
         }
         launch_everywhere(&node, &mut lanes)?;
         Some(download(&lanes, &sizes)?)
@@ -271,6 +292,7 @@ impl Buffers {
         });
         let addend = problem.addend.as_ref().map(|addend| own(problem, index, addend));
         let out = most(|size| size.out.0 * size.out.1);
+        let tail = problem.tail.as_ref();
         Ok(Buffers {
             x: filled(&x, most(|size| size.x.0 * size.x.1))?,
             weight: weight.map(|bytes| filled(&bytes, 0)).transpose()?,
@@ -278,14 +300,19 @@ impl Buffers {
             addend: addend
                 .map(|bytes| filled(&bytes, most(|size| size.m * size.n)))
                 .transpose()?,
+            residual: tail.map(|tail| filled(&tail.residual, out)).transpose()?,
+            gamma: tail.map(|tail| filled(&tail.gamma, 0)).transpose()?,
             out: if in_place { None } else { Some(rank.alloc(out)?) },
             dtype: problem.dtype,
         })
     }
 
-    /// What the other route leaves unwritten must not pass for its result.
-    fn forget_result(&mut self) -> Result<(), Failure> {
+    /// What the other route leaves unwritten must not pass for its result; and it begins with the same residual.
+    fn forget_result(&mut self, problem: &Problem) -> Result<(), Failure> {
         const NAN_IN_EVERY_TYPE: u8 = 0xff;
+        if let (Some(residual), Some(tail)) = (&mut self.residual, &problem.tail) {
+            residual.upload(&tail.residual)?;
+        }
         match &mut self.out {
             Some(out) => Ok(out.fill(NAN_IN_EVERY_TYPE)?),
             None => Ok(()),
@@ -316,26 +343,31 @@ impl Lane {
             weight,
             bias,
             addend,
+            residual,
+            gamma,
             out,
             dtype,
         } = &mut self.buffers;
         let dtype = *dtype;
-        let Some(out) = out else {
-            return self
-                .plan
-                .launch(&Operands::in_place(size.m, x.mat_mut(size.x.0, size.x.1, dtype)?));
-        };
-        let out = out.mat_mut(size.out.0, size.out.1, dtype)?;
-        let x = x.mat(size.x.0, size.x.1, dtype)?;
-        let mut operands = match weight {
-            Some(weight) if self.has_gemm => Operands::gemm(size.m, x, weight.mat(size.n, size.k, dtype)?, out),
-            _ => Operands::plain(size.m, x, out),
+        let mut operands = match out {
+            None => Operands::in_place(size.m, x.mat_mut(size.x.0, size.x.1, dtype)?),
+            Some(out) => {
+                let out = out.mat_mut(size.out.0, size.out.1, dtype)?;
+                let x = x.mat(size.x.0, size.x.1, dtype)?;
+                match weight {
+                    Some(weight) if self.has_gemm => Operands::gemm(size.m, x, weight.mat(size.n, size.k, dtype)?, out),
+                    _ => Operands::plain(size.m, x, out),
+                }
+            }
         };
         if let Some(bias) = bias {
             operands = operands.bias(bias.mat(1, size.n, dtype)?);
         }
         if let Some(addend) = addend {
             operands = operands.addend(addend.mat(size.m, size.n, dtype)?);
+        }
+        if let (Some(residual), Some(gamma)) = (residual, gamma) {
+            operands = operands.tail(residual.mat_mut(size.m, size.n, dtype)?, gamma.mat(1, size.n, dtype)?);
         }
         self.plan.launch(&operands)
     }
@@ -397,12 +429,16 @@ pub fn on_every_rank<T: Send>(
     }
 }
 
-fn download(lanes: &[Lane], sizes: &[LaunchSize]) -> Result<Vec<Vec<u8>>, Failure> {
-    let read = |(lane, size): (&Lane, &LaunchSize)| {
+fn download(lanes: &[Lane], sizes: &[LaunchSize]) -> Result<Results, Failure> {
+    let mut results = Results::default();
+    for (lane, size) in lanes.iter().zip(sizes) {
         let bytes = size.out.0 * size.out.1 * lane.buffers.dtype.size();
-        Ok(lane.result().to_vec::<u8>(bytes)?)
-    };
-    lanes.iter().zip(sizes).map(read).collect()
+        results.y.push(lane.result().to_vec::<u8>(bytes)?);
+        if let Some(residual) = &lane.buffers.residual {
+            results.residual.push(residual.to_vec::<u8>(bytes)?);
+        }
+    }
+    Ok(results)
 }
 
 /// Bytes and signals that each rank has sent so far: as the machine saw them where it does, else as its kernels counted.

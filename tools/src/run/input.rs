@@ -18,6 +18,17 @@ pub struct Problem {
     pub bias: Option<Vec<u8>>,
     /// `[ranks, m, n]`.
     pub addend: Option<Vec<u8>>,
+    pub tail: Option<Tail>,
+}
+
+/// Residual and RMSNorm behind an all-reduce.
+#[derive(Debug)]
+pub struct Tail {
+    pub eps: f32,
+    /// `[m, n]`, the same on every rank.
+    pub residual: Vec<u8>,
+    /// `[n]`.
+    pub gamma: Vec<u8>,
 }
 
 const DEFAULT_M: usize = 64;
@@ -50,7 +61,7 @@ fn random(args: &RunArgs, ranks: usize, simulated: bool) -> Result<Problem, Fail
         return Err(Failure::bad_value("--addend", "given", &expected));
     }
     let dtype = args.dtype.unwrap_or(DType::Bf16);
-    check_size(&shape, dtype, args.addend)?;
+    check_size(&shape, dtype, args.addend, args.residual_norm.is_some())?;
     check_rows(&shape, simulated)?;
     let draw = |tensor, count, scale| random::normal(dtype, args.seed, tensor, count, scale);
     let of_weight = 1.0 / (k.max(1) as f64).sqrt(); // results of x's own size
@@ -63,6 +74,11 @@ fn random(args: &RunArgs, ranks: usize, simulated: bool) -> Result<Problem, Fail
         addend: args
             .addend
             .then(|| draw(Tensor::Addend, shape.addend_dims().iter().product(), 1.0)),
+        tail: args.residual_norm.map(|eps| Tail {
+            eps,
+            residual: draw(Tensor::Residual, m * n, 1.0),
+            gamma: draw(Tensor::Gamma, n, 1.0),
+        }),
     })
 }
 
@@ -136,7 +152,19 @@ fn from_file(args: &RunArgs, ranks: usize, simulated: bool, file: &File) -> Resu
     let addend = optional("addend", shape.reduces_gemm(), &shape.addend_dims(), "[P, M, N]")?;
     let bias = optional("bias", op.has_gemm(), &[shape.n], "[N]")?;
     let weight = optional("weight", op.has_gemm(), &[shape.n, shape.k], "[N, K]")?;
-    check_size(&shape, dtype, addend.is_some())?;
+    let tail = args.residual_norm.map(|eps| -> Result<_, Failure> {
+        let (residual, gamma) = (file.tensor("residual")?, file.tensor("gamma")?);
+        residual.expect(dtype, &[shape.m, shape.n], "[M, N]")?;
+        gamma.expect(dtype, &[shape.n], "[N]")?;
+        Ok((eps, residual, gamma))
+    });
+    let tail = tail.transpose()?;
+    for name in ["residual", "gamma"] {
+        if let (None, Some(tensor)) = (&tail, file.optional(name)?) {
+            return Err(tensor.wrong("--residual-norm is not given: expected it, or a file without the tensor".into()));
+        }
+    }
+    check_size(&shape, dtype, addend.is_some(), tail.is_some())?;
     check_rows(&shape, simulated)?;
     let bytes = |tensor: Found<'_>| tensor.bytes().to_vec();
     Ok(Problem {
@@ -146,6 +174,11 @@ fn from_file(args: &RunArgs, ranks: usize, simulated: bool, file: &File) -> Resu
         weight: weight.map(bytes).unwrap_or_default(),
         bias: bias.map(bytes),
         addend: addend.map(bytes),
+        tail: tail.map(|(eps, residual, gamma)| Tail {
+            eps,
+            residual: bytes(residual),
+            gamma: bytes(gamma),
+        }),
     })
 }
 
@@ -183,8 +216,8 @@ fn check_rows(shape: &Shape, simulated: bool) -> Result<(), Failure> {
 }
 
 /// Refuses what cannot fit before anything is allocated: running out of memory ends a process without a word.
-fn check_size(shape: &Shape, dtype: DType, addend: bool) -> Result<(), Failure> {
-    let need = shape.footprint(dtype.size(), addend);
+fn check_size(shape: &Shape, dtype: DType, addend: bool, tail: bool) -> Result<(), Failure> {
+    let need = shape.footprint(dtype.size(), addend, tail);
     let have = u128::from(available_memory());
     if need <= have {
         return Ok(());

@@ -61,7 +61,7 @@ pub fn run(args: &RunArgs) -> Result<Report, Failure> {
         &problem,
         (args.wire.into(), args.in_switch()),
         &outcome.results,
-        outcome.other.as_deref(),
+        outcome.other.as_ref(),
     )?;
     if let Some(place) = &output {
         output::write(place, &problem.shape, problem.dtype, &outcome.results)?;
@@ -86,7 +86,8 @@ pub fn run(args: &RunArgs) -> Result<Report, Failure> {
         bound: verdict.bound,
         bitwise_equal_unfused: verdict.bitwise_equal_unfused,
         bitwise_equal_across_ranks: verdict.bitwise_equal_across_ranks,
-        result_digest: check::digest(&outcome.results),
+        tail: problem.tail.map(|_| "residual-norm"),
+        result_digest: check::digest(outcome.results.all()),
         bytes_sent: outcome.bytes_sent,
         signals_sent: outcome.signals_sent,
         elapsed_ms: outcome.elapsed_ms,
@@ -112,6 +113,10 @@ fn check_options(args: &RunArgs) -> Result<(), Failure> {
     if args.in_place && args.op != Op::AllReduce {
         let expected = format!("--op all-reduce, not {}", args.op.name());
         return Err(Failure::bad_value("--in-place", "given", &expected));
+    }
+    if args.residual_norm.is_some() && !matches!(args.op, Op::GemmAllReduce | Op::AllReduce) {
+        let expected = format!("--op gemm-all-reduce or all-reduce, not {}", args.op.name());
+        return Err(Failure::bad_value("--residual-norm", "given", &expected));
     }
     if args.fault.is_some() && args.common.device == Device::Cuda {
         return Err(Failure::bad_value(

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use safetensors::tensor::{Dtype, TensorView};
 use tileweave::DType;
 
+use super::execute::Results;
 use super::shape::Shape;
 use crate::failure::Failure;
 
@@ -93,20 +94,22 @@ impl Place {
     }
 }
 
-/// Writes `y.rank0`, `y.rank1`, ...
-pub fn write(place: &Place, shape: &Shape, dtype: DType, results: &[Vec<u8>]) -> Result<(), Failure> {
+/// Writes `y.rank0`, `y.rank1`, ..., and `residual.rank0`, ... where residuals were updated.
+pub fn write(place: &Place, shape: &Shape, dtype: DType, results: &Results) -> Result<(), Failure> {
     let failed = |what: String| place.failed(what);
     let tag = match dtype {
         DType::Bf16 => Dtype::BF16,
         DType::F16 => Dtype::F16,
         DType::F32 => Dtype::F32,
     };
-    let mut tensors = Vec::with_capacity(results.len());
-    for (rank, bytes) in results.iter().enumerate() {
-        let block = shape.result_of(rank);
-        let view =
-            TensorView::new(tag, vec![block.rows(), block.cols()], bytes).map_err(|error| failed(error.to_string()))?;
-        tensors.push((format!("y.rank{rank}"), view));
+    let mut tensors = Vec::new();
+    for (name, of_ranks) in [("y", &results.y), ("residual", &results.residual)] {
+        for (rank, bytes) in of_ranks.iter().enumerate() {
+            let block = shape.result_of(rank);
+            let view = TensorView::new(tag, vec![block.rows(), block.cols()], bytes)
+                .map_err(|error| failed(error.to_string()))?;
+            tensors.push((format!("{name}.rank{rank}"), view));
+        }
     }
     let metadata = HashMap::from([("format".to_string(), "pt".to_string())]); // as PyTorch's own files say
     let bytes = safetensors::serialize(tensors, Some(metadata)).map_err(|error| failed(error.to_string()))?;

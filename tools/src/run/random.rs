@@ -13,6 +13,8 @@ pub enum Tensor {
     Weight = 2,
     Bias = 3,
     Addend = 4,
+    Residual = 5,
+    Gamma = 6,
 }
 
 /// `count` elements, scaled, as little-endian bytes.

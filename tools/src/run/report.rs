@@ -20,6 +20,8 @@ pub struct Report {
     pub route_reason: String,
     pub kernel: String,
     pub wire: String,
+    /// `residual-norm`, or none.
+    pub tail: Option<&'static str>,
     pub max_abs_err: f64,
     pub max_rel_err: f64,
     pub bound: f64,
@@ -62,6 +64,7 @@ impl Report {
             ("route", format!("{}: {}", self.route, self.route_reason)),
             ("kernel", self.kernel.clone()),
             ("wire", self.wire.clone()),
+            ("tail", self.tail.unwrap_or("none").into()),
             (
                 "largest error",
                 format!(

@@ -142,7 +142,7 @@ impl Shape {
     }
 
     /// A generous count of the bytes that a checked run holds at once, on the host and on a simulated node.
-    pub fn footprint(&self, element: usize, addend: bool) -> u128 {
+    pub fn footprint(&self, element: usize, addend: bool, tail: bool) -> u128 {
         let wide = |values: &[usize]| values.iter().map(|value| *value as u128).product::<u128>();
         let operands = if self.op.has_gemm() {
             let addends = if addend { wide(&[self.ranks, self.m, self.n]) } else { 0 };
@@ -155,7 +155,8 @@ impl Shape {
             Op::GemmAllReduce | Op::AllReduce => self.ranks,
             _ => 1,
         };
-        let results = wide(&[copies, self.m, self.n]);
+        // With a tail, what it makes of a residual is a result, too.
+        let results = wide(&[copies, self.m, self.n]) * if tail { 2 } else { 1 };
         let (rows, cols) = self.result();
         // Operands: as read, on the device, in f64. Results: two routes, each on the device, as downloaded, in f64.
         // Staging: two halves of partials on every rank. The reference: value and bound, twice.
@@ -259,7 +260,7 @@ mod tests {
                 n: most,
                 k: most,
             };
-            assert!(shape.footprint(4, true) > u128::from(u64::MAX), "{op:?}");
+            assert!(shape.footprint(4, true, true) > u128::from(u64::MAX), "{op:?}");
         }
     }
 }

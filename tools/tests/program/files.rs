@@ -121,6 +121,40 @@ fn an_addend_is_each_ranks_own() {
     run_files("gemm-all-reduce", &input, &output, "--ranks 3").failed(2, "bad_input");
 }
 
+/// h = [3, 4] and [0, 0] once the ranks' sums and the residual are added; with eps the first row's scale is 1 / 4.
+#[test]
+fn a_residual_is_read_and_written_back() {
+    let folder = Folder::new("residual");
+    let (input, output) = (folder.file("in.safetensors"), folder.file("out.safetensors"));
+    let x = (
+        "x",
+        &[2usize, 2, 2][..],
+        &[1.0f32, 1.0, 1.0, 1.0, 1.0, 1.0, -2.0, 0.0][..],
+    );
+    let residual = ("residual", &[2usize, 2][..], &[1.0f32, 2.0, 1.0, -1.0][..]);
+    let gamma = ("gamma", &[2usize][..], &[1.0f32, -2.0][..]);
+    write(&input, &[x, residual, gamma]);
+    run_files("all-reduce", &input, &output, "--residual-norm 3.5").done();
+    let made = read(&output);
+    assert_eq!(made.len(), 4);
+    for rank in 0..2 {
+        assert_eq!(made[&format!("y.rank{rank}")].1, [0.75, -2.0, 0.0, 0.0]);
+        assert_eq!(
+            made[&format!("residual.rank{rank}")],
+            (vec![2, 2], vec![3.0, 4.0, 0.0, 0.0])
+        );
+    }
+    let refused = |rest: &str, named: &str| {
+        let error = run_files("all-reduce", &input, &output, rest).failed(2, "bad_input");
+        assert!(error["message"].to_string().contains(named), "{rest}: {error}");
+    };
+    refused("", "--residual-norm is not given");
+    write(&input, &[x, residual]);
+    refused("--residual-norm 3.5", "`gamma` is missing");
+    write(&input, &[x, residual, ("gamma", &[3], &[1.0; 3])]);
+    refused("--residual-norm 3.5", "expected [2], [N]");
+}
+
 #[test]
 fn collectives_take_their_ranks_from_the_file() {
     let folder = Folder::new("collectives");

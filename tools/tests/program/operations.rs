@@ -260,3 +260,30 @@ fn exchanges_give_the_bits_that_each_promises() {
         assert_eq!((total(&sums), total(&push)), (4 * 400 * 200 * 2, 4 * 400 * 200 * 2));
     }
 }
+
+#[test]
+fn a_residual_and_a_norm_in_the_same_kernel() {
+    for (ranks, dtype, sizes) in [
+        (2, "bf16", "--m 5 --n 300 --k 70"),
+        (3, "f32", "--m 33 --n 41 --k 50"),
+        (1, "f16", "--m 1 --n 64 --k 64"),
+        (4, "bf16", "--m 0 --n 8 --k 8"),
+        (4, "bf16", "--m 3 --n 0 --k 8"),
+    ] {
+        let words = format!("--ranks {ranks} --dtype {dtype} {sizes} --residual-norm 1e-5 --bias --addend");
+        let report = run(&words).done();
+        assert_eq!(
+            (&report["tail"], &report["bitwise_equal_unfused"]),
+            (&"residual-norm".into(), &true.into())
+        );
+        assert_eq!(report["bitwise_equal_across_ranks"], true, "{words}");
+        let again = run(&format!("{words} --route unfused --schedule-seed 3")).done();
+        assert_eq!(report["result_digest"], again["result_digest"], "{words}");
+    }
+    let apart = run("--op all-reduce --ranks 3 --m 8 --n 40 --residual-norm 0.1").done();
+    let in_place = run("--op all-reduce --ranks 3 --m 8 --n 40 --residual-norm 0.1 --in-place").done();
+    assert_eq!(apart["result_digest"], in_place["result_digest"]);
+    let other = run("--op all-reduce --ranks 3 --m 8 --n 40 --residual-norm 0.2").done();
+    assert_ne!(apart["result_digest"], other["result_digest"]);
+    assert!(run("--op all-reduce --ranks 2 --m 8 --n 8").done()["tail"].is_null());
+}

@@ -20,6 +20,9 @@ fn bad_usage_is_exit_2_with_the_error_object() {
         "--op all-reduce --bias",
         "--op all-gather-gemm --addend",
         "--op gemm-all-reduce --in-place",
+        "--op gemm-reduce-scatter --residual-norm 1e-5",
+        "--residual-norm -1",
+        "--residual-norm inf",
         "--fault late:1",
         "--ranks 2 --fault silent:2",
         "--ranks 2 --fault drop-signal:1:1",
@@ -40,6 +43,14 @@ fn a_failure_names_the_argument_its_value_and_what_would_be_right() {
         (
             "--op gemm-all-reduce --in-place",
             ["--in-place", "gemm-all-reduce", "expected --op all-reduce"],
+        ),
+        (
+            "--op all-gather --residual-norm 1e-5",
+            [
+                "--residual-norm",
+                "all-gather",
+                "expected --op gemm-all-reduce or all-reduce",
+            ],
         ),
         (
             "--m 2147483647 --n 2147483647",
