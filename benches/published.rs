@@ -1,8 +1,8 @@
 //! The model of routes against tables that others published: how often "fuse or not", and "one-shot, two-shot or NCCL",
 //! come out as they measured it. Wrong ones are printed. `docs/routes.md` holds the result [predicted].
 //!
-//! Reads published-fused.csv and published-allreduce.csv from TILEWEAVE_DATA or ../shared/data; without them it says so
-//! and is done.
+//! Reads published-fused.csv and published-allreduce.csv from the folder that TILEWEAVE_DATA names; without them it says
+//! so and is done.
 //!
 //! The kernels in these tables are others'. So the question put to the model is what it would say of kernels as theirs
 //! were: a GEMM as good as the library's, every exchange, one-shots without tags. How far its times are off is printed,
@@ -20,7 +20,9 @@ use tileweave::topology::{
 use tileweave::{DType, Exchange, Numerics, Op};
 
 fn main() {
-    let folder = std::env::var_os("TILEWEAVE_DATA").map_or_else(|| PathBuf::from("../shared/data"), PathBuf::from);
+    let Some(folder) = std::env::var_os("TILEWEAVE_DATA").map(PathBuf::from) else {
+        return println!("no published tables: set TILEWEAVE_DATA to the folder that holds them");
+    };
     let read = |name: &str| std::fs::read_to_string(folder.join(name)).map(|text| rows(&text));
     match (read("published-fused.csv"), read("published-allreduce.csv")) {
         (Ok(fused), Ok(all_reduce)) => {
@@ -28,10 +30,9 @@ fn main() {
             println!();
             one_two_or_nccl(&all_reduce);
         }
-        (Err(error), _) | (_, Err(error)) => println!(
-            "no published tables: {} ({error}); set TILEWEAVE_DATA to the folder that holds them",
-            folder.display()
-        ),
+        (Err(error), _) | (_, Err(error)) => {
+            println!("no published tables: TILEWEAVE_DATA is {} ({error})", folder.display());
+        }
     }
 }
 

@@ -180,8 +180,8 @@ pub struct OpSpec {
     /// What follows in the same kernel. All-reduces only, with a GEMM or without.
     pub tail: Tail,
     /// What all ranks together have of that which may differ between them: of K for the operations that reduce, of N
-    /// for [`Op::AllGatherGemm`]. The choice of a route looks at it, and has to be the same on every rank; `None`: as
-    /// much as this rank's on each of them.
+    /// for [`Op::AllGatherGemm`]. The choice of a route looks at it, the same on every rank; `None`: the whole weight is
+    /// taken for square, since a rank knows no other's share.
     pub whole: Option<usize>,
     /// The path asked for.
     pub route: Want,

@@ -91,11 +91,11 @@ impl Probe {
         devices: &[usize],
         progress: &mut dyn FnMut(Progress),
     ) -> Result<Cached> {
-        let (probe, whole) = Probe::run_whole(driver, topology, devices, progress)?;
-        let note = match (folder, whole) {
+        let (probe, passing) = Probe::run_whole(driver, topology, devices, progress)?;
+        let note = match (folder, passing) {
             (None, _) => Some("the probe is not kept: neither TILEWEAVE_CACHE nor HOME is set".to_string()),
-            (Some(_), false) => Some("the probe is not kept: it could not be finished".to_string()),
-            (Some(folder), true) => probe.keep(folder).err(),
+            (Some(_), Some(why)) => Some(format!("the probe is not kept: {why}")),
+            (Some(folder), None) => probe.keep(folder).err(),
         };
         Ok(Cached {
             probe,

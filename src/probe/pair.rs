@@ -27,6 +27,8 @@ const ADDERS: u32 = 8;
 pub(super) enum Fault {
     /// What was found, in words.
     Found(String),
+    /// Words had not come when time was up: the link, or a GPU that others kept busy.
+    Late(String),
     /// A call failed: the device may be lost.
     Call(Error),
 }
@@ -205,7 +207,7 @@ impl Pair<'_> {
         let all = u64::from(rounds) + 1;
         if received.seen < all && received.seen <= sent.seen {
             let (seen, ms) = (received.seen, DEADLINE_NS / 1_000_000);
-            return Err(Fault::Found(format!(
+            return Err(Fault::Late(format!(
                 "words do not arrive: {seen} of {all} within {ms} ms"
             )));
         }

@@ -51,13 +51,13 @@ impl Probe {
         Probe::run_whole(driver, topology, devices, progress).map(|(probe, _)| probe)
     }
 
-    /// As [`Probe::run`]; false where something was left out that is no fault of a link.
+    /// As [`Probe::run`]; with why it should not be kept, where something may be no fault of a link.
     pub(super) fn run_whole(
         driver: &Arc<dyn Driver>,
         topology: &Topology,
         devices: &[usize],
         progress: &mut dyn FnMut(Progress),
-    ) -> Result<(Probe, bool)> {
+    ) -> Result<(Probe, Option<&'static str>)> {
         let mut subjects = Vec::new();
         for (device, gpu) in indices(&**driver, topology, devices)? {
             let bench =
@@ -72,6 +72,7 @@ impl Probe {
             topology,
             subjects: &subjects,
             lost: None,
+            late: false,
         };
         let mut links = Vec::with_capacity(pairs.len());
         for (done, &(from, to)) in pairs.iter().enumerate() {
@@ -88,14 +89,21 @@ impl Probe {
             next: None,
         });
         let multicast = tried.multicast();
-        let whole = tried.lost.is_none() && subjects.iter().all(|subject| subject.bench.is_ok());
+        let unfinished = tried.lost.is_some() || subjects.iter().any(|subject| subject.bench.is_err());
+        let passing = if unfinished {
+            Some("it could not be finished")
+        } else {
+            tried
+                .late
+                .then_some("words were late, which a busy GPU may be the reason of")
+        };
         let probe = Probe {
             gpus: subjects.iter().map(|s| topology.gpus[s.gpu].uuid.clone()).collect(),
             links,
             multicast,
             ..Probe::unknown(&**driver, topology)
         };
-        Ok((probe, whole))
+        Ok((probe, passing))
     }
 
     /// A probe of no GPU.
@@ -137,6 +145,8 @@ struct Tries<'a> {
     subjects: &'a [Subject],
     /// Why nothing more can be tried.
     lost: Option<String>,
+    /// Whether time was up somewhere, which a busy GPU may be the reason of.
+    late: bool,
 }
 
 fn all(from: usize, to: usize, outcome: &Outcome) -> LinkProbe {
@@ -215,6 +225,10 @@ impl Tries<'_> {
         match attempt() {
             Ok(measured) => measured.way(),
             Err(Fault::Found(what)) => WayProbe::of(Outcome::Failed(what)),
+            Err(Fault::Late(what)) => {
+                self.late = true;
+                WayProbe::of(Outcome::Failed(what))
+            }
             Err(Fault::Call(error)) => {
                 self.look_for_life();
                 WayProbe::of(Outcome::Failed(error.to_string()))

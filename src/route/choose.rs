@@ -39,12 +39,16 @@ impl Bucket {
     }
 }
 
-/// The work of `spec` at `m`, as every rank sees it.
+/// The work of `spec` at `m`, as every rank sees it: of what may differ between ranks the largest share of the whole. A
+/// rank that is not told the whole cannot take its own share for everybody's, and takes the weight for square.
 fn work(facts: &Facts, spec: &OpSpec, m: u64) -> Work {
-    let share = |own: usize| spec.whole.map_or(own, |whole| whole.div_ceil(facts.world)) as u64;
+    let share = |own: usize, side: usize| match facts.world {
+        1 => own as u64,
+        world => spec.whole.unwrap_or(side).div_ceil(world) as u64,
+    };
     let (n, k) = match spec.op {
-        Op::AllGatherGemm => (share(spec.n), spec.k as u64),
-        Op::GemmReduceScatter | Op::GemmAllReduce => (spec.n as u64, share(spec.k)),
+        Op::AllGatherGemm => (share(spec.n, spec.k), spec.k as u64),
+        Op::GemmReduceScatter | Op::GemmAllReduce => (spec.n as u64, share(spec.k, spec.n)),
         _ => (spec.n as u64, 0),
     };
     Work {
@@ -250,11 +254,23 @@ pub(crate) fn explain(facts: &Facts, config: &Config, spec: &OpSpec, m: u64) -> 
     let mainloop = heuristics::explain(spec, m, &decisions.setting).filter(|_| config.main.is_some());
     let exchange = match config.exchange {
         Exchange::Push => None,
-        Exchange::Pull => Some("partials and results are pulled".to_string()),
+        Exchange::Pull if spec.op.collective() == Op::AllReduce => Some("partials and results are pulled".to_string()),
+        Exchange::Pull => Some("partials are pulled".to_string()),
         Exchange::InSwitch => Some("the switch adds, and sends to all".to_string()),
     };
+    let square = (spec.route == Want::Auto
+        && spec.op.has_gemm()
+        && facts.world > 1
+        && spec.whole.is_none()
+        && facts.machine.obstacles.is_empty())
+    .then(|| "the whole weight is taken for square (OpSpec::whole)".to_string());
     let reducers = (config.reducers > 0).then(|| format!("{} CTAs only reduce", config.reducers));
-    let reason = [reason].into_iter().chain(exchange).chain(mainloop).chain(reducers);
+    let reason = [reason]
+        .into_iter()
+        .chain(exchange)
+        .chain(mainloop)
+        .chain(square)
+        .chain(reducers);
     let reason = reason.collect::<Vec<_>>().join("; ");
     let (first, second) = if spec.op == Op::AllGatherGemm {
         (config.main, config.gemm)

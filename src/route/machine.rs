@@ -12,6 +12,7 @@
 use super::constants::{Class, LATENCIES, NCCL_HOST_PART, NCCL_PCIE_PART, SIMULATED};
 use super::obstacle::{Obstacle, of_gpus};
 use super::pair::{Move, Pair, Tried};
+use super::slow::slow;
 use crate::probe::{Outcome, Probe};
 use crate::topology::{Gpu, Status, Topology};
 
@@ -80,6 +81,8 @@ pub struct Machine {
     pub nccl_host_gb_per_s: f64,
     /// Whether all GPUs can join one multicast object: claimed, and not found otherwise.
     pub multicast: bool,
+    /// The link that the probe found far slower than its like, in words.
+    pub slow: Option<String>,
     /// Whether some link is believed without having been tried.
     pub untried: bool,
     /// Why these ranks cannot work together. In order of GPUs.
@@ -162,6 +165,7 @@ impl Machine {
             multicast: claims_multicast
                 && most == 1
                 && probe.is_none_or(|probe| !matches!(probe.multicast, Outcome::Failed(_))),
+            slow: slow(&pairs),
             untried: pairs.iter().any(|pair| pair.tried == Tried::Untried),
             obstacles,
         }
@@ -195,6 +199,7 @@ impl Machine {
             nvlink_gb_per_s: None,
             nccl_host_gb_per_s: class.pcie_gb_per_s * NCCL_PCIE_PART,
             multicast: false,
+            slow: None,
             untried: !shared && world > 1,
             obstacles: Vec::new(),
         }
@@ -216,7 +221,10 @@ impl std::fmt::Display for Machine {
             };
             write!(f, " {}, push {:.0} GB/s {how}", self.link, self.push.gb_per_s)?;
         }
-        Ok(())
+        match &self.slow {
+            Some(slow) => write!(f, "; {slow}"),
+            None => Ok(()),
+        }
     }
 }
 

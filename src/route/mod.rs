@@ -8,6 +8,7 @@ mod machine;
 pub mod model;
 mod obstacle;
 mod pair;
+mod slow;
 
 pub use crate::op::offered as exchanges;
 pub(crate) use choose::{Range, explain, table};

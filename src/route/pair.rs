@@ -22,7 +22,12 @@ pub enum Tried {
 pub(super) struct Move {
     pub gb_per_s: f64,
     pub latency_us: f64,
+    /// Whether the rate is a probe's.
     pub measured: bool,
+    /// The rate by the data sheet.
+    pub sheet_gb_per_s: f64,
+    /// The probe's latency.
+    pub timed_us: Option<f64>,
 }
 
 /// An ordered pair of GPUs, or of ranks on one.
@@ -42,6 +47,8 @@ impl Pair {
             gb_per_s,
             latency_us: LATENCIES.local_us,
             measured: false,
+            sheet_gb_per_s: gb_per_s,
+            timed_us: None,
         };
         Pair {
             from: gpu,
@@ -85,13 +92,13 @@ impl Pair {
             .all(|way| way.is_some_and(|way| way.latency_us.is_some()));
         let measured = |way: Option<&WayProbe>| {
             let rate = way.and_then(|way| way.gb_per_s).filter(|rate| *rate > 0.0);
+            let timed_us = way.and_then(|way| way.latency_us).filter(|us| *us >= 0.0);
             Move {
                 gb_per_s: rate.unwrap_or(sheet),
-                latency_us: way
-                    .and_then(|way| way.latency_us)
-                    .filter(|us| timed && *us >= 0.0)
-                    .unwrap_or(latency_us),
+                latency_us: timed_us.filter(|_| timed).unwrap_or(latency_us),
                 measured: rate.is_some(),
+                sheet_gb_per_s: sheet,
+                timed_us,
             }
         };
         // A driver that lets a GPU write and not read has been seen nowhere, but it may say so.

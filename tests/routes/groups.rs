@@ -14,7 +14,7 @@ fn group(state: Option<LinkState>, probing: Probing) -> Vec<Rank> {
 }
 
 fn spec() -> OpSpec {
-    OpSpec::new(Op::GemmAllReduce, 256, 64, 1000, DType::Bf16)
+    OpSpec::new(Op::GemmAllReduce, 256, 64, 1000, DType::Bf16).whole(192)
 }
 
 /// Every rank's plan, which all have the same routes.
@@ -35,8 +35,10 @@ fn a_sound_node_is_fused_over_tried_links() {
     assert!(!reason.contains("not tried"), "{reason}");
     let (_, reason) = route(&group(None, Probing::Never));
     assert!(reason.ends_with("links not tried"), "{reason}");
-    // Slow is not wrong.
-    assert_eq!(route(&group(Some(LinkState::Slow(8)), Probing::Always)).0, Path::Fused);
+    // Slow is not wrong: it is used, and named.
+    let (path, reason) = route(&group(Some(LinkState::Slow(8)), Probing::Always));
+    assert_eq!(path, Path::Fused);
+    assert!(reason.contains("GPU 1 to GPU 2 is slow"), "{reason}");
 }
 
 #[test]

@@ -57,7 +57,8 @@ fn reasons_hold_the_figures_and_the_machine() {
     assert_eq!(
         route(&facts, &spec(Op::GemmReduceScatter, Want::Auto), 300).to_string(),
         "fused (gemm_rs_f16_64): 13 us predicted at M = 512 against 15 unfused and 31 by NCCL; push; 4 x simulated GPU over \
-         links of an unknown kind, push 50 GB/s by the data sheet, links not tried"
+         links of an unknown kind, push 50 GB/s by the data sheet, links not tried; the whole weight is taken for square \
+         (OpSpec::whole)"
     );
     assert_eq!(
         route(&facts, &spec(Op::AllGatherGemm, Want::Exactly(Path::Unfused)), 300).to_string(),
@@ -134,23 +135,27 @@ fn do_not_fuse_where_the_heap_allows() {
     assert!(fused.reason.starts_with("the heap holds no product between"), "{fused}");
 }
 
-/// Ranks whose shares differ choose alike if they are told the whole.
+/// Ranks whose shares differ choose alike, told of the whole or not.
 #[test]
 fn ragged_shares_choose_alike() {
     let mut facts = facts(3, 1 << 28, 132);
     facts.machine = Machine::assumed(CLASSES[2], 3, false);
-    for m in [1, 100, 4096] {
+    for (m, whole) in [
+        (1, Some(20000)),
+        (100, Some(20000)),
+        (4096, Some(20000)),
+        (1, None),
+        (100, None),
+        (4096, None),
+    ] {
         let of = |k: usize| {
-            choose(
-                &facts,
-                &OpSpec::new(Op::GemmReduceScatter, 4096, k, 8192, DType::Bf16).whole(20000),
-                m,
-            )
+            let spec = OpSpec::new(Op::GemmReduceScatter, 4096, k, 8192, DType::Bf16);
+            choose(&facts, &OpSpec { whole, ..spec }, m)
         };
         let (a, b) = (of(6667).unwrap(), of(0).unwrap());
         assert_eq!(
-            (a.path, a.main, a.one_shot, a.grid_limit),
-            (b.path, b.main, b.one_shot, b.grid_limit)
+            (a.path, a.main, a.one_shot, a.exchange, a.grid_limit),
+            (b.path, b.main, b.one_shot, b.exchange, b.grid_limit)
         );
     }
 }

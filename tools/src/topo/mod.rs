@@ -28,7 +28,7 @@ pub struct TopoArgs {
     #[command(flatten)]
     pub common: CommonArgs,
     /// A recorded machine instead of this one
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["device", "schedule_seed"])]
     pub snapshot: Option<PathBuf>,
     /// Records the machine
     #[arg(long, value_name = "FILE")]
