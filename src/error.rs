@@ -174,6 +174,18 @@ pub enum Error {
         /// Every rank's first unsatisfied wait.
         chain: Vec<WaitRecord>,
     },
+    /// Threads of other ranks did not come to where the ranks meet.
+    #[error("rank {rank} waited {:.3} s at the host barrier: {}", waited.as_secs_f64(), missing_ranks(missing, left))]
+    Missing {
+        /// The rank that waited.
+        rank: usize,
+        /// The ranks that did not come.
+        missing: Vec<usize>,
+        /// The ranks that came, and gave up before.
+        left: Vec<usize>,
+        /// How long it waited.
+        waited: std::time::Duration,
+    },
     /// The host aborted the group.
     #[error("the group was aborted: {why}")]
     Aborted {
@@ -207,6 +219,16 @@ pub enum Error {
         /// The driver's text for it.
         message: String,
     },
+}
+
+fn missing_ranks(missing: &[usize], left: &[usize]) -> String {
+    let list = |ranks: &[usize], what: &str| {
+        let numbers: Vec<String> = ranks.iter().map(usize::to_string).collect();
+        let noun = if ranks.len() == 1 { "rank" } else { "ranks" };
+        (!ranks.is_empty()).then(|| format!("{noun} {} {what}", numbers.join(", ")))
+    };
+    let parts = [list(missing, "did not come"), list(left, "came, and gave up before")];
+    parts.into_iter().flatten().collect::<Vec<_>>().join("; ")
 }
 
 impl Error {

@@ -96,6 +96,14 @@ pub struct PeerClaim {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Multicast(pub u64);
 
+/// Work captured from a stream (on CUDA a `CUgraph`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Graph(pub usize);
+
+/// A graph ready to be launched, any number of times (on CUDA a `CUgraphExec`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct GraphExec(pub usize);
+
 /// What the driver is, for reports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
@@ -256,9 +264,59 @@ pub trait Driver: Send + Sync + std::fmt::Debug {
     /// Enqueues a kernel by its name in `csrc/kernels/entries.h`.
     fn launch(&self, kernel: &str, launch: Launch, params: &TwParams, stream: Stream) -> Result<()>;
 
+    /// From here on the calling thread captures what is enqueued on `stream`, instead of running it. Meanwhile nothing may
+    /// synchronise with the stream, copy from or to host memory on it, or allocate on this thread.
+    fn stream_begin_capture(&self, stream: Stream) -> Result<()> {
+        let _ = stream;
+        Err(no_graphs())
+    }
+    /// Ends a capture, on the thread that began it. After a call that may not be captured: an error, and no graph.
+    fn stream_end_capture(&self, stream: Stream) -> Result<Graph> {
+        let _ = stream;
+        Err(no_graphs())
+    }
+    /// Whether work on `stream` is captured, whoever began that; also where the capture is invalid by now.
+    fn stream_is_capturing(&self, stream: Stream) -> Result<bool> {
+        let _ = stream;
+        Ok(false)
+    }
+    /// Makes a graph launchable in the context of `stream`. The graph may be destroyed afterwards. May allocate and
+    /// synchronise: not while a kernel waits for a launch that is still to come.
+    fn graph_instantiate(&self, graph: Graph, stream: Stream) -> Result<GraphExec> {
+        let _ = (graph, stream);
+        Err(no_graphs())
+    }
+    /// Moves to the device, behind the work in `stream`, what the first launch would move. As
+    /// [`Driver::graph_instantiate`], not while a kernel waits for a launch.
+    fn graph_upload(&self, exec: GraphExec, stream: Stream) -> Result<()> {
+        let _ = (exec, stream);
+        Err(no_graphs())
+    }
+    /// Enqueues all of a graph on `stream`. The memory that it names must still be there.
+    fn graph_launch(&self, exec: GraphExec, stream: Stream) -> Result<()> {
+        let _ = (exec, stream);
+        Err(no_graphs())
+    }
+    /// Ends an executable graph; launches that are enqueued still run.
+    fn graph_exec_destroy(&self, exec: GraphExec) -> Result<()> {
+        let _ = exec;
+        Err(no_graphs())
+    }
+    /// Ends a graph.
+    fn graph_destroy(&self, graph: Graph) -> Result<()> {
+        let _ = graph;
+        Err(no_graphs())
+    }
+
     /// Marks the calling thread as one that drives ranks, until the guard is dropped. The simulated node advances only
     /// while every such thread is blocked in a driver call (with none: whenever any thread is). Elsewhere: nothing.
     fn attach_thread(&self) -> ThreadGuard {
+        ThreadGuard(None)
+    }
+    /// Marks the calling thread as one that waits for other threads, outside the driver, until the guard is dropped (by
+    /// whoever ends the wait: else simulated time might run before this thread does). It does not hold the simulated node
+    /// up meanwhile. Elsewhere: nothing.
+    fn wait_elsewhere(&self) -> ThreadGuard {
         ThreadGuard(None)
     }
     /// Bytes and signals that left `place`'s device for peers so far, as the machine saw them; `None` where it cannot.
@@ -274,8 +332,21 @@ fn no_multicast() -> Error {
     }
 }
 
-/// See [`Driver::attach_thread`].
-pub struct ThreadGuard(pub(crate) Option<Box<dyn FnOnce()>>);
+fn no_graphs() -> Error {
+    Error::Unavailable {
+        what: "a graph".into(),
+        reason: "this driver captures none".into(),
+    }
+}
+
+/// See [`Driver::attach_thread`] and [`Driver::wait_elsewhere`].
+pub struct ThreadGuard(pub(crate) Option<Box<dyn FnOnce() + Send>>);
+
+impl std::fmt::Debug for ThreadGuard {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("ThreadGuard").field(&self.0.is_some()).finish()
+    }
+}
 
 impl Drop for ThreadGuard {
     fn drop(&mut self) {

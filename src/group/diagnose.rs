@@ -12,14 +12,20 @@
 //! - a peer that is in the chain already. Waits depend on sends that come earlier in the one order of an operation
 //!   (`docs/protocol.md`), so ranks that wait for each other have lost something: the root is the wait for what is sent first.
 //!
+//! A disagreement is told by two hashes. What they stand for is known where some rank of this process has launched it; the
+//! control blocks tell of the last operation alone, and behind the one that failed a graph may hold many more.
+//!
 //! Two looks are taken. `before` is as things stood when the failure was noticed; `after`, once all kernels have given up,
 //! holds every record. Only the first tells who was still computing.
 
-use crate::abi::{self, TwControl, TwWaitRecord};
+use crate::abi::{self, TwControl, TwDescriptor, TwWaitRecord};
 use crate::error::{Error, WaitCause, WaitKind, WaitRecord};
 use crate::op::descriptor::{describe, op_name};
 
-pub(super) fn diagnose(before: &[TwControl], after: &[TwControl]) -> Error {
+/// What a hash stands for, of all that was launched.
+pub(super) type Known<'a> = &'a dyn Fn(u64) -> Option<TwDescriptor>;
+
+pub(super) fn diagnose(before: &[TwControl], after: &[TwControl], known: Known<'_>) -> Error {
     let records: Vec<Option<WaitRecord>> = after
         .iter()
         .map(|control| decode(&control.record, after.len()))
@@ -29,7 +35,7 @@ pub(super) fn diagnose(before: &[TwControl], after: &[TwControl]) -> Error {
         all.min_by_key(|record| (record.epoch, record.rank))
     };
     if let Some(record) = of_cause(WaitCause::Disagreed) {
-        return disagreement(record, after);
+        return disagreement(record, after, known);
     }
     if let Some(start) = of_cause(WaitCause::Deadline) {
         return follow(start, &records, before, after);
@@ -82,20 +88,22 @@ fn decode(record: &TwWaitRecord, world: usize) -> Option<WaitRecord> {
     })
 }
 
-fn disagreement(record: &WaitRecord, controls: &[TwControl]) -> Error {
-    let (ours, theirs) = (&controls[record.rank], &controls[record.peer]);
-    let theirs = if theirs.epoch_started == record.epoch {
-        describe(&theirs.current)
-    } else {
-        // Its hello is here, but its control block speaks of another operation.
-        format!("an operation of hash {:#018x}", record.seen)
+fn disagreement(record: &WaitRecord, controls: &[TwControl], known: Known<'_>) -> Error {
+    let told = |rank: usize, hash: u64| {
+        let control = &controls[rank];
+        match known(hash) {
+            Some(descriptor) => describe(&descriptor),
+            None if control.epoch_started == record.epoch => describe(&control.current),
+            // Its hello is here, but its control block speaks of another operation.
+            None => format!("an operation of hash {hash:#018x}"),
+        }
     };
     Error::Disagreed {
         epoch: record.epoch,
         rank: record.rank,
         peer: record.peer,
-        ours: describe(&ours.current),
-        theirs,
+        ours: told(record.rank, record.expected),
+        theirs: told(record.peer, record.seen),
     }
 }
 
@@ -177,7 +185,11 @@ fn cycle(path: &[&WaitRecord], first: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::abi::{TwDescriptor, TwHello};
+    use crate::abi::TwHello;
+
+    fn diagnose(before: &[TwControl], after: &[TwControl]) -> Error {
+        super::diagnose(before, after, &|_| None)
+    }
 
     /// Ranks that have started and finished `epoch`.
     fn finished(world: usize, epoch: u64) -> Vec<TwControl> {
@@ -332,6 +344,21 @@ mod tests {
             panic!()
         };
         assert_eq!(theirs, "an operation of hash 0x0000000000000001");
+        // Where all have gone on to other operations, what was launched tells.
+        controls[0].epoch_started = 10;
+        let known = |hash| {
+            Some(TwDescriptor {
+                m: hash * 100,
+                ..controls[0].current
+            })
+        };
+        let Error::Disagreed { ours, theirs, .. } = super::diagnose(&controls, &controls, &known) else {
+            panic!()
+        };
+        assert!(
+            ours.contains("M 300,") && theirs.contains("M 100,"),
+            "{ours} / {theirs}"
+        );
     }
 
     #[test]

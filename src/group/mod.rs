@@ -3,8 +3,10 @@
 //! In one process a [`Group`] owns every rank's heap and stream. [`Rank`]s, plans and buffers share it, so no heap goes
 //! while a peer may still map it. When the last of them goes, the group first lets all streams run dry. That is bounded:
 //! kernels' waits are, and where some ranks have launched more than others, so that somebody would wait for a launch that
-//! cannot come any more, the group is aborted first.
+//! cannot come any more, the group is aborted first. What was captured is launched without the group's knowledge: once
+//! there was a capture, nothing is known of who has launched more, and the deadline alone bounds that wait.
 
+mod barrier;
 mod budget;
 mod config;
 mod diagnose;
@@ -17,15 +19,17 @@ mod residence;
 #[cfg(test)]
 mod tests;
 
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
+use barrier::HostBarrier;
 pub use config::{GroupConfig, Numerics, Probing};
 pub use node::Node;
 pub use rank::{Rank, Stats};
 
-use crate::abi::{self, CONTROL_BYTES, TwControl, TwGroup};
-use crate::driver::{Driver, Place, Stream};
+use crate::abi::{self, CONTROL_BYTES, TwControl, TwDescriptor, TwGroup};
+use crate::driver::{DevicePtr, Driver, Place, Stream};
 use crate::error::{Error, Result};
 use crate::memory::heap::Heap;
 use crate::memory::layout::Layout;
@@ -40,6 +44,20 @@ pub struct RankPlace {
     /// The stream its operations are enqueued on; `None`: one of its own.
     pub stream: Option<Stream>,
 }
+
+/// What a rank has launched.
+#[derive(Debug, Default)]
+struct Launches {
+    /// Operations that ran when they were launched.
+    eager: u64,
+    /// Whether some were captured: how often those run, who launches their graph knows.
+    captured: bool,
+    /// What was launched or captured, by the hash that its hello carries; at most [`MOST_KNOWN`].
+    known: HashMap<u64, TwDescriptor>,
+}
+
+/// What a disagreement can tell the words of. More sizes than that are told by their hashes.
+const MOST_KNOWN: usize = 4096;
 
 /// A stream, run dry on drop, and ended where the group made it.
 #[derive(Debug)]
@@ -67,8 +85,10 @@ struct Member {
     // Dropped before the heap that its work touches.
     lane: Lane,
     heap: Heap,
-    /// Operations launched so far. Held while one is enqueued: the order of launches is the order of epochs.
-    launched: Mutex<u64>,
+    /// Held while an operation is enqueued: the order of launches is the order of epochs.
+    launched: Mutex<Launches>,
+    /// Buffers dropped while the stream captured: freeing them then would have been captured, too.
+    retired: Mutex<Vec<DevicePtr>>,
 }
 
 #[derive(Debug)]
@@ -83,6 +103,7 @@ pub(crate) struct Group {
     abi: TwGroup,
     /// The first failure; every later launch is refused with it.
     failure: OnceLock<Error>,
+    barrier: HostBarrier,
     /// The machine as it describes itself, and its links as they were found.
     links: links::Links,
     /// The SMs that are this group's among others', given back last.
@@ -98,6 +119,14 @@ impl Group {
         }
         config.check()?;
         residence::check(&**driver, ranks)?;
+        for (rank, RankPlace { stream, .. }) in ranks.iter().enumerate() {
+            let capturing = stream.map_or(Ok(false), |stream| driver.stream_is_capturing(stream))?;
+            if capturing {
+                let name = format!("rank {rank}'s stream");
+                let expected = "one that does not: a group is made before its launches are captured";
+                return Err(Error::bad_argument(name, "one that captures", expected));
+            }
+        }
         let layout = Layout::new(config.heap_bytes, world, config.one_shot_bytes)?;
         let places: Vec<Place> = ranks.iter().map(|rank| rank.place).collect();
         // All kernels are there before the first launch: loading one under a kernel that waits may deadlock.
@@ -125,13 +154,13 @@ impl Group {
             };
             let accessors = links.accessors(&**driver, &places, *place)?;
             let heap = Heap::new(driver, *place, config.heap_bytes, unit, &accessors)?;
-            let launched = Mutex::new(0);
             // Whole before its stream is used: dropped after an error, the stream runs dry before the heap goes.
             let member = Member {
                 place: *place,
                 lane,
                 heap,
-                launched,
+                launched: Mutex::default(),
+                retired: Mutex::default(),
             };
             let stream = member.lane.stream;
             driver.fill(member.heap.ptr(), 0, layout.zeroed_bytes(), stream)?;
@@ -177,6 +206,7 @@ impl Group {
             facts,
             abi,
             failure,
+            barrier: HostBarrier::new(world),
             links,
             _budget: budget,
         });
@@ -208,25 +238,76 @@ impl Group {
 
     /// The group's failure: the first one to be set.
     fn fail(&self, error: Error) -> Error {
-        self.failure.get_or_init(|| error).clone()
+        let first = self.failure.get_or_init(|| error).clone();
+        self.barrier.wake();
+        first
     }
 
-    fn launched(member: &Member) -> MutexGuard<'_, u64> {
-        // The counter is whole at every moment, whatever happened to a thread that held it.
+    fn launched(member: &Member) -> MutexGuard<'_, Launches> {
+        // The counts are whole at every moment, whatever happened to a thread that held them.
         member.launched.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What was launched under a hash, on any rank.
+    fn known(&self, hash: u64) -> Option<TwDescriptor> {
+        self.members
+            .iter()
+            .find_map(|member| Group::launched(member).known.get(&hash).copied())
+    }
+
+    /// Waits for the work in a stream, unless the stream captures: waiting would only spoil the capture.
+    fn run_dry(&self, member: &Member) -> Result<()> {
+        if self.driver.stream_is_capturing(member.lane.stream)? {
+            return Ok(());
+        }
+        self.driver.stream_synchronize(member.lane.stream)
+    }
+
+    /// Frees a buffer of `member` behind the work in its stream; during a capture later, with the next one.
+    fn retire(&self, member: &Member, ptr: DevicePtr) -> Result<()> {
+        let stream = member.lane.stream;
+        let mut retired = member.retired.lock().unwrap_or_else(PoisonError::into_inner);
+        retired.push(ptr);
+        if self.driver.stream_is_capturing(stream)? {
+            return Ok(());
+        }
+        // Every one is tried; the first failure is reported.
+        let mut result = Ok(());
+        for ptr in retired.drain(..) {
+            result = result.and(self.driver.free_async(ptr, stream));
+        }
+        result
     }
 }
 
 impl Drop for Group {
     fn drop(&mut self) {
-        let counts: Vec<u64> = self.members.iter().map(|member| *Group::launched(member)).collect();
-        if self.failure.get().is_none() && counts.iter().any(|count| *count != counts[0]) {
+        // A capture that nobody ended would outlive the stream. There is nobody left to tell of a failure, here and below.
+        for Member { lane, .. } in self.members.iter().filter(|member| member.lane.owned) {
+            if let Ok(true) = self.driver.stream_is_capturing(lane.stream)
+                && let Ok(graph) = self.driver.stream_end_capture(lane.stream)
+            {
+                let _ = self.driver.graph_destroy(graph);
+            }
+        }
+        let mut counts = self.members.iter().map(|member| {
+            let launched = Group::launched(member);
+            (!launched.captured).then_some(launched.eager)
+        });
+        let first = counts.next().flatten();
+        let uneven =
+            first.is_some() && counts.clone().all(|count| count.is_some()) && counts.any(|count| count != first);
+        if self.failure.get().is_none() && uneven {
             // Some kernel waits, or will, for a launch that cannot come any more.
             let _ = self.raise_abort();
         }
-        // Kernels of all ranks write into all heaps, so every stream runs dry before the first heap goes. There is nobody
-        // left to tell of a failure.
+        // Kernels of all ranks write into all heaps, so every stream runs dry before the first heap goes.
         for member in &self.members {
+            let retired = member.retired.lock().unwrap_or_else(PoisonError::into_inner);
+            for ptr in retired.iter() {
+                let _ = self.driver.free_async(*ptr, member.lane.stream);
+            }
+            drop(retired);
             let _ = self.driver.stream_synchronize(member.lane.stream);
         }
     }

@@ -132,10 +132,11 @@ impl Node {
     ///
     /// # Safety
     /// Every stream given is a live stream of this driver on the device of its place, and outlives the group: every
-    /// [`Rank`], [`Plan`](crate::Plan) and [`Buffer`](crate::Buffer) of it.
+    /// [`Rank`], [`Plan`](crate::Plan) and [`Buffer`](crate::Buffer) of it. When the last of them goes, no stream captures,
+    /// and no graph of its launches is launched any more.
     ///
     /// # Errors
-    /// As [`Node::group`].
+    /// As [`Node::group`]; [`Error::BadArgument`] for a stream that captures.
     pub unsafe fn group_on(&self, ranks: &[RankPlace], config: &GroupConfig) -> Result<Vec<Rank>> {
         Group::make(&self.driver, ranks, config)
     }

@@ -1,11 +1,12 @@
 //! A rank: one participant of a group.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::diagnose::diagnose;
-use super::{Group, Node};
-use crate::abi::{self, TwGroup};
-use crate::driver::{Driver, Place, Stream};
+use super::{Group, Launches, MOST_KNOWN, Node};
+use crate::abi::{self, TwGroup, TwParams};
+use crate::driver::{DevicePtr, Driver, Place, Stream};
 use crate::error::{Error, Result};
 use crate::memory::Buffer;
 use crate::op::{Facts, OpSpec, Plan};
@@ -101,8 +102,12 @@ impl Rank {
     /// Blocks until all work in the rank's stream is done, then tells whether it went well.
     ///
     /// # Errors
-    /// As [`Rank::health`].
+    /// As [`Rank::health`]; [`Error::BadArgument`], and no harm done, while the stream captures.
     pub fn synchronize(&self) -> Result<()> {
+        if self.driver().stream_is_capturing(self.stream())? {
+            let expected = "one whose capture has ended: what is captured runs when its graph is launched";
+            return Err(Error::bad_argument("the rank's stream", "one that captures", expected));
+        }
         if let Err(error) = self.driver().stream_synchronize(self.stream()) {
             return Err(self.group.fail(error));
         }
@@ -137,12 +142,12 @@ impl Rank {
             Err(error) => return group.fail(error),
         };
         for member in &group.members {
-            if let Err(error) = group.driver.stream_synchronize(member.lane.stream) {
+            if let Err(error) = group.run_dry(member) {
                 return group.fail(error);
             }
         }
         match group.controls() {
-            Ok(after) => group.fail(diagnose(&before, &after)),
+            Ok(after) => group.fail(diagnose(&before, &after, &|hash| group.known(hash))),
             Err(error) => group.fail(error),
         }
     }
@@ -154,7 +159,21 @@ impl Rank {
         // An abort word that cannot be written leaves the kernels to their deadline; the group is refused all the same.
         if self.group.failure.set(error).is_ok() {
             let _ = self.group.raise_abort();
+            self.group.barrier.wake();
         }
+    }
+
+    /// Waits, on the host, until every rank of the group has called this as often; the ranks must have a thread each. What
+    /// may wait for a device, and so for a kernel that waits for this rank, goes before it, and the first launch behind
+    /// it: instantiating and uploading graphs, allocating, loading kernels of others (`docs/graphs.md`). `deadline` is wall
+    /// time, also on the simulated node.
+    ///
+    /// # Errors
+    /// [`Error::Missing`] names the ranks that did not come in time; a later call begins anew. [`Error::Poisoned`] as soon
+    /// as the group has failed. [`Error::BadArgument`] where another thread of this rank waits already.
+    pub fn host_barrier(&self, deadline: Duration) -> Result<()> {
+        let failed = || self.group.failure.get().cloned();
+        self.group.barrier.wait(self.driver(), self.rank, deadline, failed)
     }
 
     /// What it has sent, as its kernels counted: of finished operations, and part of a running one.
@@ -201,14 +220,49 @@ impl Rank {
         }
     }
 
-    /// Runs `enqueue` as the only one on this rank, with the number of operations launched so far, unless the group has
-    /// failed.
-    pub(crate) fn in_order<T>(&self, enqueue: impl FnOnce(&mut u64) -> Result<T>) -> Result<T> {
+    /// Runs `enqueue` as the only one on this rank, unless the group has failed. What it launches is counted by
+    /// [`Launching::count`].
+    pub(crate) fn in_order<T>(&self, enqueue: impl FnOnce(&mut Launching<'_>) -> Result<T>) -> Result<T> {
         let mut launched = Group::launched(self.member());
         if let Some(error) = self.group.failure.get() {
             return Err(Error::Poisoned(Arc::new(error.clone())));
         }
-        enqueue(&mut launched)
+        let captured = self.driver().stream_is_capturing(self.stream())?;
+        enqueue(&mut Launching {
+            launched: &mut launched,
+            captured,
+        })
+    }
+
+    /// Gives back memory of this rank, behind the work in its stream.
+    pub(crate) fn retire(&self, ptr: DevicePtr) -> Result<()> {
+        self.group.retire(self.member(), ptr)
+    }
+}
+
+/// A launch on a rank, with nobody else's between.
+pub(crate) struct Launching<'a> {
+    launched: &'a mut Launches,
+    captured: bool,
+}
+
+impl Launching<'_> {
+    /// An operation of the group was enqueued.
+    pub(crate) fn count(&mut self, params: &TwParams) {
+        let known = &mut self.launched.known;
+        if known.len() < MOST_KNOWN {
+            known.entry(params.hash).or_insert(params.desc);
+        }
+        if self.captured {
+            self.launched.captured = true;
+        } else {
+            self.launched.eager += 1;
+        }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn eager(&self) -> u64 {
+        self.launched.eager
     }
 }
 

@@ -10,7 +10,8 @@ use crate::error::{Error, Result};
 use crate::group::Rank;
 
 /// Ordinary memory on a rank's device. Everything done with it is in the order of the rank's stream, freeing included: it
-/// may be dropped as soon as the last launch that uses it has returned. Fresh memory holds nothing in particular.
+/// may be dropped as soon as the last launch that uses it has returned; where launches were captured, once their graph is
+/// launched no more. Fresh memory holds nothing in particular.
 #[derive(Debug)]
 pub struct Buffer {
     rank: Rank,
@@ -179,6 +180,6 @@ impl Buffer {
 impl Drop for Buffer {
     fn drop(&mut self) {
         // A failure to free has nobody to go to; the group's own failure, if there is one, is reported elsewhere.
-        let _ = self.rank.driver().free_async(self.ptr, self.rank.stream());
+        let _ = self.rank.retire(self.ptr);
     }
 }

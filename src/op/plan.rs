@@ -116,7 +116,8 @@ impl Plan {
     }
 
     /// Enqueues the operation on the rank's stream: no allocation on the device, no synchronisation, no word to a peer
-    /// from the host. Every rank of the group launches the same operations in the same order.
+    /// from the host. Every rank of the group launches the same operations in the same order. While the stream captures,
+    /// the operation is captured instead, and each launch of the graph is one on the same operands (`docs/graphs.md`).
     ///
     /// # Errors
     /// [`Error::BadArgument`] before anything is enqueued; [`Error::Poisoned`] after a failure in the group;
@@ -223,10 +224,10 @@ impl Plan {
     }
 
     fn enqueue(&self, steps: &Steps) -> Result<()> {
-        self.0.rank.in_order(|launched| {
+        self.0.rank.in_order(|launching| {
             steps.before.as_ref().map_or(Ok(()), |step| self.start(step))?;
             self.start(&steps.main)?;
-            *launched += 1;
+            launching.count(&steps.main.params);
             steps.after.as_ref().map_or(Ok(()), |step| self.start(step))
         })
     }

@@ -204,25 +204,33 @@ pub(crate) fn choose(facts: &Facts, spec: &OpSpec, m: u64) -> Result<Config> {
     Decisions::of(facts, spec, Bucket::of(m)).config(m)
 }
 
-/// The kernels at every M up to `spec.max_m`: ranges by ascending M, neighbours different.
+/// The kernels at every M up to `spec.max_m`: ranges by ascending M, neighbours different. Of several M that the heap is
+/// too small for, the error tells the most that any needs, so that one larger heap mends it.
 pub(crate) fn table(facts: &Facts, spec: &OpSpec) -> Result<Vec<Range>> {
     let max_m = spec.max_m as u64;
     let mut ranges: Vec<Range> = Vec::new();
+    let mut too_small: Option<(usize, Error)> = None;
     let mut first = 0;
     while first <= max_m {
         let bucket = Bucket::of(first);
         let decisions = Decisions::of(facts, spec, bucket);
         // An operation that fails at some M fails here, named; so errors end the search for ranges.
         for last in last_of_each_from(first, bucket.last.min(max_m), |m| decisions.config(m).ok()) {
-            let config = decisions.config(last)?;
-            match ranges.last_mut() {
-                Some(before) if before.config == config => before.last = last,
-                _ => ranges.push(Range { last, config }),
+            match (decisions.config(last), ranges.last_mut()) {
+                (Ok(config), Some(before)) if before.config == config => before.last = last,
+                (Ok(config), _) => ranges.push(Range { last, config }),
+                (Err(error), _) => match error {
+                    Error::HeapTooSmall { need, .. } if too_small.as_ref().is_none_or(|(most, _)| need > *most) => {
+                        too_small = Some((need, error));
+                    }
+                    Error::HeapTooSmall { .. } => {}
+                    error => return Err(error),
+                },
             }
         }
         first = bucket.last + 1;
     }
-    Ok(ranges)
+    too_small.map_or(Ok(ranges), |(_, error)| Err(error))
 }
 
 /// The route as a person reads it, of the range that ends at `m`.

@@ -3,6 +3,7 @@
 
 mod case;
 mod data;
+mod graphs;
 mod judge;
 mod plant;
 mod run;
@@ -10,6 +11,7 @@ mod slab;
 
 pub use case::*;
 pub use data::*;
+pub use graphs::*;
 pub use judge::*;
 pub use plant::*;
 pub use run::*;

@@ -15,8 +15,9 @@
 enum { kOk = 0, kInvalidValue = 1, kNoDevice = 100, kInvalidContext = 201, kInvalidHandle = 400, kNotFound = 500, kUnsupported = 801 };
 typedef uint64_t Ptr;
 typedef struct Context { int device, green; } Context;
-typedef struct Stream { Context* context; } Stream;
-typedef struct Event { Context* context; int recorded; struct timespec at; } Event;
+// `graph` while it captures, begun by the thread of `thread`.
+typedef struct Stream { Context* context; struct Graph* graph; void* thread; int broken; } Stream;
+typedef struct Event { Context* context; int recorded; Stream* captured; struct timespec at; } Event;
 // Physical memory, or (team > 0) a multicast object for so many devices; `bound` by device.
 typedef struct Memory { int fd, device; size_t bytes; int team, joined[2]; struct Memory* bound[2]; size_t part[2]; int uses; } Memory;
 typedef struct Location { int type, id; } Location;
@@ -30,6 +31,8 @@ static int loaded, shared_limit[3];
 static int is(const char* mode) { const char* m = getenv("FAKE_CUDA"); return m && !strcmp(m, mode); }
 static int none_current(void) { return depth == 0; }
 #define NEEDS_CONTEXT if (none_current()) return kInvalidContext
+
+#include "graphs.h"
 
 int cuInit(unsigned flags) { (void)flags; return is("no-gpu") ? kNoDevice : kOk; }
 int cuDriverGetVersion(int* v) { *v = is("old") ? 12020 : 13000; return kOk; }
@@ -96,15 +99,21 @@ int cuCtxFromGreenCtx(Context** context, Context* green) { *context = green; ret
 
 static int new_stream(Stream** s, Context* c, unsigned flags) {
   if (flags != 1) return kInvalidValue;  // must not synchronise with the default stream
-  *s = malloc(sizeof(Stream)); (*s)->context = c;
+  *s = calloc(1, sizeof(Stream)); (*s)->context = c;
   return kOk;
 }
 int cuStreamCreate(Stream** s, unsigned flags) { NEEDS_CONTEXT; return new_stream(s, stack[depth - 1], flags); }
 int cuGreenCtxStreamCreate(Stream** s, Context* green, unsigned flags, int priority) { (void)priority; return new_stream(s, green, flags); }
-int cuStreamDestroy_v2(Stream* s) { NEEDS_CONTEXT; free(s); return kOk; }
-int cuStreamSynchronize(Stream* s) { NEEDS_CONTEXT; return s->context == stack[depth - 1] ? kOk : kInvalidHandle; }
+int cuStreamDestroy_v2(Stream* s) { NEEDS_CONTEXT; RUNS_NOW(s); free(s); return kOk; }
+int cuStreamSynchronize(Stream* s) { NEEDS_CONTEXT; RUNS_NOW(s); return s->context == stack[depth - 1] ? kOk : kInvalidHandle; }
 int cuStreamGetCtx(Stream* s, Context** c) { *c = s->context; return kOk; }
-int cuStreamWaitEvent(Stream* s, Event* e, unsigned flags) { NEEDS_CONTEXT; return s && e && !flags ? kOk : kInvalidHandle; }
+int cuStreamWaitEvent(Stream* s, Event* e, unsigned flags) {
+  NEEDS_CONTEXT;
+  if (!s || !e || flags) return kInvalidHandle;
+  if (s->graph ? e->captured == s : !e->captured) return kOk;
+  if (s->graph) s->broken = 1;
+  return kCaptureIsolation;  // into a capture, or out of one
+}
 int cuEventCreate(Event** e, unsigned flags) {
   NEEDS_CONTEXT; if (flags) return kInvalidValue;  // must measure time
   *e = calloc(1, sizeof(Event)); (*e)->context = stack[depth - 1];
@@ -113,7 +122,8 @@ int cuEventCreate(Event** e, unsigned flags) {
 int cuEventDestroy_v2(Event* e) { free(e); return kOk; }
 int cuEventRecord(Event* e, Stream* s) {
   if (e->context != s->context) return kInvalidHandle;
-  clock_gettime(CLOCK_MONOTONIC, &e->at); e->recorded = 1;
+  e->captured = s->graph ? s : 0; e->recorded = !s->graph;
+  clock_gettime(CLOCK_MONOTONIC, &e->at);
   return kOk;
 }
 #ifndef WITHOUT_ELAPSED_TIME
@@ -136,20 +146,27 @@ int cuMemPoolSetAttribute(Pool* pool, int which, void* v) {
   return kOk;
 }
 int cuMemAllocFromPoolAsync(Ptr* p, size_t bytes, Pool* pool, Stream* s) {
-  NEEDS_CONTEXT;
+  NEEDS_CONTEXT; RUNS_NOW(s);
   if (!bytes || pool->may_wait || pool->keep != ~0ull || s->context != stack[depth - 1]) return kInvalidValue;
   int* block = aligned_alloc(256, (bytes + 511) / 256 * 256); block[0] = pool->location.id;
   *p = (Ptr)block + 256;
   return kOk;
 }
-int cuMemFreeAsync(Ptr p, Stream* s) { (void)s; free((void*)(p - 256)); return kOk; }
-int cuMemHostAlloc(void** p, size_t bytes, unsigned flags) { NEEDS_CONTEXT; (void)flags; *p = malloc(bytes); return kOk; }
+int cuMemFreeAsync(Ptr p, Stream* s) {
+  if (s->graph) { s->broken = 1; return kInvalidValue; }  // in a capture, only what the graph allocates
+  free((void*)(p - 256));
+  return kOk;
+}
+int cuMemHostAlloc(void** p, size_t bytes, unsigned flags) { NEEDS_CONTEXT; MAY_WAIT_FOR_A_DEVICE; (void)flags; *p = malloc(bytes); return kOk; }
 int cuMemFreeHost(void* p) { free(p); return kOk; }
 int cuPointerGetAttribute(int* v, int which, Ptr p) { (void)p; if (which != 9) return kInvalidValue; *v = 0; return kOk; }
-int cuMemcpyHtoDAsync_v2(Ptr d, const void* s, size_t n, Stream* q) { NEEDS_CONTEXT; (void)q; memcpy((void*)d, s, n); return kOk; }
-int cuMemcpyDtoHAsync_v2(void* d, Ptr s, size_t n, Stream* q) { NEEDS_CONTEXT; (void)q; memcpy(d, (void*)s, n); return kOk; }
-int cuMemcpyDtoDAsync_v2(Ptr d, Ptr s, size_t n, Stream* q) { NEEDS_CONTEXT; if (!n) return kInvalidValue; (void)q; memcpy((void*)d, (void*)s, n); return kOk; }
-int cuMemsetD8Async(Ptr d, unsigned char byte, size_t n, Stream* q) { NEEDS_CONTEXT; (void)q; memset((void*)d, byte, n); return n ? kOk : kInvalidValue; }
+int cuMemcpyHtoDAsync_v2(Ptr d, const void* s, size_t n, Stream* q) { NEEDS_CONTEXT; RUNS_NOW(q); memcpy((void*)d, s, n); return kOk; }
+int cuMemcpyDtoHAsync_v2(void* d, Ptr s, size_t n, Stream* q) { NEEDS_CONTEXT; RUNS_NOW(q); memcpy(d, (void*)s, n); return kOk; }
+int cuMemcpyDtoDAsync_v2(Ptr d, Ptr s, size_t n, Stream* q) { NEEDS_CONTEXT; return n ? enqueue(q, (Node){.kind = kCopy, .to = d, .from = s, .bytes = n}) : kInvalidValue; }
+int cuMemsetD8Async(Ptr d, unsigned char byte, size_t n, Stream* q) {
+  NEEDS_CONTEXT;
+  return n ? enqueue(q, (Node){.kind = kFill, .to = d, .byte = byte, .bytes = n}) : kInvalidValue;
+}
 
 int cuMemGetAllocationGranularity(size_t* bytes, const int* props, int which) { (void)props; (void)which; *bytes = 2 << 20; return kOk; }
 int cuMemCreate(Memory** m, size_t bytes, const int* props, uint64_t flags) {  // type, handle types, location
@@ -234,16 +251,13 @@ int cuKernelSetAttribute(int which, int v, const char* const* k, int device) {
   return kOk;
 }
 int cuKernelGetFunction(const void** f, const char* const* kernel) { NEEDS_CONTEXT; *f = kernel; return absent(kernel) ? kNotFound : kOk; }
-int cuFuncLoad(const void* f) { (void)f; NEEDS_CONTEXT; ++loaded; return kOk; }
+int cuFuncLoad(const void* f) { (void)f; NEEDS_CONTEXT; MAY_WAIT_FOR_A_DEVICE; ++loaded; return kOk; }
 int cuOccupancyMaxActiveBlocksPerMultiprocessor(int* n, const char* const* k, int threads, size_t shared) {
   NEEDS_CONTEXT;
   *n = (int)shared > shared_limit[k - kKernels] ? 0 : 2048 / threads;
   return kOk;
 }
 
-// As in cuda.h: CUlaunchAttribute, whose value has 64 bytes, and CUlaunchConfig.
-typedef struct Attribute { int id, pad; union { unsigned cluster[3]; char room[64]; } value; } Attribute;
-typedef struct Config { unsigned x, y, z, tx, ty, tz, shared; Stream* s; Attribute* attributes; unsigned count; } Config;
 // Two SMs have no partner; a green context answers for the whole device.
 int cuOccupancyMaxActiveClusters(int* n, const char* const* k, const Config* c) {
   NEEDS_CONTEXT;
@@ -262,9 +276,9 @@ int cuLaunchKernelEx(const Config* c, const char* const* k, void** params, void*
     cluster = size[0];
   }
   const TwParams* p = params[0];
-  uint32_t seen[6] = {(uint32_t)(k - kKernels), c->x, c->tx, c->shared, p->k, cluster};
-  memcpy((void*)p->out, seen, sizeof seen);
-  return kOk;
+  // The parameters are read now, whenever the kernel runs.
+  return enqueue(c->s, (Node){.kind = kKernel, .kernel = (unsigned)(k - kKernels), .x = c->x, .tx = c->tx, .shared = c->shared,
+                              .cluster = cluster, .k = p->k, .out = p->out});
 }
 
 // The 128 bytes of a map are the arguments it was made from.

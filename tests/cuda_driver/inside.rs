@@ -154,6 +154,75 @@ inside! {
         }
     }
 
+    fn graphs() {
+        let driver = open().unwrap();
+        for place in [WHOLE, share(2, 3)] {
+            let (stream, other) = (driver.stream_create(place).unwrap(), driver.stream_create(place).unwrap());
+            let out = driver.alloc(place, 32).unwrap();
+            driver.load_kernels(place).unwrap();
+            driver.fill(out, 9, 32, stream).unwrap();
+            let seen = || {
+                let mut seen = [0; 32];
+                driver.copy_out(&mut seen, out, other).unwrap();
+                (u32::from_le_bytes(seen[16..20].try_into().unwrap()), seen[31])
+            };
+            let code = |result: Result<(), Error>| match result {
+                Err(Error::Driver { code, .. }) => code,
+                result => panic!("{result:?}"),
+            };
+            let launch = Launch { grid: 4, threads: 128, shared: 4096, cluster: 2 };
+            let mut params = TwParams { out, k: 77, ..TwParams::default() };
+            // All that a launch does, and no more.
+            let capture = |params: &TwParams| {
+                driver.stream_begin_capture(stream)?;
+                assert!(driver.stream_is_capturing(stream)? && !driver.stream_is_capturing(other)?);
+                let map = TensorMap { address: out, dtype: DType::Bf16, rank: 2, dims: [64, 2, 1, 1], strides: [128, 0, 0], box_dims: [64, 2, 1, 1] };
+                driver.encode_tensor_map(place, &map)?;
+                driver.launch("hopper_sm90", launch, params, stream)?;
+                driver.fill(out + 31, 5, 1, stream)
+            };
+            capture(&params).unwrap();
+            let graph = driver.stream_end_capture(stream).unwrap();
+            let exec = driver.graph_instantiate(graph, stream).unwrap();
+            driver.graph_destroy(graph).unwrap();
+            driver.graph_upload(exec, stream).unwrap();
+            assert_eq!(seen(), (0x0909_0909, 9), "it ran while it was captured");
+            // The parameters are those of the capture.
+            params.k = 78;
+            for _ in 0..3 {
+                driver.fill(out, 9, 32, stream).unwrap();
+                driver.graph_launch(exec, stream).unwrap();
+                assert_eq!(seen(), (77, 5));
+            }
+            driver.launch("hopper_sm90", launch, &params, stream).unwrap();
+            assert_eq!(seen(), (78, 5));
+            driver.graph_launch(exec, other).unwrap();
+            assert_eq!(seen(), (77, 5));
+            // Host memory is refused before the capture is broken, waiting breaks it.
+            let mut bytes = [0; 4];
+            capture(&params).unwrap();
+            assert_eq!(code(driver.copy_in(out, &bytes, stream)), 900);
+            driver.graph_destroy(driver.stream_end_capture(stream).unwrap()).unwrap();
+            for call in 0..4 {
+                capture(&params).unwrap();
+                let code = code(match call {
+                    0 => driver.stream_synchronize(stream),
+                    1 => driver.copy_out(&mut bytes, out, stream),
+                    2 => driver.stream_destroy(stream),
+                    _ => driver.load_kernels(place),
+                });
+                assert_eq!(code, 900, "{call}");
+                assert!(driver.stream_is_capturing(stream).unwrap());
+                assert!(matches!(driver.stream_end_capture(stream), Err(Error::Driver { code: 901, .. })));
+            }
+            assert!(matches!(driver.stream_end_capture(stream), Err(Error::Driver { code: 401, .. })));
+            driver.graph_exec_destroy(exec).unwrap();
+            driver.free_async(out, stream).unwrap();
+            driver.stream_destroy(stream).unwrap();
+            driver.stream_destroy(other).unwrap();
+        }
+    }
+
     fn clusters_are_counted_by_the_driver() {
         let driver = open().unwrap();
         // Whole, two of 132 SMs cannot be paired; a share has no more than its own 64.

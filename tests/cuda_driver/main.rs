@@ -72,6 +72,7 @@ with_library!(
     memory_and_copies: "",
     streams_and_events: "",
     kernels: "",
+    graphs: "",
     clusters_are_counted_by_the_driver: "",
     kernels_of_hopper_are_left_alone_elsewhere: "sm_80",
     tensor_maps: "",

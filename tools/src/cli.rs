@@ -120,8 +120,8 @@ pub struct RunArgs {
     #[arg(long)]
     pub processes: bool,
     /// Capture once, replay N times, check the last
-    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = parse_u64)]
-    pub graph: Option<u64>,
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub graph: Option<u32>,
     /// GPU timing: launches before the first that is timed
     #[arg(long, value_name = "W", allow_negative_numbers = true, default_value_t = 3, value_parser = clap::value_parser!(u32).range(..=100_000))]
     pub warmup: u32,
@@ -338,7 +338,8 @@ mod tests {
             ),
             ("run --iters -1", "'--iters <I>': -1 is not in 1..=100000"),
             ("run --warmup -1", "'--warmup <W>': -1 is not in"),
-            ("run --graph -1", "'--graph <N>': expected a number from 0 to"),
+            ("run --graph -1", "'--graph <N>': -1 is not in 1..=1000000"),
+            ("run --graph 0", "'--graph <N>': 0 is not in 1..=1000000"),
             (
                 "run --deadline-ms -1",
                 "'--deadline-ms <T>': expected milliseconds from 1 to 86400000",

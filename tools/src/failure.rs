@@ -126,6 +126,23 @@ impl From<Error> for Failure {
                     .with("seen", theirs.as_str())
                     .with("chain", Vec::<Value>::new())
             }
+            Error::Missing {
+                rank,
+                missing,
+                left,
+                waited,
+            } => {
+                let peer = missing.iter().chain(left).next().copied().unwrap_or(*rank);
+                let wait = json!({
+                    "op": "host-barrier", "epoch": 0, "rank": rank, "peer": peer, "tile": 0, "expected": 0, "seen": 0,
+                    "waited_ms": waited.as_secs_f64() * 1e3,
+                });
+                let mut failure = Failure::new(Kind::Timeout, message).with("chain", vec![wait.clone()]);
+                if let Value::Object(fields) = wait {
+                    failure.details.extend(fields);
+                }
+                failure
+            }
             Error::Aborted { .. } => Failure::new(Kind::Aborted, message),
             Error::Simulator { .. } => Failure::new(Kind::WrongResult, message),
             // Here the program chose the heap: whoever reads this chose the sizes.

@@ -3,13 +3,13 @@
 use cudarc::driver::sys;
 
 use super::device::{Current, Handle, create_stream};
-use super::{CudaDriver, copies, hardware_queues, identity, multicast, tensor_map, virtual_memory};
+use super::{CudaDriver, copies, graphs, hardware_queues, identity, multicast, tensor_map, virtual_memory};
 use crate::abi::{TwParams, TwTensorMap};
 use crate::driver::{
-    DevicePtr, Driver, Event, Identity, Kind, Launch, Multicast, PeerClaim, Physical, Place, PlaceInfo, Stream,
-    TensorMap,
+    DevicePtr, Driver, Event, Graph, GraphExec, Identity, Kind, Launch, Multicast, PeerClaim, Physical, Place,
+    PlaceInfo, Stream, TensorMap,
 };
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 fn handle(event: Event) -> sys::CUevent {
     std::ptr::with_exposed_provenance_mut(event.0)
@@ -154,6 +154,14 @@ impl Driver for CudaDriver {
 
     fn copy_in(&self, dst: DevicePtr, src: &[u8], stream: Stream) -> Result<()> {
         let (_current, stream) = self.enter(stream)?;
+        // The temporary would be freed behind a copy that has not run, and each launch of the graph would copy from it.
+        if graphs::is_capturing(stream)? {
+            return Err(Error::Driver {
+                call: "copy_in",
+                code: sys::CUresult::CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED as i64,
+                message: "CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED: host memory is not copied in a capture".into(),
+            });
+        }
         self.device_of(dst)?.copy_in(dst, src, stream)
     }
 
@@ -306,5 +314,43 @@ impl Driver for CudaDriver {
     fn launch(&self, kernel: &str, launch: Launch, params: &TwParams, stream: Stream) -> Result<()> {
         let (_current, stream) = self.enter(stream)?;
         self.kernels.launch(kernel, launch, params, stream)
+    }
+
+    fn stream_begin_capture(&self, stream: Stream) -> Result<()> {
+        let (_current, stream) = self.enter(stream)?;
+        graphs::begin(stream)
+    }
+
+    fn stream_end_capture(&self, stream: Stream) -> Result<Graph> {
+        let (_current, stream) = self.enter(stream)?;
+        graphs::end(stream)
+    }
+
+    fn stream_is_capturing(&self, stream: Stream) -> Result<bool> {
+        let (_current, stream) = self.enter(stream)?;
+        graphs::is_capturing(stream)
+    }
+
+    fn graph_instantiate(&self, graph: Graph, stream: Stream) -> Result<GraphExec> {
+        let (_current, _) = self.enter(stream)?;
+        graphs::instantiate(graph)
+    }
+
+    fn graph_upload(&self, exec: GraphExec, stream: Stream) -> Result<()> {
+        let (_current, stream) = self.enter(stream)?;
+        graphs::upload(exec, stream)
+    }
+
+    fn graph_launch(&self, exec: GraphExec, stream: Stream) -> Result<()> {
+        let (_current, stream) = self.enter(stream)?;
+        graphs::launch(exec, stream)
+    }
+
+    fn graph_exec_destroy(&self, exec: GraphExec) -> Result<()> {
+        graphs::destroy_exec(exec)
+    }
+
+    fn graph_destroy(&self, graph: Graph) -> Result<()> {
+        graphs::destroy(graph)
     }
 }

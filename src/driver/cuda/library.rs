@@ -17,7 +17,7 @@ const NAMES: [&str; 1] = ["nvcuda.dll"];
 const OLDEST: i32 = 12050;
 
 /// Every symbol that this driver calls. A test compares the list with the sources.
-pub(super) const SYMBOLS: [&str; 66] = [
+pub(super) const SYMBOLS: [&str; 74] = [
     "cuCtxFromGreenCtx",
     "cuCtxPopCurrent_v2",
     "cuCtxPushCurrent_v2",
@@ -40,6 +40,11 @@ pub(super) const SYMBOLS: [&str; 66] = [
     "cuEventRecord",
     "cuFuncLoad",
     "cuGetErrorString",
+    "cuGraphDestroy",
+    "cuGraphExecDestroy",
+    "cuGraphInstantiateWithFlags",
+    "cuGraphLaunch",
+    "cuGraphUpload",
     "cuGreenCtxCreate",
     "cuGreenCtxDestroy",
     "cuGreenCtxStreamCreate",
@@ -78,9 +83,12 @@ pub(super) const SYMBOLS: [&str; 66] = [
     "cuOccupancyMaxActiveBlocksPerMultiprocessor",
     "cuOccupancyMaxActiveClusters",
     "cuPointerGetAttribute",
+    "cuStreamBeginCapture_v2",
     "cuStreamCreate",
     "cuStreamDestroy_v2",
+    "cuStreamEndCapture",
     "cuStreamGetCtx",
+    "cuStreamIsCapturing",
     "cuStreamSynchronize",
     "cuStreamWaitEvent",
     "cuTensorMapEncodeTiled",
@@ -198,6 +206,7 @@ mod tests {
             include_str!("calls.rs"),
             include_str!("copies.rs"),
             include_str!("device.rs"),
+            include_str!("graphs.rs"),
             include_str!("identity.rs"),
             include_str!("kernels.rs"),
             include_str!("library.rs"),

@@ -15,6 +15,7 @@ macro_rules! cu {
 mod calls;
 mod copies;
 mod device;
+mod graphs;
 mod identity;
 mod kernels;
 mod library;

@@ -5,6 +5,7 @@ use std::sync::PoisonError;
 
 use super::arena::GRANULARITY;
 use super::arguments::bad_event;
+use super::capture::{Recorded, SYNCHRONIZE};
 use super::config::LaunchSeen;
 use super::describe::identity;
 use super::handle::SimNode;
@@ -15,8 +16,8 @@ use super::stream::{Command, Landing, StreamKey};
 use super::tensor_map;
 use crate::abi::{TwParams, TwTensorMap};
 use crate::driver::{
-    DevicePtr, Driver, Event, Identity, Kind, Launch, Multicast, PeerClaim, Physical, Place, PlaceInfo, Stream,
-    TensorMap, ThreadGuard,
+    DevicePtr, Driver, Event, Graph, GraphExec, Identity, Kind, Launch, Multicast, PeerClaim, Physical, Place,
+    PlaceInfo, Stream, TensorMap, ThreadGuard,
 };
 use crate::error::{Error, Result};
 use crate::topology::Topology;
@@ -74,14 +75,21 @@ impl Driver for SimNode {
 
     fn stream_destroy(&self, stream: Stream) -> Result<()> {
         let result = self.run(stream, Command::Close);
+        if self.stream_is_capturing(stream)? {
+            return result;
+        }
         self.node.shared.lock().streams.remove(&stream.0);
         result
     }
 
     fn stream_synchronize(&self, stream: Stream) -> Result<()> {
         let position = {
-            let s = self.node.shared.lock();
-            s.streams.get(&stream.0).ok_or_else(|| bad_stream(stream.0))?.enqueued
+            let mut s = self.node.shared.lock();
+            let head = s.streams.get_mut(&stream.0).ok_or_else(|| bad_stream(stream.0))?;
+            if let Some(capture) = &mut head.capture {
+                return Err(capture.refuse(SYNCHRONIZE));
+            }
+            head.enqueued
         };
         self.node.shared.wait(stream.0, position)
     }
@@ -91,7 +99,7 @@ impl Driver for SimNode {
         let mut s = self.node.shared.lock();
         s.next_event += 1;
         let event = s.next_event;
-        s.events.insert(event, 0);
+        s.events.insert(event, Recorded::Never);
         Ok(Event(event))
     }
 
@@ -108,17 +116,25 @@ impl Driver for SimNode {
         if !s.events.contains_key(&event.0) {
             return Err(bad_event(event));
         }
+        if s.captures(stream)? {
+            // No work of its own: it names a place in the capture.
+            s.events.insert(event.0, Recorded::Captured { stream: stream.0 });
+            return Ok(());
+        }
         s.enqueue(stream.0, Command::Record { event: event.0, record })?;
         s.next_record = record;
-        s.events.insert(event.0, record);
+        s.events.insert(event.0, Recorded::At(record));
         Ok(())
     }
 
     fn stream_wait_event(&self, stream: Stream, event: Event) -> Result<()> {
         let mut s = self.node.shared.lock();
-        let record = *s.events.get(&event.0).ok_or_else(|| bad_event(event))?;
+        let recorded = *s.events.get(&event.0).ok_or_else(|| bad_event(event))?;
+        if s.waits_in_capture(stream, recorded)? {
+            return Ok(());
+        }
         // An event that was never recorded holds nobody up.
-        if record > 0 {
+        if let Recorded::At(record) = recorded {
             s.enqueue(stream.0, Command::Wait { event: event.0, record })?;
         }
         Ok(())
@@ -127,12 +143,13 @@ impl Driver for SimNode {
     fn event_elapsed_ms(&self, start: Event, end: Event) -> Result<Option<f64>> {
         let s = self.node.shared.lock();
         for event in [start, end] {
-            s.events.get(&event.0).ok_or_else(|| bad_event(event))?;
+            s.events.get(&event.0).ok_or_else(|| bad_event(event))?.happens()?;
         }
         Ok(None)
     }
 
     fn alloc(&self, place: Place, bytes: usize) -> Result<DevicePtr> {
+        self.no_capture_here("alloc")?;
         self.arena.allocate(self.check_place(place)?.device, bytes)
     }
 
@@ -223,12 +240,14 @@ impl Driver for SimNode {
     }
 
     fn physical_create(&self, place: Place, bytes: usize) -> Result<Physical> {
+        self.no_capture_here("physical_create")?;
         self.arena
             .physical_create(self.check_place(place)?.device, bytes)
             .map(Physical)
     }
 
     fn physical_map(&self, memory: Physical, bytes: usize, accessors: &[Place]) -> Result<DevicePtr> {
+        self.no_capture_here("physical_map")?;
         let owner = self.arena.physical_device(memory.0)?;
         let refused = accessors
             .iter()
@@ -302,6 +321,7 @@ impl Driver for SimNode {
     }
 
     fn load_kernels(&self, place: Place) -> Result<()> {
+        self.no_capture_here("load_kernels")?;
         self.check_place(place).map(drop)
     }
 
@@ -344,10 +364,50 @@ impl Driver for SimNode {
             .map(drop)
     }
 
+    fn stream_begin_capture(&self, stream: Stream) -> Result<()> {
+        self.node.shared.lock().begin_capture(stream)
+    }
+
+    fn stream_end_capture(&self, stream: Stream) -> Result<Graph> {
+        self.node.shared.lock().end_capture(stream)
+    }
+
+    fn stream_is_capturing(&self, stream: Stream) -> Result<bool> {
+        self.node.shared.lock().captures(stream)
+    }
+
+    fn graph_instantiate(&self, graph: Graph, stream: Stream) -> Result<GraphExec> {
+        self.no_capture_here("graph_instantiate")?;
+        self.node.shared.lock().instantiate(graph, stream)
+    }
+
+    fn graph_upload(&self, exec: GraphExec, stream: Stream) -> Result<()> {
+        self.no_capture_here("graph_upload")?;
+        self.node.shared.lock().executable(exec, stream).map(drop)
+    }
+
+    fn graph_launch(&self, exec: GraphExec, stream: Stream) -> Result<()> {
+        self.node.shared.lock().launch_graph(exec, stream)
+    }
+
+    fn graph_exec_destroy(&self, exec: GraphExec) -> Result<()> {
+        self.node.shared.lock().destroy_executable(exec)
+    }
+
+    fn graph_destroy(&self, graph: Graph) -> Result<()> {
+        self.node.shared.lock().destroy_graph(graph)
+    }
+
     fn attach_thread(&self) -> ThreadGuard {
         let shared = self.node.shared.clone();
         let thread = shared.attach();
         ThreadGuard(Some(Box::new(move || shared.detach(thread))))
+    }
+
+    fn wait_elsewhere(&self) -> ThreadGuard {
+        let shared = self.node.shared.clone();
+        let thread = shared.go_elsewhere();
+        ThreadGuard(Some(Box::new(move || shared.come_back(thread))))
     }
 
     fn observed_traffic(&self, place: Place) -> Option<(u64, u64)> {

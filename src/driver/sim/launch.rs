@@ -15,6 +15,7 @@ use crate::abi::TwParams;
 use crate::driver::Launch;
 
 /// A launch as the host asked for it.
+#[derive(Clone)]
 pub(super) struct Request {
     pub entry: Entry,
     pub launch: Launch,

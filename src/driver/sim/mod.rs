@@ -20,6 +20,8 @@ mod bulk;
 #[cfg(target_os = "linux")]
 mod callbacks;
 #[cfg(target_os = "linux")]
+mod capture;
+#[cfg(target_os = "linux")]
 mod character;
 #[cfg(target_os = "linux")]
 mod clock;

@@ -12,6 +12,7 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::ThreadId;
 use std::time::Duration;
 
+use super::capture::{Capture, Executable, Recorded};
 use super::character::Faults;
 use super::stream::{Command, StreamKey};
 use crate::error::{Error, Result};
@@ -46,6 +47,8 @@ pub(super) struct Head {
     /// Commands so far, and how many of them are done.
     pub enqueued: u64,
     pub done: u64,
+    /// Commands go here while there is one.
+    pub capture: Option<Capture>,
 }
 
 /// A blocked call.
@@ -61,13 +64,18 @@ pub(super) struct State {
     pub next_stream: usize,
     pub ordinals: HashMap<(usize, usize, usize), u64>,
     /// The last record of each event that was asked for.
-    pub events: BTreeMap<usize, u64>,
+    pub events: BTreeMap<usize, Recorded>,
     pub next_event: usize,
     pub next_record: u64,
     pub asks: Vec<Ask>,
     pub waiters: BTreeMap<u64, Waiter>,
     next_waiter: u64,
     attached: HashMap<ThreadId, usize>,
+    /// Threads that wait for each other outside the driver.
+    elsewhere: HashMap<ThreadId, usize>,
+    pub graphs: BTreeMap<usize, super::capture::Graph>,
+    pub executables: BTreeMap<usize, Executable>,
+    pub next_graph: usize,
     pub advancing: bool,
     pub dead: Option<Error>,
     pub shutdown: bool,
@@ -82,16 +90,19 @@ impl State {
     }
 
     pub fn may_advance(&self) -> bool {
-        let blocked = |t: &ThreadId| self.waiters.values().any(|w| w.thread == *t);
+        let blocked = |t: &ThreadId| self.elsewhere.contains_key(t) || self.waiters.values().any(|w| w.thread == *t);
         !self.waiters.is_empty() && !self.waiters.values().any(|w| self.reached(w)) && self.attached.keys().all(blocked)
     }
 
-    /// Puts a command behind the work in a stream; its position there.
+    /// Puts a command behind the work in a stream, or into its capture; its position there.
     pub fn enqueue(&mut self, stream: usize, command: Command) -> Result<u64> {
         if let Some(error) = &self.dead {
             return Err(error.clone());
         }
         let head = self.streams.get_mut(&stream).ok_or_else(|| bad_stream(stream))?;
+        if let Some(capture) = &mut head.capture {
+            return capture.take(command).map(|()| head.enqueued);
+        }
         head.queue.push(command);
         head.enqueued += 1;
         Ok(head.enqueued)
@@ -112,6 +123,7 @@ impl State {
             queue: Vec::new(),
             enqueued: 0,
             done: 0,
+            capture: None,
         };
         self.streams.insert(self.next_stream, head);
         self.next_stream
@@ -223,14 +235,30 @@ impl Shared {
     }
 
     pub fn detach(&self, thread: ThreadId) {
-        let mut s = self.lock();
-        if let Some(n) = s.attached.get_mut(&thread) {
-            *n -= 1;
-            if *n == 0 {
-                s.attached.remove(&thread);
-            }
-        }
+        leave(&mut self.lock().attached, thread);
         self.work.notify_one();
+    }
+
+    /// The calling thread waits for other threads, and holds nobody up.
+    pub fn go_elsewhere(&self) -> ThreadId {
+        let thread = std::thread::current().id();
+        *self.lock().elsewhere.entry(thread).or_default() += 1;
+        self.work.notify_one();
+        thread
+    }
+
+    /// It runs again. No wake-up: with one thread less that is blocked, the node can only do less.
+    pub fn come_back(&self, thread: ThreadId) {
+        leave(&mut self.lock().elsewhere, thread);
+    }
+}
+
+fn leave(threads: &mut HashMap<ThreadId, usize>, thread: ThreadId) {
+    if let Some(n) = threads.get_mut(&thread) {
+        *n -= 1;
+        if *n == 0 {
+            threads.remove(&thread);
+        }
     }
 }
 

@@ -168,7 +168,7 @@ fn a_gemm_alone_is_the_unfused_plans() {
         assert!(fused.contains("ask for unfused"), "{fused}");
     }
     // Nothing was launched that a peer would wait for.
-    assert!(fake.take().is_empty() && rank.in_order(|launched| Ok(*launched)).unwrap() == 0);
+    assert!(fake.take().is_empty() && rank.in_order(|launching| Ok(launching.eager())).unwrap() == 0);
 }
 
 #[test]

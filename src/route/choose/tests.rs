@@ -106,6 +106,17 @@ fn auto_falls_back_only_where_the_heap_is_small() {
 
 /// Where fusing loses but the heap has no room between GEMM and collective, it is fused all the same, and says so.
 #[test]
+fn one_larger_heap_mends_a_plan_that_needs_several() {
+    let mut facts = facts(4, 2 << 20, 16);
+    let spec = spec(Op::GemmAllReduce, Want::Exactly(Path::Unfused));
+    let Err(Error::HeapTooSmall { need, .. }) = table(&facts, &spec) else {
+        panic!()
+    };
+    facts.layout = crate::memory::layout::Layout::new(need, 4, facts.layout.one_shot_bytes as usize).unwrap();
+    assert_eq!(table(&facts, &spec).unwrap().last().unwrap().last, 4096);
+}
+
+#[test]
 fn do_not_fuse_where_the_heap_allows() {
     let mut facts = facts(2, 1 << 30, 132);
     let class = Class {

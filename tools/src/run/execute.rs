@@ -13,6 +13,7 @@ use tileweave::{
 };
 
 use super::fault::Fault;
+use super::graph::{self, Captured};
 use super::input::{Problem, available_memory};
 use super::shape::Shape;
 use super::timing;
@@ -67,6 +68,8 @@ pub struct Lane {
     has_gemm: bool,
     /// What this rank does: the operation, another M's, or nothing.
     part: Part,
+    /// The same captured, where it was.
+    pub graph: Option<Captured>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -198,12 +201,31 @@ pub fn execute(machine: &Machine, problem: &Problem, args: &RunArgs) -> Result<O
             buffers,
             has_gemm: shape.op.has_gemm(),
             part,
+            graph: None,
         });
     }
     let route = lanes[0].plan.route(m);
+    let mut before = vec![(0, 0); shape.ranks];
+    if let Some(replays) = args.graph {
+        graph::capture(&node, &mut lanes, replays)?;
+        before = traffic(&node, &lanes)?;
+        // What is checked is the last replay's.
+        for lane in &mut lanes {
+            let index = lane.rank.rank();
+            lane.buffers.forget_result()?;
+            if args.in_place {
+                lane.buffers.x.upload(&own(problem, index, &problem.x))?;
+            }
+        }
+    }
     launch_everywhere(&node, &mut lanes)?;
     let results = download(&lanes, &sizes)?;
-    let (bytes_sent, signals_sent) = traffic(&node, &lanes)?;
+    let sent = traffic(&node, &lanes)?;
+    let (bytes_sent, signals_sent) = before
+        .iter()
+        .zip(sent)
+        .map(|(before, after)| (after.0 - before.0, after.1 - before.1))
+        .unzip();
 
     let elapsed_ms = timing::measure(&node, &mut lanes, args.warmup, args.iters)?;
     // Sums of the switch have other bits at every run.
@@ -214,6 +236,7 @@ pub fn execute(machine: &Machine, problem: &Problem, args: &RunArgs) -> Result<O
             Path::Fused
         };
         for lane in &mut lanes {
+            lane.graph = None;
             lane.plan = lane.rank.plan(&spec_of(lane.rank.rank(), Want::Exactly(path)))?;
             lane.buffers.forget_result(problem)?;
         }
@@ -253,10 +276,9 @@ impl Buffers {
             buffer.upload(bytes)?;
             Ok(buffer)
         };
-        let own = |all: &[u8], count: usize| all[index * count * element..(index + 1) * count * element].to_vec();
         let x = match shape.op {
             op if op.has_gemm() => shape.x_of(index).cut(&problem.x, shape.k, element),
-            _ => own(&problem.x, shape.m * shape.n),
+            _ => own(problem, index, &problem.x),
         };
         let weight = shape
             .weight_of(index)
@@ -268,7 +290,7 @@ impl Buffers {
             }
             _ => bias.clone(),
         });
-        let addend = problem.addend.as_ref().map(|addend| own(addend, shape.m * shape.n));
+        let addend = problem.addend.as_ref().map(|addend| own(problem, index, addend));
         let out = most(|size| size.out.0 * size.out.1);
         let tail = problem.tail.as_ref();
         Ok(Buffers {
@@ -298,8 +320,22 @@ impl Buffers {
     }
 }
 
+/// Rank `index`'s matrix of those that stand one behind the other in `all`, each [M, N].
+fn own(problem: &Problem, index: usize, all: &[u8]) -> Vec<u8> {
+    let bytes = problem.shape.m * problem.shape.n * problem.dtype.size();
+    all[index * bytes..(index + 1) * bytes].to_vec()
+}
+
 impl Lane {
-    /// Enqueues this rank's part.
+    /// Enqueues this rank's part: its graph, where it was captured.
+    pub fn enqueue(&mut self) -> tileweave::Result<()> {
+        match &self.graph {
+            Some(graph) => graph.launch(self),
+            None => self.launch(),
+        }
+    }
+
+    /// Launches this rank's part.
     pub fn launch(&mut self) -> tileweave::Result<()> {
         let Part::Launches(size) = self.part else { return Ok(()) };
         let Buffers {
@@ -343,7 +379,7 @@ impl Lane {
 
 fn launch_everywhere(node: &Node, lanes: &mut [Lane]) -> Result<(), Failure> {
     on_every_rank(node, lanes, |lane| {
-        lane.launch()?;
+        lane.enqueue()?;
         lane.rank.synchronize()
     })?;
     Ok(())
@@ -405,12 +441,11 @@ fn download(lanes: &[Lane], sizes: &[LaunchSize]) -> Result<Results, Failure> {
     Ok(results)
 }
 
-/// Bytes and signals that each rank has sent: as the machine saw them where it does, else as its kernels counted.
-fn traffic(node: &Node, lanes: &[Lane]) -> Result<(Vec<u64>, Vec<u64>), Failure> {
+/// Bytes and signals that each rank has sent so far: as the machine saw them where it does, else as its kernels counted.
+fn traffic(node: &Node, lanes: &[Lane]) -> Result<Vec<(u64, u64)>, Failure> {
     let of_rank = |lane: &Lane| match node.driver().observed_traffic(lane.rank.place()) {
         Some(observed) => Ok(observed),
         None => lane.rank.stats().map(|stats| (stats.bytes_sent, stats.signals_sent)),
     };
-    let pairs: Vec<(u64, u64)> = lanes.iter().map(of_rank).collect::<tileweave::Result<_>>()?;
-    Ok(pairs.into_iter().unzip())
+    Ok(lanes.iter().map(of_rank).collect::<tileweave::Result<_>>()?)
 }

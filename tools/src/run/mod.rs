@@ -7,6 +7,7 @@
 mod check;
 mod execute;
 pub mod fault;
+mod graph;
 mod input;
 pub mod output;
 mod random;
@@ -97,7 +98,6 @@ pub fn run(args: &RunArgs) -> Result<Report, Failure> {
 fn refuse_unbuilt(args: &RunArgs) -> Result<(), Failure> {
     let missing = [
         (args.processes, "--processes"),
-        (args.graph.is_some(), "--graph"),
         (args.route == RouteArg::Nccl, "--route nccl"),
         (matches!(args.fault, Some(Fault::Kill { .. })), "--fault kill"),
     ];

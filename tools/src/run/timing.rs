@@ -25,11 +25,11 @@ fn time_rank(node: &Node, lane: &mut Lane, warmup: u32, iters: u32) -> tileweave
         .collect::<tileweave::Result<Vec<_>>>()?;
     let launched = (|| {
         for _ in 0..warmup {
-            lane.launch()?;
+            lane.enqueue()?;
         }
         driver.event_record(events[0], stream)?;
         for event in &events[1..] {
-            lane.launch()?;
+            lane.enqueue()?;
             driver.event_record(*event, stream)?;
         }
         Ok(())

@@ -71,3 +71,13 @@ fn one_rank_alone_has_nobody_to_miss_it() {
     }
     run("--ranks 1 --m 8 --n 8 --k 8 --fault slow:0:3").done();
 }
+
+#[test]
+fn what_fails_in_a_graph_is_named_too() {
+    let small = "--op gemm-all-reduce --ranks 3 --m 20 --n 70 --k 60 --graph 3";
+    let silent = run(&format!("{small} --fault silent:1")).failed(3, "timeout");
+    assert_eq!(culprit(&silent), 1, "{silent}");
+    let disagree = run(&format!("{small} --fault disagree:2")).failed(3, "disagreement");
+    let told = format!("{} {}", disagree["expected"], disagree["seen"]);
+    assert!(told.contains("M 20") && told.contains("M 19"), "{disagree}");
+}

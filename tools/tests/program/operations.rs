@@ -203,6 +203,31 @@ fn by_either_mainloop() {
     }
 }
 
+/// The last of some replays has the bits, and one operation's traffic, of an eager launch.
+#[test]
+fn a_graph_gives_what_a_launch_gives() {
+    let cases = GEMMS.iter().flat_map(|op| {
+        ["fused", "unfused"].map(|route| format!("--op {op} --route {route} --ranks 3 --m 33 --n 70 --k 50"))
+    });
+    let plain = COLLECTIVES.map(|op| format!("--op {op} --ranks 3 --m 33 --n 70"));
+    let in_place = "--op all-reduce --in-place --ranks 2 --m 3 --n 40 --dtype f32".to_string();
+    for words in cases.chain(plain).chain([in_place]) {
+        let launched = run(&words).done();
+        for replays in [1, 4] {
+            let replayed = run(&format!("{words} --graph {replays}")).done();
+            for field in [
+                "result_digest",
+                "bytes_sent",
+                "signals_sent",
+                "route",
+                "bitwise_equal_unfused",
+            ] {
+                assert_eq!(replayed[field], launched[field], "{words}, {replays} replays: {field}");
+            }
+        }
+    }
+}
+
 #[test]
 fn exchanges_give_the_bits_that_each_promises() {
     let sizes = "--ranks 3 --m 400 --n 200 --k 96 --bias";

@@ -98,7 +98,7 @@ fn commands_that_are_not_there_are_unknown() {
 
 #[test]
 fn what_is_not_built_yet_says_so() {
-    for words in ["--processes", "--graph 3", "--route nccl", "--fault kill:0"] {
+    for words in ["--processes", "--route nccl", "--fault kill:0"] {
         let message = run(words).failed(4, "unavailable")["message"].to_string();
         assert!(
             message.contains("not built yet") && message.contains(words.split(' ').next().expect("a word")),
