@@ -118,8 +118,7 @@ impl Loaded {
 /// Heap bytes a rank at which every rank's plan just fits, by what a too small heap says is needed; no one-shot.
 pub fn smallest_heap(node: &Node, c: &Case, path: Path) -> usize {
     let mut bytes = 4096;
-    // A plan looks at M in doubling steps, each of which may ask for more.
-    for _ in 0..32 {
+    for _ in 0..8 {
         let config = GroupConfig::default().one_shot_bytes(0).heap_bytes(bytes);
         let made = node.group(c.world, &config);
         let planned = made.and_then(|ranks| ranks.iter().try_for_each(|r| r.plan(&c.spec(r.rank(), path)).map(drop)));

@@ -212,7 +212,7 @@ pub fn execute(machine: &Machine, problem: &Problem, args: &RunArgs) -> Result<O
         // What is checked is the last replay's.
         for lane in &mut lanes {
             let index = lane.rank.rank();
-            lane.buffers.forget_result()?;
+            lane.buffers.forget_result(problem)?;
             if args.in_place {
                 lane.buffers.x.upload(&own(problem, index, &problem.x))?;
             }
