@@ -15,6 +15,7 @@ mod spec;
 mod split;
 mod splits;
 mod staging;
+mod tail;
 #[cfg(test)]
 mod tests;
 mod tiling;
@@ -24,5 +25,6 @@ pub(crate) use config::Facts;
 pub use exchange::offered;
 pub use operands::{Operands, Out};
 pub use plan::Plan;
-pub use spec::{Mainloop, Op, OpSpec, Tail};
+pub use spec::{Mainloop, Op, OpSpec};
 pub use split::chunk;
+pub use tail::Tail;

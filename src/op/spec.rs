@@ -1,6 +1,7 @@
 //! What an operation is, without its data.
 
 use super::staging::MAX_GRID;
+use super::tail::Tail;
 use crate::abi;
 use crate::dtype::{DType, Wire};
 use crate::error::{Error, Result};
@@ -108,49 +109,6 @@ impl std::fmt::Display for Mainloop {
             Mainloop::Portable => "portable",
             Mainloop::Hopper => "Hopper",
         })
-    }
-}
-
-/// What follows an all-reduce in the same kernel, on every rank alike: `docs/tail.md`.
-#[derive(Debug, Clone, Copy, Default)]
-#[non_exhaustive]
-pub enum Tail {
-    /// Nothing.
-    #[default]
-    None,
-    /// Residual and RMSNorm. With y, what the all-reduce alone leaves: `h = y + residual`, which replaces the residual, and
-    /// `out = h / sqrt(mean of a row's h^2 + eps) * gamma`.
-    RmsNorm {
-        /// Added to the mean, finite and at least 0.
-        eps: f32,
-    },
-}
-
-impl Tail {
-    /// Whether there is one.
-    pub const fn is_some(self) -> bool {
-        !matches!(self, Tail::None)
-    }
-
-    /// As `TwDescriptor` has it: what, and the bits of eps.
-    pub(crate) const fn code(self) -> (u32, u32) {
-        match self {
-            Tail::None => (abi::TW_TAIL_NONE, 0),
-            Tail::RmsNorm { eps } => (abi::TW_TAIL_RMS_NORM, eps.to_bits()),
-        }
-    }
-}
-
-// By bits: what ranks must have in common, and what a plan may be kept by.
-impl PartialEq for Tail {
-    fn eq(&self, other: &Tail) -> bool {
-        self.code() == other.code()
-    }
-}
-impl Eq for Tail {}
-impl std::hash::Hash for Tail {
-    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
-        self.code().hash(state);
     }
 }
 
@@ -341,18 +299,7 @@ impl OpSpec {
                 return Err(Error::bad_argument("reducers", reducers, expected));
             }
         }
-        if let Tail::RmsNorm { eps } = self.tail {
-            if !matches!(self.op, Op::GemmAllReduce | Op::AllReduce) {
-                let expected = format!(
-                    "none: {} has no tail, which needs whole rows of a sum on every rank",
-                    self.op
-                );
-                return Err(Error::bad_argument("tail", "RmsNorm", expected));
-            }
-            if !(eps.is_finite() && eps >= 0.0) {
-                return Err(Error::bad_argument("eps", eps, "a finite number, at least 0"));
-            }
-        }
+        self.tail.check(self.op)?;
         if !self.op.has_gemm() && self.bias {
             return Err(Error::bad_argument(
                 "bias",

@@ -5,6 +5,7 @@
 //! same operands also run on the other route, and the bits are compared.
 
 mod check;
+mod exact;
 mod execute;
 pub mod fault;
 mod graph;
