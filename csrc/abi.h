@@ -88,7 +88,8 @@ enum {
   TW_WAIT_RESULT = 3,  // the reduced `tile` from its owner
   TW_WAIT_ROWS = 4,    // row block `tile` of the peer's x
   TW_WAIT_PACKET = 5,  // a one-shot packet of `tile`
-  TW_WAIT_CREDIT = 6   // the peer has consumed a staging half
+  TW_WAIT_CREDIT = 6,  // the peer has consumed a staging half
+  TW_WAIT_CTAS = 7     // this rank's own CTAs, which meet before a tail; `peer` is the rank
 };
 
 // Why a wait ended unsatisfied, `TwWaitRecord::cause`.

@@ -20,6 +20,8 @@ pub enum WaitKind {
     Packet,
     /// The peer's word that it has consumed a staging half.
     Credit,
+    /// The rank's own CTAs, which meet before a tail.
+    Ctas,
 }
 
 impl std::fmt::Display for WaitKind {
@@ -31,6 +33,7 @@ impl std::fmt::Display for WaitKind {
             WaitKind::Rows => "rows",
             WaitKind::Packet => "packet",
             WaitKind::Credit => "credit",
+            WaitKind::Ctas => "CTAs",
         })
     }
 }
@@ -96,7 +99,7 @@ impl std::fmt::Display for WaitRecord {
             self.kind,
         )?;
         match self.kind {
-            WaitKind::Hello | WaitKind::Credit => {}
+            WaitKind::Hello | WaitKind::Credit | WaitKind::Ctas => {}
             WaitKind::Rows => write!(f, " of block {}", self.tile)?,
             WaitKind::Partial | WaitKind::Result | WaitKind::Packet => write!(f, " of tile {}", self.tile)?,
         }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use common::*;
 use proptest::prelude::*;
 use tileweave::driver::sim::{SimConfig, SimNode};
-use tileweave::{DType, Error, Exchange, GroupConfig, Mainloop, Node, Numerics, Op, Path, Rank, Wire};
+use tileweave::{DType, Error, Exchange, GroupConfig, Mainloop, Node, Numerics, Op, Path, Rank, WaitKind, Wire};
 
 const DTYPES: [DType; 3] = [DType::Bf16, DType::F16, DType::F32];
 
@@ -211,6 +211,29 @@ fn a_failure_ends_the_tail_too() {
             let got = tileweave::reference::decode(c.dtype, &l.out.read().unwrap());
             assert!(got.iter().all(|value| value.is_nan()), "rank {}", rank.rank());
         }
+    }
+}
+
+/// Where CTAs are miscounted, so that nobody is the last to come, the wait for the others is bounded, too.
+#[test]
+fn ctas_that_do_not_all_come_are_an_error() {
+    let c = Case::new(Op::AllReduce, 1, 64, 700, 0, DType::Bf16).tail(1e-5);
+    for seed in 0..4 {
+        let node = node(1, seed);
+        let config = GroupConfig::default().deadline(Duration::from_millis(20));
+        let ranks = node.group(1, &config).unwrap();
+        let mut loaded = Loaded::new(&ranks[0], &c, &Data::new(&c)).unwrap();
+        let counted = ranks[0].heap_address() + MET;
+        node.driver().poke(counted, &1000u32.to_le_bytes()).unwrap();
+        loaded
+            .launch(&ranks[0].plan(&c.spec(0, c.routes()[0])).unwrap(), c.m)
+            .unwrap();
+        let failed = ranks[0].synchronize();
+        let Err(Error::Wait { root, verdict, .. }) = failed else {
+            panic!("{failed:?}")
+        };
+        assert_eq!((root.rank, root.peer, root.kind), (0, 0, WaitKind::Ctas), "{root}");
+        assert!(verdict.contains("not all CTAs of rank 0"), "{verdict}");
     }
 }
 

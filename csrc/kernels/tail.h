@@ -137,7 +137,7 @@ TW_DEV void normalise_rows(const TwParams& p, uint32_t number, uint32_t count) {
 template <class Source>
 TW_DEV void run_tail(Session<typename Source::Team>& s, uint32_t number, uint32_t count) {
   if (s.p.desc.tail != TW_TAIL_RMS_NORM) return;
-  s.meet(count);
+  if (!s.meet(count)) return;
   if (tail_in_vectors<typename Source::Type>(s.p)) {
     normalise_rows<Source, true>(s.p, number, count);
   } else {

@@ -129,10 +129,13 @@ class Session {
   TW_DEV void close_previous(uint64_t used) { retire(round - 1, used); }
 
   // `count` of this rank's CTAs meet, once in an operation: what each has written before, all see behind it. Nobody looks at
-  // deadline or abort word here: each CTA arrives, also after an abort, as soon as its own waits, which are bounded, are over;
-  // all are resident. So the counter is counted up to `count` and set back in every launch, whatever becomes of it.
-  TW_DEV void meet(uint32_t count) {
+  // the abort word here: each CTA arrives, also after an abort, as soon as its own waits, which are bounded, are over; all
+  // are resident. So the counter is counted up to `count` and set back in every launch, whatever becomes of it. The bound,
+  // twice the deadline, lets the wait that holds a CTA up be recorded first.
+  // False, on all threads of the team: not all came. Nothing that others wrote may be read then.
+  TW_DEV bool meet(uint32_t count) {
     Team::sync(Site::MeetBarrier);
+    bool met_all = true;
     if (Team::thread() == 0) {
       const gaddr arrived = own_heap(p) + offsetof(TwControl, met_ctas), met = own_heap(p) + offsetof(TwControl, met_epoch);
       if (mx::atom_add_acq_rel_gpu(arrived, 1, Site::MeetArrive) == count - 1) {
@@ -140,11 +143,11 @@ class Session {
         // Covers what all of them have written: each arrived with acq_rel, this thread last.
         mx::st_release_sys(met, epoch, Site::MeetRelease);
       } else {
-        while (mx::poll_relaxed_sys(met, epoch, Site::MeetPoll) != epoch) mx::pause(mx::time_ns() + p.group.deadline_ns);
+        met_all = await_ctas(met);
         mx::ld_acquire_sys(met, Site::MeetAcquire);
       }
     }
-    Team::sync(Site::MeetArrived);
+    return Team::sync_and(met_all, Site::MeetArrived);
   }
 
   // Adds what this team's threads sent to the rank's totals; roles that do not finish call it themselves.
@@ -187,6 +190,22 @@ class Session {
   }
 
  private:
+  // The word that the last CTA to arrive releases, by twice the deadline.
+  TW_DEV bool await_ctas(gaddr met) const {
+    const uint64_t deadline = p.group.deadline_ns, began = mx::time_ns();
+    const uint64_t most = deadline < 1ull << 62 ? 2 * deadline : 1ull << 63;
+    for (;;) {
+      const uint64_t seen = mx::poll_relaxed_sys(met, epoch, Site::MeetPoll);
+      if (seen == epoch) return true;
+      const uint64_t now = mx::time_ns(), waited = now > began ? now - began : 0;
+      if (waited >= most) {
+        record_wait(p, epoch, {TW_WAIT_CTAS, p.group.rank, 0, met, epoch, false}, TW_CAUSE_DEADLINE, epoch, seen, waited);
+        return false;
+      }
+      mx::pause(began + most);
+    }
+  }
+
   // A round that this CTA has consumed; the rank's last CTA gives the credit.
   TW_DEV void retire(uint64_t of, uint64_t used) {
     Team::sync(Site::RetireBarrier);

@@ -76,6 +76,7 @@ pub const TW_WAIT_RESULT: u32 = 3;
 pub const TW_WAIT_ROWS: u32 = 4;
 pub const TW_WAIT_PACKET: u32 = 5;
 pub const TW_WAIT_CREDIT: u32 = 6;
+pub const TW_WAIT_CTAS: u32 = 7;
 pub const TW_CAUSE_NONE: u32 = 0;
 pub const TW_CAUSE_DEADLINE: u32 = 1;
 pub const TW_CAUSE_ABORT: u32 = 2;

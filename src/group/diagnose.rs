@@ -66,6 +66,7 @@ fn decode(record: &TwWaitRecord, world: usize) -> Option<WaitRecord> {
         abi::TW_WAIT_ROWS => WaitKind::Rows,
         abi::TW_WAIT_PACKET => WaitKind::Packet,
         abi::TW_WAIT_CREDIT => WaitKind::Credit,
+        abi::TW_WAIT_CTAS => WaitKind::Ctas,
         _ => return None,
     };
     let cause = match record.cause {
@@ -115,7 +116,10 @@ fn follow(start: &WaitRecord, records: &[Option<WaitRecord>], before: &[TwContro
         let peer = &after[wait.peer];
         let name = format!("rank {}", wait.peer);
         if wait.peer == wait.rank {
-            break format!("{name} was still computing what its own sum needs");
+            break match wait.kind {
+                WaitKind::Ctas => format!("not all CTAs of {name} came to where they meet"),
+                _ => format!("{name} was still computing what its own sum needs"),
+            };
         }
         if peer.epoch_started < wait.epoch {
             break match peer.epoch_started {
@@ -167,6 +171,7 @@ fn order(kind: WaitKind) -> u32 {
         WaitKind::Rows | WaitKind::Partial | WaitKind::Packet => 1,
         WaitKind::Result => 2,
         WaitKind::Credit => 3,
+        WaitKind::Ctas => 4,
     }
 }
 
