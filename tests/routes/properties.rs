@@ -96,7 +96,7 @@ fn times(machine: &Machine, work: &Work) -> Vec<f64> {
     let possible = machine.obstacles.is_empty();
     let of = |time: Option<f64>| time.filter(|_| possible).unwrap_or(f64::INFINITY);
     let mut times = vec![work.nccl_us(machine).unwrap_or(f64::INFINITY)];
-    for exchange in [Exchange::Push, Exchange::Pull] {
+    for exchange in [Exchange::Push, Exchange::Pull, Exchange::InSwitch] {
         for one_shot in [false, true] {
             let by = Transport { exchange, one_shot };
             times.push(of(work.fused_us(machine, by).map(|(us, _)| us)));

@@ -35,6 +35,8 @@ fn every_recorded_machine() {
         assert_eq!(ended.code, 0, "{name}: {}", ended.stderr);
         insta::assert_snapshot!(name, ended.stdout);
     }
+    // Ranks that share one.
+    insta::assert_snapshot!("h100-x1-four-ranks", recorded("h100-x1", "--ranks 4").stdout);
 }
 
 #[test]
