@@ -194,7 +194,7 @@ class Session {
   TW_DEV bool await_ctas(gaddr met) const {
     const uint64_t deadline = p.group.deadline_ns, began = mx::time_ns();
     const uint64_t most = deadline < 1ull << 62 ? 2 * deadline : 1ull << 63;
-    for (;;) {
+    for (;;) {  // bounded: by `most`
       const uint64_t seen = mx::poll_relaxed_sys(met, epoch, Site::MeetPoll);
       if (seen == epoch) return true;
       const uint64_t now = mx::time_ns(), waited = now > began ? now - began : 0;

@@ -47,7 +47,8 @@ pub fn cache_folder() -> Option<PathBuf> {
 impl Probe {
     /// The probe of these devices that is kept in `folder` (usually [`cache_folder`]), else a new one, which is kept.
     ///
-    /// A probe during which a device was lost, or could not be prepared, is not kept: it says little of the machine.
+    /// A probe during which a device was lost, could not be prepared, or had words come late, is not kept: it says little of
+    /// the machine.
     ///
     /// # Errors
     /// As [`Probe::run`]. Nothing that becomes of files is an error.
@@ -66,7 +67,7 @@ impl Probe {
             && let Some(probe) = load(&path, &wanted, topology)
         {
             let excluded = probe.excluded().len();
-            // A link may have been repaired, or was only late then.
+            // A link may have been repaired since.
             let note = (excluded > 0).then(|| {
                 format!(
                     "{excluded} of {} ordered pairs are excluded by the probe kept in {}; `tileweave topo --probe` tries again",
