@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tileweave::driver::Driver;
-use tileweave::driver::sim::{LinkState, SimConfig, SimLink, SimNode};
+use tileweave::driver::sim::{Fault, LinkState, SimConfig, SimLink, SimNode};
 use tileweave::probe::{Cached, Outcome, Probe};
 use tileweave::topology::Topology;
 
@@ -67,6 +67,21 @@ fn what_was_found_is_found_again() {
     assert!(renewed.from.is_none() && renewed.note.is_none());
     assert_eq!(machine.cached(&folder).0.probe, renewed.probe);
     assert_eq!(files(&folder).len(), 3);
+}
+
+/// A GPU that others keep busy answers late, as one behind a link that loses words does: nothing to hold against it for good.
+#[test]
+fn late_words_are_not_kept() {
+    let folder = folder("late");
+    let mut config = SimConfig::new(2, 1);
+    config.faults = vec![Fault::DropSignals { from: 0, to: 1 }];
+    let machine = Machine::new(config);
+    for _ in 0..2 {
+        let (found, tried) = machine.cached(&folder);
+        assert!(tried && !found.probe.excluded().is_empty());
+        assert!(found.note.unwrap().contains("words were late"));
+    }
+    assert!(files(&folder).is_empty());
 }
 
 #[test]

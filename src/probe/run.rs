@@ -211,8 +211,7 @@ impl Tries<'_> {
     /// What is worth a try: what anybody claims.
     fn claim(&self, near: &Subject, far: &Subject) -> Result<crate::driver::PeerClaim> {
         let mut claim = self.driver.peer_claim(near.device, far.device)?;
-        let links = &self.topology.links;
-        if let Some(link) = links.iter().find(|link| (link.from, link.to) == (near.gpu, far.gpu)) {
+        if let Some(link) = self.topology.link(near.gpu, far.gpu) {
             claim.access |= link.read == Status::Yes || link.write == Status::Yes;
         }
         Ok(claim)
