@@ -12,6 +12,8 @@ mod tensor_map;
 
 pub use tensor_map::{BOX_BYTES, TensorMap};
 
+use std::time::Duration;
+
 use crate::abi::{TwParams, TwTensorMap};
 use crate::error::{Error, Result};
 use crate::topology::Topology;
@@ -96,6 +98,18 @@ pub struct PeerClaim {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Multicast(pub u64);
 
+/// Memory of the host that kernels write and the host reads at any time: [`HOST_WORDS`] words of 64 bits, each written whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct HostWords {
+    /// Where the host reads it.
+    pub host: usize,
+    /// Where kernels write it.
+    pub device: DevicePtr,
+}
+
+/// The size of a [`HostWords`].
+pub const HOST_WORDS: usize = 128;
+
 /// Work captured from a stream (on CUDA a `CUgraph`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Graph(pub usize);
@@ -142,10 +156,15 @@ pub trait Driver: Send + Sync + std::fmt::Debug {
 
     /// A new stream on `place`.
     fn stream_create(&self, place: Place) -> Result<Stream>;
+    /// The place whose SMs a stream's work runs on; of a stream that was not made here, its whole device.
+    fn stream_place(&self, stream: Stream) -> Result<Place>;
     /// Ends a stream made by [`Driver::stream_create`]; work in it is finished first.
     fn stream_destroy(&self, stream: Stream) -> Result<()>;
     /// Blocks until all work in `stream` is done.
     fn stream_synchronize(&self, stream: Stream) -> Result<()>;
+    /// Blocks until all work in `stream` is done, but no longer than `patience` (wall time); whether it is. With none it is a
+    /// question.
+    fn stream_wait(&self, stream: Stream, patience: Duration) -> Result<bool>;
 
     /// A new event, which measures time.
     fn event_create(&self, place: Place) -> Result<Event>;
@@ -175,6 +194,12 @@ pub trait Driver: Send + Sync + std::fmt::Debug {
     fn peek(&self, dst: &mut [u8], src: DevicePtr) -> Result<()>;
     /// Writes device memory now, behind no stream: raises an abort word under a running kernel.
     fn poke(&self, dst: DevicePtr, src: &[u8]) -> Result<()>;
+
+    /// Host memory that kernels of the place's device may write; all 0. Taken from a stock, so that it can be had and given
+    /// back while kernels run.
+    fn host_words(&self, place: Place) -> Result<HostWords>;
+    /// Gives it back; no kernel still writes it.
+    fn host_words_free(&self, words: HostWords) -> Result<()>;
 
     /// The granularity of physical memory on a device, in bytes.
     fn physical_granularity(&self, place: Place) -> Result<usize>;
@@ -234,6 +259,18 @@ pub trait Driver: Send + Sync + std::fmt::Debug {
     /// Undoes [`Driver::multicast_map`]; no work may still touch it.
     fn multicast_unmap(&self, ptr: DevicePtr, bytes: usize) -> Result<()> {
         let _ = (ptr, bytes);
+        Err(no_multicast())
+    }
+    /// A file descriptor that another process can import.
+    #[cfg(unix)]
+    fn multicast_export(&self, object: Multicast) -> Result<std::os::fd::OwnedFd> {
+        let _ = object;
+        Err(no_multicast())
+    }
+    /// The object behind an exported file descriptor.
+    #[cfg(unix)]
+    fn multicast_import(&self, fd: std::os::fd::BorrowedFd<'_>) -> Result<Multicast> {
+        let _ = fd;
         Err(no_multicast())
     }
     /// Gives the object back once its mapping is gone.

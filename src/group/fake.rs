@@ -3,10 +3,14 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use super::Node;
 use crate::abi::TwParams;
-use crate::driver::{DevicePtr, Driver, Event, Identity, Kind, Launch, PeerClaim, Physical, Place, PlaceInfo, Stream};
+use crate::driver::{
+    DevicePtr, Driver, Event, HOST_WORDS, HostWords, Identity, Kind, Launch, PeerClaim, Physical, Place, PlaceInfo,
+    Stream,
+};
 use crate::error::{Error, Result};
 
 /// What was launched.
@@ -122,8 +126,18 @@ impl Driver for Fake {
     fn stream_destroy(&self, _: Stream) -> Result<()> {
         self.end("stream")
     }
+    fn stream_place(&self, _: Stream) -> Result<Place> {
+        Ok(Place {
+            device: 0,
+            share: 0,
+            shares: 1,
+        })
+    }
     fn stream_synchronize(&self, _: Stream) -> Result<()> {
         Ok(())
+    }
+    fn stream_wait(&self, _: Stream, _: Duration) -> Result<bool> {
+        Ok(true)
     }
     fn event_create(&self, _: Place) -> Result<Event> {
         Ok(Event(0))
@@ -167,6 +181,22 @@ impl Driver for Fake {
     }
     fn poke(&self, dst: DevicePtr, src: &[u8]) -> Result<()> {
         self.with(dst, src.len(), |part| part.copy_from_slice(src))
+    }
+    fn host_words(&self, _: Place) -> Result<HostWords> {
+        self.make("host words");
+        let words: Box<[u64]> = vec![0; HOST_WORDS].into();
+        let host = Box::into_raw(words).cast::<u64>().expose_provenance();
+        Ok(HostWords {
+            host,
+            device: host as u64,
+        })
+    }
+    fn host_words_free(&self, words: HostWords) -> Result<()> {
+        let all =
+            std::ptr::slice_from_raw_parts_mut(std::ptr::with_exposed_provenance_mut::<u64>(words.host), HOST_WORDS);
+        // SAFETY: made in `host_words`, and given back once: `end` says so.
+        drop(unsafe { Box::from_raw(all) });
+        self.end("host words")
     }
     fn physical_granularity(&self, _: Place) -> Result<usize> {
         Ok(1 << 16)

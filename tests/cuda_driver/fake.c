@@ -75,6 +75,7 @@ int cuDeviceGetP2PAttribute(int* v, int which, int from, int to) {
 int cuDevicePrimaryCtxRetain(Context** context, int device) { *context = &primary[device]; return kOk; }
 int cuDevicePrimaryCtxRelease_v2(int device) { (void)device; return kOk; }
 int cuCtxPushCurrent_v2(Context* c) { if (!c || depth == 16) return kInvalidContext; stack[depth++] = c; return kOk; }
+int cuCtxGetDevice(int* device) { NEEDS_CONTEXT; *device = stack[depth - 1]->device; return kOk; }
 int cuCtxPopCurrent_v2(Context** c) { NEEDS_CONTEXT; *c = stack[--depth]; return kOk; }
 
 typedef struct Resource { int type; unsigned char pad[92]; unsigned sms; unsigned char rest[44]; } Resource;
@@ -106,6 +107,7 @@ int cuStreamCreate(Stream** s, unsigned flags) { NEEDS_CONTEXT; return new_strea
 int cuGreenCtxStreamCreate(Stream** s, Context* green, unsigned flags, int priority) { (void)priority; return new_stream(s, green, flags); }
 int cuStreamDestroy_v2(Stream* s) { NEEDS_CONTEXT; RUNS_NOW(s); free(s); return kOk; }
 int cuStreamSynchronize(Stream* s) { NEEDS_CONTEXT; RUNS_NOW(s); return s->context == stack[depth - 1] ? kOk : kInvalidHandle; }
+int cuStreamQuery(Stream* s) { NEEDS_CONTEXT; RUNS_NOW(s); return kOk; }
 int cuStreamGetCtx(Stream* s, Context** c) { *c = s->context; return kOk; }
 int cuStreamWaitEvent(Stream* s, Event* e, unsigned flags) {
   NEEDS_CONTEXT;

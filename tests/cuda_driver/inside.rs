@@ -2,7 +2,7 @@
 
 use tileweave::abi::TwParams;
 use tileweave::driver::cuda::{self, CudaDriver};
-use tileweave::driver::{Driver, Kind, Launch, Place, TensorMap};
+use tileweave::driver::{Driver, HostWords, Kind, Launch, Place, TensorMap};
 use tileweave::topology::{self, Source, Status};
 use tileweave::{DType, Error};
 
@@ -119,6 +119,39 @@ inside! {
             driver.stream_destroy(stream).unwrap();
             driver.stream_destroy(other).unwrap();
         }
+    }
+
+    fn streams_tell_their_place_and_are_waited_for() {
+        let driver = open().unwrap();
+        let second = Place { device: 1, ..WHOLE };
+        for place in [WHOLE, second, share(1, 2)] {
+            let stream = driver.stream_create(place).unwrap();
+            assert_eq!(driver.stream_place(stream).unwrap(), place);
+            assert!(driver.stream_wait(stream, std::time::Duration::ZERO).unwrap());
+            // To another driver it is somebody's stream, of which the context alone is known.
+            let foreign = open().unwrap().stream_place(stream).unwrap();
+            assert_eq!(foreign, Place { device: place.device, ..WHOLE });
+            driver.stream_destroy(stream).unwrap();
+        }
+    }
+
+    fn host_words_come_from_a_stock() {
+        let driver = open().unwrap();
+        let mut taken: Vec<_> = (0..100).map(|_| driver.host_words(WHOLE).unwrap()).collect();
+        let apart: std::collections::HashSet<usize> = taken.iter().map(|words| words.host).collect();
+        assert!(apart.len() == 100 && taken.iter().all(|words| words.host as u64 == words.device));
+        let words = taken.pop().unwrap();
+        // SAFETY: the words are this test's, and as long as a block.
+        unsafe { std::ptr::with_exposed_provenance_mut::<u64>(words.host).add(127).write(7) };
+        driver.host_words_free(words).unwrap();
+        let error = driver.host_words_free(words).unwrap_err().to_string();
+        assert!(error.contains("not given back"), "{error}");
+        let again = driver.host_words(WHOLE).unwrap();
+        assert_eq!(again, words);
+        // SAFETY: as above.
+        assert_eq!(unsafe { std::ptr::with_exposed_provenance::<u64>(again.host).add(127).read() }, 0);
+        let elsewhere = HostWords { host: words.host + 8, ..words };
+        assert!(driver.host_words_free(elsewhere).is_err());
     }
 
     fn kernels() {

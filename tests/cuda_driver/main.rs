@@ -71,6 +71,8 @@ with_library!(
     another_gpu_than_was_built_for_is_an_error: "sm_75",
     memory_and_copies: "",
     streams_and_events: "",
+    streams_tell_their_place_and_are_waited_for: "",
+    host_words_come_from_a_stock: "",
     kernels: "",
     graphs: "",
     clusters_are_counted_by_the_driver: "",

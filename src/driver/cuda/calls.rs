@@ -1,13 +1,15 @@
 //! The trait, call by call.
 
+use std::time::Duration;
+
 use cudarc::driver::sys;
 
 use super::device::{Current, Handle, create_stream};
-use super::{CudaDriver, copies, graphs, hardware_queues, identity, multicast, tensor_map, virtual_memory};
+use super::{CudaDriver, copies, graphs, hardware_queues, identity, multicast, tensor_map, virtual_memory, wait};
 use crate::abi::{TwParams, TwTensorMap};
 use crate::driver::{
-    DevicePtr, Driver, Event, Graph, GraphExec, Identity, Kind, Launch, Multicast, PeerClaim, Physical, Place,
-    PlaceInfo, Stream, TensorMap,
+    DevicePtr, Driver, Event, Graph, GraphExec, HostWords, Identity, Kind, Launch, Multicast, PeerClaim, Physical,
+    Place, PlaceInfo, Stream, TensorMap,
 };
 use crate::error::{Error, Result};
 
@@ -87,8 +89,12 @@ impl Driver for CudaDriver {
             }
         };
         let id = stream.0.expose_provenance();
-        super::lock(&self.streams).insert(id, context);
+        super::lock(&self.streams).insert(id, (context, place));
         Ok(Stream(id))
+    }
+
+    fn stream_place(&self, stream: Stream) -> Result<Place> {
+        self.place_of(stream)
     }
 
     fn stream_destroy(&self, stream: Stream) -> Result<()> {
@@ -104,6 +110,11 @@ impl Driver for CudaDriver {
         let (_current, handle) = self.enter(stream)?;
         // SAFETY: the stream is alive: the caller's word.
         unsafe { cu!(cuStreamSynchronize(handle)) }
+    }
+
+    fn stream_wait(&self, stream: Stream, patience: Duration) -> Result<bool> {
+        let (_current, handle) = self.enter(stream)?;
+        wait::until_idle(handle, patience)
     }
 
     fn event_create(&self, place: Place) -> Result<Event> {
@@ -188,6 +199,14 @@ impl Driver for CudaDriver {
         self.device_of(dst)?.poke(dst, src)
     }
 
+    fn host_words(&self, place: Place) -> Result<HostWords> {
+        self.host_words.take(self.device(place.device)?.context)
+    }
+
+    fn host_words_free(&self, words: HostWords) -> Result<()> {
+        self.host_words.give_back(words)
+    }
+
     fn physical_granularity(&self, place: Place) -> Result<usize> {
         self.device(place.device)?;
         virtual_memory::granularity(place)
@@ -266,6 +285,17 @@ impl Driver for CudaDriver {
 
     fn multicast_unmap(&self, ptr: DevicePtr, bytes: usize) -> Result<()> {
         virtual_memory::unmap(ptr, bytes)
+    }
+
+    #[cfg(unix)]
+    fn multicast_export(&self, object: Multicast) -> Result<std::os::fd::OwnedFd> {
+        virtual_memory::export(Physical(object.0))
+    }
+
+    #[cfg(unix)]
+    fn multicast_import(&self, fd: std::os::fd::BorrowedFd<'_>) -> Result<Multicast> {
+        self.check_multicast()?;
+        virtual_memory::import(fd).map(|memory| Multicast(memory.0))
     }
 
     fn multicast_release(&self, object: Multicast) -> Result<()> {

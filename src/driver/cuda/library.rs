@@ -17,8 +17,9 @@ const NAMES: [&str; 1] = ["nvcuda.dll"];
 const OLDEST: i32 = 12050;
 
 /// Every symbol that this driver calls. A test compares the list with the sources.
-pub(super) const SYMBOLS: [&str; 74] = [
+pub(super) const SYMBOLS: [&str; 76] = [
     "cuCtxFromGreenCtx",
+    "cuCtxGetDevice",
     "cuCtxPopCurrent_v2",
     "cuCtxPushCurrent_v2",
     "cuDevResourceGenerateDesc",
@@ -89,6 +90,7 @@ pub(super) const SYMBOLS: [&str; 74] = [
     "cuStreamEndCapture",
     "cuStreamGetCtx",
     "cuStreamIsCapturing",
+    "cuStreamQuery",
     "cuStreamSynchronize",
     "cuStreamWaitEvent",
     "cuTensorMapEncodeTiled",

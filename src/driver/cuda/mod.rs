@@ -16,6 +16,7 @@ mod calls;
 mod copies;
 mod device;
 mod graphs;
+mod host_words;
 mod identity;
 mod kernels;
 mod library;
@@ -23,6 +24,7 @@ mod multicast;
 mod shares;
 mod tensor_map;
 mod virtual_memory;
+mod wait;
 
 use std::collections::HashMap;
 use std::sync::{Mutex, OnceLock};
@@ -40,13 +42,15 @@ const CONNECTIONS: &str = "CUDA_DEVICE_MAX_CONNECTIONS";
 
 /// This machine's GPUs.
 pub struct CudaDriver {
-    // Fields are dropped in this order: kernels and devices before the library they call.
+    // Fields are dropped in this order: kernels and host words before the devices whose contexts they need, all of them
+    // before the library they call.
     kernels: Kernels,
+    host_words: host_words::Stock,
     devices: Vec<OnceLock<Device>>,
     facts: Vec<Facts>,
     opening: Mutex<()>,
-    // The context of every stream made here; foreign streams are asked for theirs.
-    streams: Mutex<HashMap<usize, Context>>,
+    // The context and place of every stream made here; foreign streams are asked for theirs.
+    streams: Mutex<HashMap<usize, (Context, Place)>>,
     archs: &'static [&'static str],
     library: Library,
 }
@@ -124,6 +128,7 @@ impl CudaDriver {
         }
         Ok(CudaDriver {
             kernels: Kernels::open(fatbin)?,
+            host_words: host_words::Stock::default(),
             devices: facts.iter().map(|_| OnceLock::new()).collect(),
             facts,
             opening: Mutex::new(()),
@@ -183,15 +188,29 @@ impl CudaDriver {
         let handle = std::ptr::with_exposed_provenance_mut(stream.0);
         let own = lock(&self.streams).get(&stream.0).copied();
         let context = match own {
-            Some(context) => context,
-            None => {
-                let mut context = std::ptr::null_mut();
-                // SAFETY: `context` outlives the call; that the stream is alive is the caller's word.
-                unsafe { cu!(cuStreamGetCtx(handle, &mut context)) }?;
-                Handle(context)
-            }
+            Some((context, _)) => context,
+            None => context_of(handle)?,
         };
         Ok((Current::push(context)?, handle))
+    }
+
+    /// The place of a stream: for one that was not made here, the device of its context.
+    fn place_of(&self, stream: Stream) -> Result<Place> {
+        if let Some((_, place)) = lock(&self.streams).get(&stream.0) {
+            return Ok(*place);
+        }
+        let (_current, _) = self.enter(stream)?;
+        let mut device = 0;
+        // SAFETY: `device` outlives the call; a context is current.
+        unsafe { cu!(cuCtxGetDevice(&mut device)) }?;
+        let ordinal = self.facts.iter().position(|facts| facts.device == device);
+        let expected = || "a stream on a device of this driver".to_string();
+        Ok(Place {
+            device: ordinal
+                .ok_or_else(|| Error::bad_argument("stream", format!("one on device {device}"), expected()))?,
+            share: 0,
+            shares: 1,
+        })
     }
 
     fn facts(&self, name: &str, ordinal: usize) -> Result<&Facts> {
@@ -216,6 +235,14 @@ impl CudaDriver {
     fn device_of(&self, ptr: DevicePtr) -> Result<&Device> {
         self.device(copies::device_of(ptr)?)
     }
+}
+
+/// The context that a stream belongs to.
+fn context_of(stream: sys::CUstream) -> Result<Context> {
+    let mut context = std::ptr::null_mut();
+    // SAFETY: `context` outlives the call; that the stream is alive is the caller's word.
+    unsafe { cu!(cuStreamGetCtx(stream, &mut context)) }?;
+    Ok(Handle(context))
 }
 
 fn covered(archs: &[&str], facts: &Facts) -> bool {

@@ -2,6 +2,7 @@
 
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::PoisonError;
+use std::time::{Duration, Instant};
 
 use super::arena::GRANULARITY;
 use super::arguments::bad_event;
@@ -16,8 +17,8 @@ use super::stream::{Command, Landing, StreamKey};
 use super::tensor_map;
 use crate::abi::{TwParams, TwTensorMap};
 use crate::driver::{
-    DevicePtr, Driver, Event, Graph, GraphExec, Identity, Kind, Launch, Multicast, PeerClaim, Physical, Place,
-    PlaceInfo, Stream, TensorMap, ThreadGuard,
+    DevicePtr, Driver, Event, Graph, GraphExec, HOST_WORDS, HostWords, Identity, Kind, Launch, Multicast, PeerClaim,
+    Physical, Place, PlaceInfo, Stream, TensorMap, ThreadGuard,
 };
 use crate::error::{Error, Result};
 use crate::topology::Topology;
@@ -73,6 +74,13 @@ impl Driver for SimNode {
         )))
     }
 
+    fn stream_place(&self, stream: Stream) -> Result<Place> {
+        let StreamKey {
+            device, share, shares, ..
+        } = self.stream_key(stream)?;
+        Ok(Place { device, share, shares })
+    }
+
     fn stream_destroy(&self, stream: Stream) -> Result<()> {
         let result = self.run(stream, Command::Close);
         if self.stream_is_capturing(stream)? {
@@ -92,6 +100,22 @@ impl Driver for SimNode {
             head.enqueued
         };
         self.node.shared.wait(stream.0, position)
+    }
+
+    fn stream_wait(&self, stream: Stream, patience: Duration) -> Result<bool> {
+        let position = {
+            let mut s = self.node.shared.lock();
+            let head = s.streams.get_mut(&stream.0).ok_or_else(|| bad_stream(stream.0))?;
+            if let Some(capture) = &mut head.capture {
+                return Err(capture.refuse(SYNCHRONIZE));
+            }
+            if head.done >= head.enqueued || patience.is_zero() {
+                return Ok(head.done >= head.enqueued);
+            }
+            head.enqueued
+        };
+        let end = Instant::now().checked_add(patience);
+        self.node.shared.wait_at_most(stream.0, position, end)
     }
 
     fn event_create(&self, place: Place) -> Result<Event> {
@@ -233,6 +257,20 @@ impl Driver for SimNode {
             data,
             answer,
         })
+    }
+
+    fn host_words(&self, place: Place) -> Result<HostWords> {
+        let bytes = 8 * HOST_WORDS;
+        let ptr = self.arena.allocate(self.check_place(place)?.device, bytes)?;
+        self.poke(ptr, &vec![0; bytes])?;
+        Ok(HostWords {
+            host: ptr as usize,
+            device: ptr,
+        })
+    }
+
+    fn host_words_free(&self, words: HostWords) -> Result<()> {
+        self.arena.free(words.device)
     }
 
     fn physical_granularity(&self, place: Place) -> Result<usize> {

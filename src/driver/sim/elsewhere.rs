@@ -2,7 +2,9 @@
 
 use super::config::{Fault, SimConfig};
 use crate::abi::TwParams;
-use crate::driver::{DevicePtr, Driver, Event, Identity, Kind, Launch, PeerClaim, Physical, Place, PlaceInfo, Stream};
+use crate::driver::{
+    DevicePtr, Driver, Event, HostWords, Identity, Kind, Launch, PeerClaim, Physical, Place, PlaceInfo, Stream,
+};
 use crate::error::{Error, Result};
 
 #[derive(Debug, Clone, Copy)]
@@ -90,8 +92,12 @@ impl Driver for SimNode {
         fn peer_claim(&self, usize, usize) -> Result<PeerClaim>;
         fn multicast_claim(&self, usize) -> Result<bool>;
         fn stream_create(&self, Place) -> Result<Stream>;
+        fn stream_place(&self, Stream) -> Result<Place>;
         fn stream_destroy(&self, Stream) -> Result<()>;
         fn stream_synchronize(&self, Stream) -> Result<()>;
+        fn stream_wait(&self, Stream, std::time::Duration) -> Result<bool>;
+        fn host_words(&self, Place) -> Result<HostWords>;
+        fn host_words_free(&self, HostWords) -> Result<()>;
         fn event_create(&self, Place) -> Result<Event>;
         fn event_destroy(&self, Event) -> Result<()>;
         fn event_record(&self, Event, Stream) -> Result<()>;

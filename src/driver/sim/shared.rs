@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::ThreadId;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::capture::{Capture, Executable, Recorded};
 use super::character::Faults;
@@ -166,6 +166,11 @@ impl Shared {
 
     /// Blocks until `stream` has done `position` commands.
     pub fn wait(&self, stream: usize, position: u64) -> Result<()> {
+        self.wait_at_most(stream, position, None).map(drop)
+    }
+
+    /// The same, until `end` at the latest; whether it has.
+    pub fn wait_at_most(&self, stream: usize, position: u64, end: Option<Instant>) -> Result<bool> {
         let mut s = self.lock();
         if let Some(error) = &s.dead {
             return Err(error.clone());
@@ -183,18 +188,25 @@ impl Shared {
         self.work.notify_one();
         let result = loop {
             if s.waiters.get(&me).is_none_or(|w| s.reached(w)) {
-                break Ok(());
+                break Ok(true);
             }
             if let Some(error) = &s.dead {
                 break Err(error.clone());
             }
+            let left = end.map_or(self.patience, |end| end.saturating_duration_since(Instant::now()));
+            if left.is_zero() {
+                break Ok(false);
+            }
             let before = s.streams.get(&stream).map(|h| h.done);
             let (guard, timeout) = self
                 .progress
-                .wait_timeout(s, self.patience)
+                .wait_timeout(s, left.min(self.patience))
                 .unwrap_or_else(PoisonError::into_inner);
             s = guard;
-            let stuck = timeout.timed_out() && !s.advancing && before == s.streams.get(&stream).map(|h| h.done);
+            let stuck = timeout.timed_out()
+                && left >= self.patience
+                && !s.advancing
+                && before == s.streams.get(&stream).map(|h| h.done);
             if stuck && !s.may_advance() && !s.waiters.get(&me).is_none_or(|w| s.reached(w)) {
                 break Err(Error::Simulator {
                     report: format!(

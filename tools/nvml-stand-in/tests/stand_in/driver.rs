@@ -4,7 +4,7 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 
 use tileweave::abi::TwParams;
 use tileweave::driver::{
-    DevicePtr, Driver, Event, Identity, Kind, Launch, PeerClaim, Physical, Place, PlaceInfo, Stream,
+    DevicePtr, Driver, Event, HostWords, Identity, Kind, Launch, PeerClaim, Physical, Place, PlaceInfo, Stream,
 };
 use tileweave::topology::{Status, Topology};
 use tileweave::{Error, Result};
@@ -83,6 +83,18 @@ impl Driver for SnapshotDriver {
         cannot()
     }
     fn stream_destroy(&self, _: Stream) -> Result<()> {
+        cannot()
+    }
+    fn stream_place(&self, _: Stream) -> Result<Place> {
+        cannot()
+    }
+    fn stream_wait(&self, _: Stream, _: std::time::Duration) -> Result<bool> {
+        cannot()
+    }
+    fn host_words(&self, _: Place) -> Result<HostWords> {
+        cannot()
+    }
+    fn host_words_free(&self, _: HostWords) -> Result<()> {
         cannot()
     }
     fn stream_synchronize(&self, _: Stream) -> Result<()> {
