@@ -109,10 +109,14 @@ impl Driver for SimNode {
             if let Some(capture) = &mut head.capture {
                 return Err(capture.refuse(SYNCHRONIZE));
             }
-            if head.done >= head.enqueued || patience.is_zero() {
-                return Ok(head.done >= head.enqueued);
+            let (done, enqueued) = (head.done, head.enqueued);
+            if done >= enqueued {
+                s.find_done(stream.0, enqueued);
             }
-            head.enqueued
+            if done >= enqueued || patience.is_zero() {
+                return Ok(done >= enqueued);
+            }
+            enqueued
         };
         let end = Instant::now().checked_add(patience);
         self.node.shared.wait_at_most(stream.0, position, end)
@@ -293,7 +297,10 @@ impl Driver for SimNode {
         if let Some(refusal) = refused {
             return Err(refusal);
         }
-        self.arena.physical_map(memory.0, bytes, self.devices_of(accessors)?)
+        let ptr = self.arena.physical_map(memory.0, bytes, self.devices_of(accessors)?)?;
+        // Linked by it, the node goes on by itself with what is enqueued.
+        self.node.shared.wake();
+        Ok(ptr)
     }
 
     fn physical_unmap(&self, ptr: DevicePtr, bytes: usize) -> Result<()> {
@@ -352,6 +359,14 @@ impl Driver for SimNode {
 
     fn multicast_unmap(&self, ptr: DevicePtr, bytes: usize) -> Result<()> {
         self.arena.multicast_unmap(ptr, bytes)
+    }
+
+    fn multicast_export(&self, _: Multicast) -> Result<OwnedFd> {
+        Err(multicast_between_processes())
+    }
+
+    fn multicast_import(&self, _: BorrowedFd<'_>) -> Result<Multicast> {
+        Err(multicast_between_processes())
     }
 
     fn multicast_release(&self, object: Multicast) -> Result<()> {
@@ -450,5 +465,12 @@ impl Driver for SimNode {
 
     fn observed_traffic(&self, place: Place) -> Option<(u64, u64)> {
         self.node.shared.lock().traffic.get(place.device).copied()
+    }
+}
+
+fn multicast_between_processes() -> Error {
+    Error::Unavailable {
+        what: "a multicast object of several processes".into(),
+        reason: "the simulated node adds up and stores in its switch for the devices of one process alone".into(),
     }
 }
