@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use super::budget::Budget;
 use crate::abi::TwDescriptor;
-use crate::driver::{DevicePtr, Driver, Event, Place, Stream};
+use crate::driver::{DevicePtr, Driver, Event, Kind, Place, Stream};
 use crate::error::Result;
 use crate::memory::heap::Heap;
 use crate::memory::multicast::SharedHeaps;
@@ -135,6 +135,29 @@ struct Left {
     _budget: Option<Budget>,
 }
 
+impl Left {
+    fn driver(&self) -> Option<&Arc<dyn Driver>> {
+        self.locals.first().map(|local| &local.lane.driver)
+    }
+
+    /// How often it holds its driver: a lane and a report for each rank, and every heap.
+    fn holds(&self) -> usize {
+        2 * self.locals.len() + self._heaps.len() + usize::from(self._shared.is_some())
+    }
+
+    fn is_done(&self) -> bool {
+        self.locals.iter().all(|local| local.lane.is_done())
+    }
+}
+
+/// Whether nobody but what is left holds this simulated node: it advances only while somebody waits for it, so its work is
+/// never done.
+fn is_forsaken(left: &[Left], driver: &Arc<dyn Driver>) -> bool {
+    let same = |other: &&Left| other.driver().is_some_and(|other| Arc::ptr_eq(other, driver));
+    let held: usize = left.iter().filter(same).map(Left::holds).sum();
+    driver.kind() == Kind::Sim && Arc::strong_count(driver) == held
+}
+
 static LEFT: Mutex<Vec<Left>> = Mutex::new(Vec::new());
 
 impl Drop for Holdings {
@@ -156,10 +179,24 @@ impl Drop for Holdings {
 
 /// Gives back what groups have left behind and whose work is done by now; never waits.
 pub(super) fn give_back() {
-    let done = |left: &Left| left.locals.iter().all(|local| local.lane.is_done());
-    let mut left = LEFT.lock().unwrap_or_else(PoisonError::into_inner);
-    let (gone, running): (Vec<Left>, _) = std::mem::take(&mut *left).into_iter().partition(done);
-    *left = running;
-    drop(left);
+    let mut all = LEFT.lock().unwrap_or_else(PoisonError::into_inner);
+    // Told of each before the first one goes: what is on its way out still holds its driver.
+    let forsaken: Vec<bool> = all
+        .iter()
+        .map(|left| left.driver().is_some_and(|driver| is_forsaken(&all, driver)))
+        .collect();
+    let (mut gone, mut running) = (Vec::new(), Vec::new());
+    for (mut left, forsaken) in std::mem::take(&mut *all).into_iter().zip(forsaken) {
+        if !forsaken && !left.is_done() {
+            running.push(left);
+            continue;
+        }
+        // Ending a stream waits for its work: a node that nobody has goes with what is in its streams.
+        left.locals.iter_mut().for_each(|local| local.lane.owned &= !forsaken);
+        gone.push(left);
+    }
+    *all = running;
+    drop(all);
+    // Without the lock: the last one to hold a driver ends it.
     drop(gone);
 }
