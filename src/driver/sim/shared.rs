@@ -34,6 +34,16 @@ pub(super) enum Ask {
         faults: Faults,
         answer: Sender<Result<()>>,
     },
+    /// Whether the event's record of this number, or a later one, has happened.
+    Happened {
+        event: usize,
+        record: u64,
+        answer: Sender<Result<bool>>,
+    },
+    /// A stream without work is no more.
+    End {
+        key: StreamKey,
+    },
     /// Schedule digest, simulated time.
     State {
         answer: Sender<Result<(u64, u64)>>,
@@ -50,6 +60,13 @@ pub(super) struct Head {
     pub done: u64,
     /// Commands go here while there is one.
     pub capture: Option<Capture>,
+}
+
+impl Head {
+    /// No work is left, and none is captured.
+    pub fn is_idle(&self) -> bool {
+        self.done >= self.enqueued && self.capture.is_none()
+    }
 }
 
 /// A blocked call.
@@ -97,7 +114,7 @@ pub(super) struct State {
     /// A linked node that has found nothing to do.
     pub quiet: bool,
     /// Positions of streams that callers found done at once: the host has synchronised with them.
-    pub found: Vec<(StreamKey, u64)>,
+    pub found: BTreeMap<StreamKey, u64>,
     outside: Arc<Outside>,
     bell: Arc<Bell>,
     pub dead: Option<Error>,
@@ -143,7 +160,7 @@ impl State {
         if self.outside.linked()
             && let Some(head) = self.streams.get(&stream)
         {
-            self.found.push((head.key, position));
+            self.found.insert(head.key, position);
         }
     }
 

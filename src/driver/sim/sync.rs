@@ -249,14 +249,21 @@ impl Machine {
         Ok(old)
     }
 
-    /// red.add.relaxed.gpu.u64 and atom.add.relaxed.sys.u64: relaxed, so their scopes make no difference here.
-    pub fn add_relaxed(&mut self, cta: &Cta, f: &mut Fiber, addr: u64, value: u64) -> Result<u64, Trouble> {
+    /// red.add and red.max.relaxed.gpu.u64, atom.add.relaxed.sys.u64: relaxed, so their scopes make no difference here.
+    pub fn change_relaxed(
+        &mut self,
+        cta: &Cta,
+        f: &mut Fiber,
+        addr: u64,
+        put: impl Fn(u64) -> u64,
+    ) -> Result<u64, Trouble> {
         self.atomic_ready(cta, f, addr, 8)?;
         // SAFETY: aligned and allocated: `atomic_ready` has checked both.
-        let before = unsafe { AtomicU64::from_ptr(addr as *mut u64) }.fetch_add(value, Ordering::SeqCst);
+        let place = unsafe { AtomicU64::from_ptr(addr as *mut u64) };
+        let (Ok(before) | Err(before)) = place.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |b| Some(put(b)));
         self.mark(addr, 8, f.me.write_tag);
         self.touched(addr, 8);
-        self.continue_sequence(addr, before, before.wrapping_add(value), None);
+        self.continue_sequence(addr, before, put(before), None);
         Ok(before)
     }
 
