@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use tileweave::Error;
 use tileweave::abi::TwParams;
 use tileweave::driver::sim::{Fault, Lateness, SimConfig, SimNode, Site};
-use tileweave::driver::{DevicePtr, Driver, Stream};
+use tileweave::driver::{DevicePtr, Driver, Place, Stream};
 
 use crate::support::{Bench, HALF, HEAP, PACKETS, SIGNALS, STAGING, grid, no_params, place, report};
 
@@ -20,6 +20,8 @@ const ROUNDS: u32 = 6;
 pub(crate) struct Side {
     pub node: SimNode,
     pub rank: usize,
+    /// Its device, as this node counts them.
+    pub at: Place,
     pub stream: Stream,
     pub heaps: Vec<DevicePtr>,
 }
@@ -28,10 +30,12 @@ impl Side {
     /// A node with nothing but its own heap, and what the others import.
     pub fn new(config: SimConfig, rank: usize) -> (Side, OwnedFd) {
         let world = config.gpus;
+        let seen = config.visible.clone().unwrap_or_else(|| (0..world).collect());
+        let at = place(seen.iter().position(|device| *device == rank).unwrap());
         let node = SimNode::new(config).unwrap();
-        let stream = node.stream_create(place(rank)).unwrap();
-        let memory = node.physical_create(place(rank), HEAP).unwrap();
-        let heap = node.physical_map(memory, HEAP, &[place(rank)]).unwrap();
+        let stream = node.stream_create(at).unwrap();
+        let memory = node.physical_create(at, HEAP).unwrap();
+        let heap = node.physical_map(memory, HEAP, &[at]).unwrap();
         node.fill(heap, 0, HEAP, stream).unwrap();
         node.stream_synchronize(stream).unwrap();
         let fd = node.physical_export(memory).unwrap();
@@ -40,6 +44,7 @@ impl Side {
         let side = Side {
             node,
             rank,
+            at,
             stream,
             heaps,
         };
@@ -47,8 +52,9 @@ impl Side {
     }
 
     pub fn import(&mut self, rank: usize, fd: &OwnedFd) {
-        let memory = self.node.physical_import(fd.as_fd(), place(rank), HEAP).unwrap();
-        self.heaps[rank] = self.node.physical_map(memory, HEAP, &[place(self.rank)]).unwrap();
+        // Where it lives the descriptor knows; this node may not see that device.
+        let memory = self.node.physical_import(fd.as_fd(), self.at, HEAP).unwrap();
+        self.heaps[rank] = self.node.physical_map(memory, HEAP, &[self.at]).unwrap();
     }
 
     pub fn params(&self) -> TwParams {
@@ -61,7 +67,7 @@ impl Side {
     }
 
     pub fn alloc(&self, bytes: usize) -> DevicePtr {
-        self.node.alloc(place(self.rank), bytes).unwrap()
+        self.node.alloc(self.at, bytes).unwrap()
     }
 
     pub fn read<const N: usize>(&self, ptr: DevicePtr, n: usize) -> Result<Vec<[u8; N]>, Error> {
@@ -314,6 +320,45 @@ fn a_node_that_only_exports_runs_as_ever() {
             bench.node.schedule_digest().unwrap(),
         );
         assert_eq!(plain, again, "seed {seed}");
+    }
+}
+
+/// As with one GPU visible to each process: each is device 0 where it is seen, and what it is on the machine elsewhere.
+#[test]
+fn a_device_may_be_the_only_one_that_is_seen() {
+    let (mut sides, fds): (Vec<Side>, Vec<OwnedFd>) = (0..2)
+        .map(|rank| {
+            let config = SimConfig {
+                visible: Some(vec![rank]),
+                ..SimConfig::new(2, 30 + rank as u64)
+            };
+            Side::new(config, rank)
+        })
+        .unzip();
+    for (rank, side) in sides.iter_mut().enumerate() {
+        side.import(1 - rank, &fds[1 - rank]);
+        assert_eq!((side.node.device_count(), side.at.device), (1, 0));
+        assert_eq!(side.node.stream_place(side.stream).unwrap(), side.at);
+        let described = side.node.describe().unwrap().unwrap();
+        let identity = side.node.identity(0).unwrap();
+        assert_eq!((described.gpus.len(), &described.gpus[0].uuid), (1, &identity.uuid));
+        assert!(identity.uuid.ends_with(&rank.to_string()), "{identity:?}");
+        assert!(side.node.alloc(place(1), 16).is_err());
+    }
+    let start = |side: &Side| side.start_messages(BYTES, ROUNDS, Duration::from_secs(60));
+    let outs: Vec<DevicePtr> = sides.iter().map(start).collect();
+    for (side, (out, sums)) in sides.iter().zip(outs.into_iter().zip(expected(2))) {
+        assert_eq!(side.read_u32(out, ROUNDS as usize * 128).unwrap(), sums);
+        let traffic = side.node.observed_traffic(side.at).unwrap();
+        assert_eq!(traffic, (u64::from(BYTES * ROUNDS), u64::from(2 * ROUNDS)));
+    }
+    for visible in [vec![], vec![0, 0], vec![2]] {
+        let config = SimConfig {
+            visible: Some(visible.clone()),
+            ..SimConfig::new(2, 0)
+        };
+        let error = SimNode::new(config).unwrap_err().to_string();
+        assert!(error.contains(&format!("visible is {visible:?}")), "{error}");
     }
 }
 
