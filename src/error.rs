@@ -177,17 +177,33 @@ pub enum Error {
         /// Every rank's first unsatisfied wait.
         chain: Vec<WaitRecord>,
     },
-    /// Threads of other ranks did not come to where the ranks meet.
-    #[error("rank {rank} waited {:.3} s at the host barrier: {}", waited.as_secs_f64(), missing_ranks(missing, left))]
+    /// Other ranks did not come to where the ranks meet.
+    #[error("rank {rank} waited {:.3} s {place}: {}", waited.as_secs_f64(), missing_ranks(missing, left))]
     Missing {
         /// The rank that waited.
         rank: usize,
+        /// Where, and what else is known of it: at the host barrier, at the rendezvous.
+        place: String,
         /// The ranks that did not come.
         missing: Vec<usize>,
         /// The ranks that came, and gave up before.
         left: Vec<usize>,
         /// How long it waited.
         waited: std::time::Duration,
+    },
+    /// Ranks that join one group differ in what must be equal on all.
+    #[error("rank {rank} and rank {peer} cannot join: {what} is {ours} on rank {rank} and {theirs} on rank {peer}")]
+    Mismatch {
+        /// One rank.
+        rank: usize,
+        /// The other.
+        peer: usize,
+        /// What differs: the user, the crate's version, the kernels, a field of the configuration.
+        what: String,
+        /// It, on `rank`.
+        ours: String,
+        /// It, on `peer`.
+        theirs: String,
     },
     /// The host aborted the group.
     #[error("the group was aborted: {why}")]

@@ -12,6 +12,8 @@ mod config;
 mod diagnose;
 #[cfg(test)]
 pub(crate) mod fake;
+#[cfg(target_os = "linux")]
+mod join;
 mod links;
 mod node;
 mod rank;
@@ -25,6 +27,8 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use barrier::HostBarrier;
 pub use config::{GroupConfig, Numerics, Probing};
+#[cfg(target_os = "linux")]
+pub use join::Id;
 pub use node::Node;
 pub use rank::{Rank, Stats};
 
