@@ -28,7 +28,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use barrier::HostBarrier;
 pub use config::{GroupConfig, Numerics, Probing};
 #[cfg(target_os = "linux")]
-pub use join::Id;
+pub use join::{Environment, Id};
 pub use node::Node;
 pub use rank::{Rank, Stats};
 

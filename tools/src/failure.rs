@@ -131,6 +131,7 @@ impl From<Error> for Failure {
                 missing,
                 left,
                 waited,
+                ..
             } => {
                 let peer = missing.iter().chain(left).next().copied().unwrap_or(*rank);
                 let wait = json!({

@@ -8,14 +8,17 @@
 //! What remains of it between processes is a socket for each pair of ranks ([`mesh`]): through it a rank learns at once that another
 //! has died. `docs/joining.md` tells who says what and what each failure looks like.
 
+mod environment;
 mod guest;
 pub(crate) mod hall;
 mod id;
 mod keeper;
 mod lobby;
+pub(crate) mod mesh;
 mod wire;
 mod words;
 
+pub use environment::Environment;
 pub use id::Id;
 
 use std::os::fd::OwnedFd;
