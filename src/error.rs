@@ -178,12 +178,12 @@ pub enum Error {
         chain: Vec<WaitRecord>,
     },
     /// Other ranks did not come to where the ranks meet.
-    #[error("rank {rank} waited {:.3} s {place}: {}", waited.as_secs_f64(), missing_ranks(missing, left))]
+    #[error("rank {rank} waited {:.3} s at {at}: {}", waited.as_secs_f64(), missing_ranks(missing, left))]
     Missing {
+        /// Where, and what else is known of it: the host barrier, the rendezvous.
+        at: String,
         /// The rank that waited.
         rank: usize,
-        /// Where, and what else is known of it: at the host barrier, at the rendezvous.
-        place: String,
         /// The ranks that did not come.
         missing: Vec<usize>,
         /// The ranks that came, and gave up before.
@@ -191,19 +191,27 @@ pub enum Error {
         /// How long it waited.
         waited: std::time::Duration,
     },
-    /// Ranks that join one group differ in what must be equal on all.
+    /// Ranks that cannot be of one group: another version, configuration, world, or user.
     #[error("rank {rank} and rank {peer} cannot join: {what} is {ours} on rank {rank} and {theirs} on rank {peer}")]
     Mismatch {
         /// One rank.
         rank: usize,
         /// The other.
         peer: usize,
-        /// What differs: the user, the crate's version, the kernels, a field of the configuration.
+        /// What they differ in.
         what: String,
-        /// It, on `rank`.
+        /// What `rank` has.
         ours: String,
-        /// It, on `peer`.
+        /// What `peer` has.
         theirs: String,
+    },
+    /// The process of another rank has ended, or left its group, while this one needs it.
+    #[error("rank {rank} is gone: {why}")]
+    PeerExited {
+        /// The rank that is gone.
+        rank: usize,
+        /// How that was noticed.
+        why: String,
     },
     /// The host aborted the group.
     #[error("the group was aborted: {why}")]

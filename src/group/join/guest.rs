@@ -71,7 +71,7 @@ pub(super) fn knock(name: &str, greeting: &Greeting, user: u32, until: Instant) 
         Ok(other) => Door::Closed(garbage(format!("{other:?} for a greeting"))),
         // A listener that ended before it let this one in.
         Err(Broken::Closed) => Door::Nobody,
-        Err(broken) => Door::Closed(of_zero(broken, "at the rendezvous, for an answer to its greeting")),
+        Err(broken) => Door::Closed(of_zero(broken, "the rendezvous, for an answer to its greeting")),
     })
 }
 
@@ -83,13 +83,13 @@ pub(super) fn find(name: &str, greeting: &Greeting, user: u32, until: Instant) -
             Ok(Door::Open(visitor)) => return Ok(*visitor),
             Ok(Door::Nobody) => {}
             Ok(door) => return Err(door),
-            Err(broken) => return Err(Door::Closed(of_zero(broken, "at the rendezvous"))),
+            Err(broken) => return Err(Door::Closed(of_zero(broken, "the rendezvous"))),
         }
         let left = until.saturating_duration_since(Instant::now());
         if left.is_zero() {
             return Err(Door::Closed(Verdict::Missing {
                 missing: vec![0],
-                place: "at the rendezvous".to_string(),
+                at: "the rendezvous".to_string(),
             }));
         }
         std::thread::sleep(pause.min(left));
@@ -113,7 +113,7 @@ impl Visitor {
             Ok(Answer::Met(all)) if all.len() == self.world => Ok(all),
             Ok(Answer::Stop(verdict)) => Err(verdict),
             Ok(other) => Err(garbage(format!("{other:?} where all have come"))),
-            Err(broken) => Err(of_zero(broken, "at the rendezvous, for all to come")),
+            Err(broken) => Err(of_zero(broken, "the rendezvous, for all to come")),
         }
     }
 
@@ -141,23 +141,23 @@ impl Visitor {
         match wire::send(self.socket.as_fd(), &body, &wire::borrowed(&fds), until) {
             // Whoever closes may have said why.
             Ok(()) | Err(Broken::Closed) => {}
-            Err(broken) => return Err(of_zero(broken, "while joining, for it to listen")),
+            Err(broken) => return Err(of_zero(broken, "the rendezvous, for it to listen")),
         }
         // What was sent is rank 0's to pass on: nobody else's end may be kept open here.
         drop(fds);
         if let Some(why) = failed {
             return Err(Verdict::Failed { rank, why });
         }
-        let place = format!("while joining, for what all say of their {phase}");
+        let at = format!("the rendezvous, for what all say of their {phase}");
         match self.answer() {
             Ok(Answer::Go) => {}
             Ok(Answer::Stop(verdict)) => return Err(verdict),
             Ok(other) => return Err(garbage(format!("{other:?} in the middle"))),
-            Err(broken) => return Err(of_zero(broken, &place)),
+            Err(broken) => return Err(of_zero(broken, &at)),
         }
         let mut all = Vec::with_capacity(self.world);
         for _ in 0..self.world {
-            let frame = self.frame().map_err(|broken| of_zero(broken, &place))?;
+            let frame = self.frame().map_err(|broken| of_zero(broken, &at))?;
             // Rank 0 may still find that another has gone.
             if let Ok(Answer::Stop(verdict)) = serde_json::from_slice(&frame.body) {
                 return Err(verdict);
@@ -185,15 +185,12 @@ fn garbage(what: String) -> Verdict {
     Verdict::Garbage { rank: 0, what }
 }
 
-fn of_zero(broken: Broken, place: &str) -> Verdict {
+fn of_zero(broken: Broken, at: &str) -> Verdict {
     match broken {
-        Broken::Closed => Verdict::Exited {
-            rank: 0,
-            place: "while the ranks joined".to_string(),
-        },
+        Broken::Closed => Verdict::Exited { rank: 0 },
         Broken::Late => Verdict::Missing {
             missing: vec![0],
-            place: place.to_string(),
+            at: at.to_string(),
         },
         broken => garbage(broken.to_string()),
     }

@@ -73,7 +73,7 @@ impl Keeper {
             Some((verdict, _)) => Some(verdict),
             None if self.absent().next().is_some() => Some(Verdict::Missing {
                 missing: self.absent().collect(),
-                place: format!("at the rendezvous{}", self.lobby.refusals()),
+                at: format!("the rendezvous{}", self.lobby.refusals()),
             }),
             None => None,
         };
@@ -98,7 +98,7 @@ impl Keeper {
                 let missing = self.guests.keys().copied();
                 let verdict = Verdict::Missing {
                     missing: missing.filter(|rank| !turns.contains_key(rank)).collect(),
-                    place: format!("while joining, for what it says of its {phase}"),
+                    at: format!("the rendezvous, for what all say of their {phase}"),
                 };
                 return Err(self.stop(verdict));
             }
@@ -249,13 +249,10 @@ fn say<T: serde::Serialize>(guest: &Guest, rank: usize, what: &T, fds: &[Borrowe
 /// What a guest's end of the conversation means for the group.
 fn of_guest(rank: usize, broken: Broken) -> Verdict {
     match broken {
-        Broken::Closed => Verdict::Exited {
-            rank,
-            place: "while the ranks joined".to_string(),
-        },
+        Broken::Closed => Verdict::Exited { rank },
         Broken::Late => Verdict::Missing {
             missing: vec![rank],
-            place: "while joining, for it to listen".to_string(),
+            at: "the rendezvous, for it to listen".to_string(),
         },
         Broken::Garbage(what) => Verdict::Garbage { rank, what },
         broken @ Broken::System(..) => broken_here(broken),

@@ -124,9 +124,9 @@ fn who_does_not_come_is_told_to_all_who_did() {
     for (result, me) in all(id, comers).into_iter().zip([0, 1, 3]) {
         match result.unwrap_err() {
             Error::Missing {
-                rank, missing, place, ..
+                rank, missing, at, ..
             } => {
-                assert_eq!((rank, missing, place.as_str()), (me, vec![2, 4], "at the rendezvous"));
+                assert_eq!((rank, missing, at.as_str()), (me, vec![2, 4], "the rendezvous"));
             }
             other => panic!("{other}"),
         }
@@ -275,7 +275,7 @@ fn one_that_fails_or_leaves_between_phases_is_named_to_all() {
                         let told = match (rank == culprit, leaves) {
                             (true, _) => "the heap is 5: expected more".to_string(),
                             (_, false) => format!("rank {culprit} could not join: the heap is 5: expected more"),
-                            (_, true) => format!("rank {culprit} left while the ranks joined"),
+                            (_, true) => format!("rank {culprit} is gone: it closed its connection"),
                         };
                         assert!(error.contains(&told), "{error}");
                     });

@@ -99,7 +99,7 @@ pub(super) struct Turn {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Verdict {
     /// Ranks did not come, or did not speak, in time.
-    Missing { missing: Vec<usize>, place: String },
+    Missing { missing: Vec<usize>, at: String },
     /// Two came as one rank.
     Twice { rank: usize, pids: (u32, u32) },
     Mismatch {
@@ -110,7 +110,7 @@ pub(super) enum Verdict {
         theirs: String,
     },
     /// A rank closed its connection.
-    Exited { rank: usize, place: String },
+    Exited { rank: usize },
     /// A rank spoke out of turn, or not the language.
     Garbage { rank: usize, what: String },
     /// A rank could not go on, and said why.
@@ -121,9 +121,9 @@ impl Verdict {
     /// What rank `me` is told of it, after so long a wait.
     pub fn error(self, me: usize, waited: Duration) -> Error {
         match self {
-            Verdict::Missing { missing, place } => Error::Missing {
+            Verdict::Missing { missing, at } => Error::Missing {
+                at,
                 rank: me,
-                place,
                 missing,
                 left: Vec::new(),
                 waited,
@@ -148,7 +148,10 @@ impl Verdict {
                 ours,
                 theirs,
             },
-            Verdict::Exited { rank, place } => exited(rank, &place),
+            Verdict::Exited { rank } => Error::PeerExited {
+                rank,
+                why: "it closed its connection while the ranks joined".to_string(),
+            },
             Verdict::Garbage { rank, what } => Error::Aborted {
                 why: format!("rank {rank} does not speak as ranks do that join: {what}"),
             },
@@ -156,13 +159,6 @@ impl Verdict {
                 why: format!("rank {rank} could not join: {why}"),
             },
         }
-    }
-}
-
-/// A peer ended while the ranks joined.
-pub(super) fn exited(rank: usize, place: &str) -> Error {
-    Error::Aborted {
-        why: format!("rank {rank} left {place}"),
     }
 }
 
