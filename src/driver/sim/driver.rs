@@ -120,10 +120,14 @@ impl Driver for SimNode {
             if let Some(capture) = &mut head.capture {
                 return Err(capture.refuse(SYNCHRONIZE));
             }
-            if head.is_idle() || patience.is_zero() {
-                return Ok(head.is_idle());
+            let (idle, enqueued) = (head.is_idle(), head.enqueued);
+            if idle {
+                s.find_done(stream.0, enqueued);
             }
-            head.enqueued
+            if idle || patience.is_zero() {
+                return Ok(idle);
+            }
+            enqueued
         };
         let end = Instant::now().checked_add(patience);
         self.node.shared.wait_at_most(stream.0, position, end)
@@ -327,7 +331,10 @@ impl Driver for SimNode {
         if let Some(refusal) = refused {
             return Err(refusal);
         }
-        self.arena.physical_map(memory.0, bytes, self.devices_of(accessors)?)
+        let ptr = self.arena.physical_map(memory.0, bytes, self.devices_of(accessors)?)?;
+        // Linked by it, the node goes on by itself with what is enqueued.
+        self.node.shared.wake();
+        Ok(ptr)
     }
 
     fn physical_unmap(&self, ptr: DevicePtr, bytes: usize) -> Result<()> {
@@ -386,6 +393,14 @@ impl Driver for SimNode {
 
     fn multicast_unmap(&self, ptr: DevicePtr, bytes: usize) -> Result<()> {
         self.arena.multicast_unmap(ptr, bytes)
+    }
+
+    fn multicast_export(&self, _: Multicast) -> Result<OwnedFd> {
+        Err(multicast_between_processes())
+    }
+
+    fn multicast_import(&self, _: BorrowedFd<'_>) -> Result<Multicast> {
+        Err(multicast_between_processes())
     }
 
     fn multicast_release(&self, object: Multicast) -> Result<()> {
@@ -484,5 +499,12 @@ impl Driver for SimNode {
 
     fn observed_traffic(&self, place: Place) -> Option<(u64, u64)> {
         self.node.shared.lock().traffic.get(place.device).copied()
+    }
+}
+
+fn multicast_between_processes() -> Error {
+    Error::Unavailable {
+        what: "a multicast object of several processes".into(),
+        reason: "the simulated node adds up and stores in its switch for the devices of one process alone".into(),
     }
 }

@@ -18,6 +18,8 @@ pub(super) struct Physical {
     inode: (u64, u64),
     /// Another process may write it: nothing is known of its content.
     pub foreign: bool,
+    /// Another node's arena made it.
+    imported: bool,
     pub mapped_at: Option<u64>,
     handles: u32,
     /// Times that it is bound to multicast objects.
@@ -71,6 +73,7 @@ impl Arena {
                 bytes: bytes as u64,
                 inode,
                 foreign,
+                imported: foreign,
                 mapped_at: None,
                 handles: 1,
                 bound: 0,
@@ -88,7 +91,7 @@ impl Arena {
     pub fn physical_map(&self, id: u64, bytes: usize, accessors: u32) -> Result<u64> {
         let mut a = self.lock();
         let p = a.physical.get(&id).ok_or_else(|| bad_physical(id))?;
-        let (device, fd, foreign) = (p.device, p.fd.clone(), p.foreign);
+        let (device, fd, foreign, imported) = (p.device, p.fd.clone(), p.foreign, p.imported);
         if p.bytes != bytes as u64 {
             return Err(Error::bad_argument(
                 "bytes",
@@ -130,6 +133,9 @@ impl Arena {
         if let Some(p) = a.physical.get_mut(&id) {
             p.mapped_at = Some(start);
         }
+        if foreign {
+            self.outside.changed(imported, true);
+        }
         Ok(start)
     }
 
@@ -162,6 +168,9 @@ impl Arena {
         self.remove(&mut a, start)?;
         if let Some(p) = a.physical.get_mut(&id) {
             p.mapped_at = None;
+            if p.foreign {
+                self.outside.changed(p.imported, false);
+            }
         }
         drop_unused(&mut a, id);
         Ok(())
@@ -188,8 +197,11 @@ impl Arena {
             .filter(|p| p.handles > 0)
             .ok_or_else(|| bad_physical(id))?;
         let fd = rustix::io::fcntl_dupfd_cloexec(&*p.fd, 3).map_err(os_error("dup"))?;
-        p.foreign = true;
+        let first = !std::mem::replace(&mut p.foreign, true);
         if let Some(start) = p.mapped_at {
+            if first {
+                self.outside.changed(false, true);
+            }
             let bytes = p.bytes;
             // SAFETY: the mapping is live (its physical memory says so) and its shadow is mapped. The executor does not
             // run kernels on memory that is still being exchanged; a granule it marks in this moment keeps its mark.
