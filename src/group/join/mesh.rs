@@ -82,7 +82,7 @@ struct Inner {
 #[derive(Debug)]
 pub(crate) struct Mesh {
     inner: Arc<Inner>,
-    thread: Option<JoinHandle<()>>,
+    thread: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl Mesh {
@@ -129,12 +129,12 @@ impl Mesh {
         };
         Ok(Mesh {
             inner: Arc::new(inner),
-            thread: None,
+            thread: Mutex::new(None),
         })
     }
 
     /// Begins to listen. Words that came before are heard now.
-    pub fn listen(&mut self, hears: Arc<dyn Hears>) -> Result<()> {
+    pub fn listen(&self, hears: Arc<dyn Hears>) -> Result<()> {
         let inner = self.inner.clone();
         let thread = std::thread::Builder::new()
             .name(format!("tileweave {}", self.inner.rank))
@@ -144,7 +144,7 @@ impl Mesh {
                 code: error.raw_os_error().unwrap_or(0).into(),
                 message: error.to_string(),
             })?;
-        self.thread = Some(thread);
+        *self.thread.lock().unwrap_or_else(PoisonError::into_inner) = Some(thread);
         Ok(())
     }
 
@@ -228,12 +228,9 @@ impl Mesh {
 impl Drop for Mesh {
     fn drop(&mut self) {
         let _ = rustix::io::write(&self.inner.end, &1u64.to_ne_bytes());
+        let thread = self.thread.get_mut().unwrap_or_else(PoisonError::into_inner).take();
         // The thread itself may hold the last of what owns the mesh.
-        if let Some(thread) = self
-            .thread
-            .take()
-            .filter(|thread| thread.thread().id() != std::thread::current().id())
-        {
+        if let Some(thread) = thread.filter(|thread| thread.thread().id() != std::thread::current().id()) {
             let _ = thread.join();
         }
     }

@@ -49,7 +49,7 @@ fn meshes(world: usize) -> (Vec<Mesh>, Vec<Arc<Log>>) {
         .zip(&logs)
         .enumerate()
         .map(|(rank, (sockets, log))| {
-            let mut mesh = Mesh::of(rank, sockets).unwrap();
+            let mesh = Mesh::of(rank, sockets).unwrap();
             mesh.listen(log.clone()).unwrap();
             mesh
         });

@@ -8,13 +8,20 @@
 //! What remains of it between processes is a socket for each pair of ranks ([`mesh`]): through it a rank learns at once that another
 //! has died. `docs/joining.md` tells who says what and what each failure looks like.
 
+mod agreed;
 mod environment;
 mod guest;
-pub(crate) mod hall;
+mod hall;
 mod id;
 mod keeper;
 mod lobby;
-pub(crate) mod mesh;
+mod machine;
+mod mesh;
+pub(super) mod peers;
+mod places;
+mod processes;
+mod rank;
+mod threads;
 mod wire;
 mod words;
 

@@ -123,9 +123,7 @@ fn who_does_not_come_is_told_to_all_who_did() {
     let comers = vec![comer(0, 5, LONG), comer(1, 5, SHORT), comer(3, 5, LONG)];
     for (result, me) in all(id, comers).into_iter().zip([0, 1, 3]) {
         match result.unwrap_err() {
-            Error::Missing {
-                rank, missing, at, ..
-            } => {
+            Error::Missing { rank, missing, at, .. } => {
                 assert_eq!((rank, missing, at.as_str()), (me, vec![2, 4], "the rendezvous"));
             }
             other => panic!("{other}"),
