@@ -77,6 +77,7 @@ pub struct Lane {
     has_gemm: bool,
     /// What this rank does: the operation, another M's, or nothing.
     part: Part,
+    crew: Crew,
     /// The same captured, where it was.
     pub graph: Option<Captured>,
 }
@@ -215,6 +216,7 @@ pub fn execute(machine: &Machine, problem: &Problem, args: &RunArgs, crew: Crew)
             buffers,
             has_gemm: shape.op.has_gemm(),
             part,
+            crew,
             graph: None,
         });
     }
@@ -356,7 +358,7 @@ impl Lane {
     pub fn launch(&mut self) -> tileweave::Result<()> {
         let size = match self.part {
             Part::Launches(size) => size,
-            Part::Silent => return Ok(()),
+            Part::Silent => return self.crew.stay_away(&self.rank),
             Part::Dies => fault::kill_this_process(),
         };
         let Buffers {
