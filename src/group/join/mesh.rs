@@ -33,8 +33,8 @@ enum Word {
     Barrier(u64),
     /// It has given up there, in that round.
     Left(u64),
-    /// It aborts the group.
-    Abort(String),
+    /// It aborts the group, perhaps since a rank is gone.
+    Abort { gone: Option<usize>, why: String },
     /// It goes in good order: operations launched, where that is known.
     Farewell(Option<u64>),
     /// For whoever fetches it.
@@ -62,8 +62,8 @@ struct Peer {
 pub(crate) trait Hears: Send + Sync {
     /// `peer` died, or speaks nonsense.
     fn lost(&self, peer: usize, why: &str);
-    /// `peer` aborts the group.
-    fn aborted(&self, peer: usize, why: &str);
+    /// `peer` aborts the group, perhaps since `gone` is.
+    fn aborted(&self, peer: usize, gone: Option<usize>, why: &str);
     /// `peer` has gone in good order, having launched so many operations.
     fn farewell(&self, _peer: usize, _launched: Option<u64>) {}
 }
@@ -149,9 +149,9 @@ impl Mesh {
     }
 
     /// Tells all that the group is aborted. Whoever cannot be told will see this rank's socket close.
-    pub fn abort(&self, why: &str) {
+    pub fn abort(&self, gone: Option<usize>, why: &str) {
         let why: String = why.chars().take(LONGEST / 16).collect();
-        self.inner.say_to_all(&Word::Abort(why), Duration::ZERO);
+        self.inner.say_to_all(&Word::Abort { gone, why }, Duration::ZERO);
     }
 
     /// Tells all that this rank goes in good order. Does not wait.
@@ -356,9 +356,12 @@ impl Inner {
                 return Err(format!("it sent more than {MOST_VALUES} values that nobody fetched"));
             }
             Word::Value(value) => peers[peer].values.push_back(value),
-            Word::Abort(why) => {
+            Word::Abort { gone: Some(gone), .. } if gone >= self.sockets.len() => {
+                return Err(format!("it says that rank {gone} is gone, which there is not"));
+            }
+            Word::Abort { gone, why } => {
                 drop(peers);
-                hears.aborted(peer, &why);
+                hears.aborted(peer, gone, &why);
             }
             Word::Farewell(launched) => {
                 peers[peer].farewell = Some(launched);

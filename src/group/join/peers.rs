@@ -31,7 +31,10 @@ impl Peers {
 
     /// Tells all why this rank gives up.
     pub fn abort(&self, why: &Error) {
-        self.mesh.abort(&why.to_string());
+        match why {
+            Error::PeerExited { rank, why } => self.mesh.abort(Some(*rank), why),
+            why => self.mesh.abort(None, &why.to_string()),
+        }
         self.mesh.wake();
     }
 
@@ -101,7 +104,7 @@ impl Peers {
 fn left(peer: usize, last: u64, launched: u64) -> Error {
     Error::PeerExited {
         rank: peer,
-        why: format!("it left its group after {last} operations, and this rank launches number {launched}"),
+        why: format!("it left the group after {last} operations, and this rank has number {launched} for it"),
     }
 }
 
@@ -121,8 +124,12 @@ impl Hears for Watch {
         }
     }
 
-    fn aborted(&self, peer: usize, why: &str) {
+    fn aborted(&self, peer: usize, gone: Option<usize>, why: &str) {
         let Some(group) = self.0.upgrade() else { return };
+        if let Some(gone) = gone {
+            // The same end as this rank hears of itself, sooner or later.
+            return self.lost(gone, why);
+        }
         if !group.kernels_gave_up(|cause| cause != abi::TW_ABORT_NONE as u64) {
             group.lose(Error::Aborted {
                 why: format!("rank {peer} gave up: {why}"),
