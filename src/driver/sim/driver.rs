@@ -29,7 +29,7 @@ impl Driver for SimNode {
     }
 
     fn device_count(&self) -> usize {
-        self.gpus
+        self.seen.len()
     }
 
     fn place_info(&self, place: Place) -> Result<PlaceInfo> {
@@ -78,7 +78,7 @@ impl Driver for SimNode {
         let StreamKey {
             device, share, shares, ..
         } = self.stream_key(stream)?;
-        Ok(Place { device, share, shares })
+        Ok(self.place_here(Place { device, share, shares }))
     }
 
     fn stream_destroy(&self, stream: Stream) -> Result<()> {
@@ -325,11 +325,10 @@ impl Driver for SimNode {
     fn physical_map(&self, memory: Physical, bytes: usize, accessors: &[Place]) -> Result<DevicePtr> {
         self.no_capture_here("physical_map")?;
         let owner = self.arena.physical_device(memory.0)?;
-        let refused = accessors
-            .iter()
-            .find_map(|place| self.config.refuses(place.device, owner));
-        if let Some(refusal) = refused {
-            return Err(refusal);
+        for place in accessors {
+            if let Some(refusal) = self.config.refuses(self.check_place(*place)?.device, owner) {
+                return Err(refusal);
+            }
         }
         let ptr = self.arena.physical_map(memory.0, bytes, self.devices_of(accessors)?)?;
         // Linked by it, the node goes on by itself with what is enqueued.
@@ -445,6 +444,7 @@ impl Driver for SimNode {
         }
         let mut params = *params;
         if let Some(hook) = &self.hook {
+            let place = self.place_here(place);
             hook(LaunchSeen { kernel, place, launch }, &mut params);
         }
         self.enqueue(stream, Command::Launch(Box::new(Request { entry, launch, params })))
@@ -498,7 +498,8 @@ impl Driver for SimNode {
     }
 
     fn observed_traffic(&self, place: Place) -> Option<(u64, u64)> {
-        self.node.shared.lock().traffic.get(place.device).copied()
+        let device = self.seen.get(place.device)?;
+        self.node.shared.lock().traffic.get(*device).copied()
     }
 }
 

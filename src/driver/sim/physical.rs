@@ -1,7 +1,7 @@
 //! Physical memory: a memfd that lives on a device, is mapped once in this process, and can be handed to others.
 
 use std::ffi::c_void;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use rustix::mm::{MapFlags, ProtFlags};
@@ -9,6 +9,9 @@ use rustix::mm::{MapFlags, ProtFlags};
 use super::arena::{Allocation, Allocations, Arena, GRANULARITY, os_error};
 use super::shadow::{HOST, UNWRITTEN};
 use crate::error::{Error, Result};
+
+/// What a memfd is called, with the number of its device behind it.
+const NAME: &str = "tileweave-sim-";
 
 #[derive(Debug)]
 pub(super) struct Physical {
@@ -29,14 +32,24 @@ pub(super) struct Physical {
 impl Arena {
     pub fn physical_create(&self, device: usize, bytes: usize) -> Result<u64> {
         check_physical_size(bytes)?;
-        let fd = rustix::fs::memfd_create("tileweave-sim", rustix::fs::MemfdFlags::CLOEXEC)
+        let fd = rustix::fs::memfd_create(format!("{NAME}{device}"), rustix::fs::MemfdFlags::CLOEXEC)
             .map_err(os_error("memfd_create"))?;
         rustix::fs::ftruncate(&fd, bytes as u64).map_err(os_error("ftruncate"))?;
         self.add_physical(fd, device, bytes, false)
     }
 
+    /// The memory lives where its name says; `device`: where the system gives no names.
     pub fn physical_import(&self, fd: BorrowedFd<'_>, device: usize, bytes: usize) -> Result<u64> {
         check_physical_size(bytes)?;
+        let device = named_device(fd).unwrap_or(device);
+        if device >= self.layout.devices {
+            let value = format!("memory of device {device}");
+            let expected = format!(
+                "that of one below {}: nodes that share memory have one SimConfig",
+                self.layout.devices
+            );
+            return Err(Error::bad_argument("fd", value, expected));
+        }
         let fd = fd.try_clone_to_owned().map_err(|e| Error::Driver {
             call: "dup",
             code: e.raw_os_error().unwrap_or(0).into(),
@@ -224,6 +237,13 @@ pub(super) fn drop_unused(a: &mut Allocations, id: u64) {
 
 pub(super) fn bad_physical(id: u64) -> Error {
     Error::bad_argument("memory", id, "a handle of this node that was not released")
+}
+
+/// The device that memory was made on, by the name that its descriptor has in every process.
+fn named_device(fd: BorrowedFd<'_>) -> Option<usize> {
+    let link = rustix::fs::readlink(format!("/proc/self/fd/{}", fd.as_raw_fd()), Vec::new()).ok()?;
+    let name = link.to_str().ok()?.strip_prefix("/memfd:")?.strip_prefix(NAME)?;
+    name.split(' ').next()?.parse().ok()
 }
 
 fn check_physical_size(bytes: usize) -> Result<()> {

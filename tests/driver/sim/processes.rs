@@ -2,125 +2,20 @@
 //! different addresses; where it matters, processes of their own.
 
 mod inside;
+mod side;
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
+use side::{Side, sides};
 use tileweave::Error;
-use tileweave::abi::TwParams;
 use tileweave::driver::sim::{Fault, Lateness, SimConfig, SimNode, Site};
-use tileweave::driver::{DevicePtr, Driver, Stream};
+use tileweave::driver::{DevicePtr, Driver};
 
-use crate::support::{Bench, HALF, HEAP, PACKETS, SIGNALS, STAGING, grid, no_params, place, report};
+use crate::support::{Bench, HEAP, STAGING, grid, no_params, place, report};
 
 const BYTES: u32 = 4096;
 const ROUNDS: u32 = 6;
-
-/// One of several nodes: it drives `rank`'s device and has every rank's heap mapped.
-pub(crate) struct Side {
-    pub node: SimNode,
-    pub rank: usize,
-    pub stream: Stream,
-    pub heaps: Vec<DevicePtr>,
-}
-
-impl Side {
-    /// A node with nothing but its own heap, and what the others import.
-    pub fn new(config: SimConfig, rank: usize) -> (Side, OwnedFd) {
-        let world = config.gpus;
-        let node = SimNode::new(config).unwrap();
-        let stream = node.stream_create(place(rank)).unwrap();
-        let memory = node.physical_create(place(rank), HEAP).unwrap();
-        let heap = node.physical_map(memory, HEAP, &[place(rank)]).unwrap();
-        node.fill(heap, 0, HEAP, stream).unwrap();
-        node.stream_synchronize(stream).unwrap();
-        let fd = node.physical_export(memory).unwrap();
-        let mut heaps = vec![0; world];
-        heaps[rank] = heap;
-        let side = Side {
-            node,
-            rank,
-            stream,
-            heaps,
-        };
-        (side, fd)
-    }
-
-    pub fn import(&mut self, rank: usize, fd: &OwnedFd) {
-        let memory = self.node.physical_import(fd.as_fd(), place(rank), HEAP).unwrap();
-        self.heaps[rank] = self.node.physical_map(memory, HEAP, &[place(self.rank)]).unwrap();
-    }
-
-    pub fn params(&self) -> TwParams {
-        let mut p = no_params();
-        p.group.heap[..self.heaps.len()].copy_from_slice(&self.heaps);
-        (p.group.rank, p.group.world) = (self.rank as u32, self.heaps.len() as u32);
-        (p.group.signals, p.group.staging, p.group.staging_half) = (SIGNALS, STAGING, HALF);
-        (p.group.packets, p.group.deadline_ns) = (PACKETS, 60_000_000_000);
-        p
-    }
-
-    pub fn alloc(&self, bytes: usize) -> DevicePtr {
-        self.node.alloc(place(self.rank), bytes).unwrap()
-    }
-
-    pub fn read<const N: usize>(&self, ptr: DevicePtr, n: usize) -> Result<Vec<[u8; N]>, Error> {
-        let mut data = vec![0; N * n];
-        self.node.copy_out(&mut data, ptr, self.stream)?;
-        Ok(data.chunks_exact(N).map(|c| c.try_into().unwrap()).collect())
-    }
-
-    pub fn read_u32(&self, ptr: DevicePtr, n: usize) -> Result<Vec<u32>, Error> {
-        Ok(self.read(ptr, n)?.into_iter().map(u32::from_le_bytes).collect())
-    }
-
-    /// Enqueues `selftest_message`; where its sums will be.
-    pub fn start_messages(&self, bytes: u32, rounds: u32, deadline: Duration) -> DevicePtr {
-        let out = self.alloc(rounds as usize * 128 * 4);
-        self.node
-            .fill(out, 0xee, rounds as usize * 128 * 4, self.stream)
-            .unwrap();
-        let mut p = self.params();
-        (p.n, p.k, p.out) = (bytes, rounds, out);
-        p.group.deadline_ns = deadline.as_nanos() as u64;
-        self.node
-            .launch("selftest_message", grid(1, 128, 0), &p, self.stream)
-            .unwrap();
-        out
-    }
-
-    /// `selftest_wait` for `value` at `word`: whether it came, and how many nanoseconds that took.
-    pub fn wait(&self, word: DevicePtr, value: u32, deadline: Duration) -> DevicePtr {
-        let mut p = self.params();
-        (p.x, p.k, p.out) = (word, value, self.alloc(16));
-        p.group.deadline_ns = deadline.as_nanos() as u64;
-        self.node
-            .launch("selftest_wait", grid(1, 64, 0), &p, self.stream)
-            .unwrap();
-        p.out
-    }
-
-    pub fn waited(&self, out: DevicePtr) -> (bool, u64) {
-        let words: Vec<u64> = self.read(out, 2).unwrap().into_iter().map(u64::from_le_bytes).collect();
-        (words[0] != 0, words[1])
-    }
-}
-
-/// Nodes that have each other's heaps, one for each device.
-fn sides(config: &SimConfig) -> Vec<Side> {
-    let made = (0..config.gpus).map(|rank| {
-        let seed = config.seed * 16 + rank as u64;
-        Side::new(SimConfig { seed, ..config.clone() }, rank)
-    });
-    let (mut sides, fds): (Vec<Side>, Vec<OwnedFd>) = made.unzip();
-    for side in &mut sides {
-        let own = side.rank;
-        for (rank, fd) in fds.iter().enumerate().filter(|(rank, _)| *rank != own) {
-            side.import(rank, fd);
-        }
-    }
-    sides
-}
 
 fn messages(config: &SimConfig) -> Result<Vec<Vec<u32>>, Error> {
     let sides = sides(config);
@@ -314,6 +209,45 @@ fn a_node_that_only_exports_runs_as_ever() {
             bench.node.schedule_digest().unwrap(),
         );
         assert_eq!(plain, again, "seed {seed}");
+    }
+}
+
+/// As with one GPU visible to each process: each is device 0 where it is seen, and what it is on the machine elsewhere.
+#[test]
+fn a_device_may_be_the_only_one_that_is_seen() {
+    let (mut sides, fds): (Vec<Side>, Vec<OwnedFd>) = (0..2)
+        .map(|rank| {
+            let config = SimConfig {
+                visible: Some(vec![rank]),
+                ..SimConfig::new(2, 30 + rank as u64)
+            };
+            Side::new(config, rank)
+        })
+        .unzip();
+    for (rank, side) in sides.iter_mut().enumerate() {
+        side.import(1 - rank, &fds[1 - rank]);
+        assert_eq!((side.node.device_count(), side.at.device), (1, 0));
+        assert_eq!(side.node.stream_place(side.stream).unwrap(), side.at);
+        let described = side.node.describe().unwrap().unwrap();
+        let identity = side.node.identity(0).unwrap();
+        assert_eq!((described.gpus.len(), &described.gpus[0].uuid), (1, &identity.uuid));
+        assert!(identity.uuid.ends_with(&rank.to_string()), "{identity:?}");
+        assert!(side.node.alloc(place(1), 16).is_err());
+    }
+    let start = |side: &Side| side.start_messages(BYTES, ROUNDS, Duration::from_secs(60));
+    let outs: Vec<DevicePtr> = sides.iter().map(start).collect();
+    for (side, (out, sums)) in sides.iter().zip(outs.into_iter().zip(expected(2))) {
+        assert_eq!(side.read_u32(out, ROUNDS as usize * 128).unwrap(), sums);
+        let traffic = side.node.observed_traffic(side.at).unwrap();
+        assert_eq!(traffic, (u64::from(BYTES * ROUNDS), u64::from(2 * ROUNDS)));
+    }
+    for visible in [vec![], vec![0, 0], vec![2]] {
+        let config = SimConfig {
+            visible: Some(visible.clone()),
+            ..SimConfig::new(2, 0)
+        };
+        let error = SimNode::new(config).unwrap_err().to_string();
+        assert!(error.contains(&format!("visible is {visible:?}")), "{error}");
     }
 }
 

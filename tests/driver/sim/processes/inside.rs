@@ -12,8 +12,9 @@ use std::time::Duration;
 use tileweave::driver::Driver;
 use tileweave::driver::sim::SimConfig;
 
-use super::{BYTES, ROUNDS, STAGING, Side, expected};
-use crate::support::HEAP;
+use super::side::Side;
+use super::{BYTES, ROUNDS, expected};
+use crate::support::{HEAP, STAGING};
 
 const HEAP_OF: &str = "TILEWEAVE_TEST_HEAP";
 /// Rounds that nobody lives to see.
@@ -84,6 +85,17 @@ fn plays_messages() {
     let side = joined();
     let out = side.start_messages(BYTES, ROUNDS, Duration::from_secs(60));
     assert_eq!(side.read_u32(out, ROUNDS as usize * 128).unwrap(), expected(2)[1]);
+    assert_eq!(open_memory(), 2);
+    drop(side);
+    assert_eq!(open_memory(), 0);
+}
+
+/// Descriptors of simulated memory that this process has.
+fn open_memory() -> usize {
+    let fds = std::fs::read_dir("/proc/self/fd").unwrap();
+    fds.filter_map(|fd| std::fs::read_link(fd.unwrap().path()).ok())
+        .filter(|to| to.to_string_lossy().contains("tileweave-sim"))
+        .count()
 }
 
 /// Killed in the middle of a kernel, a process leaves its memory to those that have it mapped.
