@@ -239,11 +239,19 @@ impl Group {
         result
     }
 
-    /// The group's failure: the first one to be set.
+    /// The group's failure: the first one to be set, which the other processes are told.
     fn fail(&self, error: Error) -> Error {
-        let first = self.failure.get_or_init(|| error).clone();
+        if self.failure.set(error.clone()).is_ok() {
+            self.tell_peers();
+        }
         self.wake();
-        first
+        self.failure.get().cloned().unwrap_or(error)
+    }
+
+    fn tell_peers(&self) {
+        if let (Some(peers), Some(why)) = (&self.peers, self.failure.get()) {
+            peers.failed(why);
+        }
     }
 
     /// Whoever waits for other ranks looks again whether the group has failed.
@@ -256,8 +264,8 @@ impl Group {
 
     /// Fails for a reason of this process that kernels do not know of, has them give up, and tells the other processes.
     fn give_up(&self, error: Error) {
-        if let (true, Some(peers), Some(why)) = (self.lose(error), &self.peers, self.failure.get()) {
-            peers.abort(why);
+        if self.lose(error) {
+            self.tell_peers();
         }
     }
 
@@ -346,9 +354,6 @@ impl Drop for Group {
             let _ = self.raise_abort();
         }
         if let Some(peers) = &self.peers {
-            if let Some(why) = self.failure.get() {
-                peers.abort(why);
-            }
             peers.farewell(self.launched_here());
         }
         for local in &self.holdings.locals {

@@ -34,7 +34,9 @@ fn one_rank() {
         m: if what == "other" && rank == 1 { 69 } else { 70 },
         ..case(Op::GemmAllReduce, world)
     };
-    let config = config(&c).deadline(Duration::from_millis(deadline.parse().unwrap()));
+    let deadline = Duration::from_millis(deadline.parse().unwrap());
+    let patience = if what == "impatient" { deadline } else { LONG };
+    let config = config(&c).deadline(deadline).joining(patience);
     let (_, node) = sim(world, rank as u64);
     let before = descriptors();
     let id = Id::of(id);

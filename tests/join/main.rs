@@ -33,7 +33,7 @@ fn case(op: Op, world: usize) -> Case {
 }
 
 fn config(c: &Case) -> GroupConfig {
-    let config = GroupConfig::default().one_shot_bytes(0).deadline(LONG);
+    let config = GroupConfig::default().one_shot_bytes(0).deadline(LONG).joining(LONG);
     config.sized_for(&c.all_specs(), c.world).unwrap()
 }
 

@@ -239,6 +239,35 @@ fn sums_of_the_switch_are_not_had_between_nodes_and_that_is_noted() {
 }
 
 #[test]
+fn each_may_see_its_own_device_alone() {
+    let c = case(Op::GemmAllReduce, 3);
+    let data = Data::new(&c);
+    let id = fresh();
+    let results: Vec<_> = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..3)
+            .map(|rank| {
+                let (id, c, data) = (&id, &c, &data);
+                scope.spawn(move || {
+                    let sim = SimConfig {
+                        visible: Some(vec![2 - rank]),
+                        ..SimConfig::new(3, 0)
+                    };
+                    // Everybody's device 0 is another one.
+                    let rank = join(&Node::sim(sim).unwrap(), 0, rank, 3, id, &config(c)).unwrap();
+                    assert_eq!(rank.topology().gpus.len(), 3);
+                    let notes = rank.notes().join("; ");
+                    assert!(notes.contains("no process sees the devices of all ranks"), "{notes}");
+                    perform(&rank, c, data, c.routes()[0]).unwrap()
+                })
+            })
+            .collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+    });
+    judge(&c, &data, &results, "one visible device each");
+    assert_eq!(results, run(&c, c.routes()[0], 0).unwrap());
+}
+
+#[test]
 fn graphs_are_replayed_between_nodes() {
     let c = case(Op::GemmAllReduce, 2);
     let data = Data::new(&c);

@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use super::hall::{Given, Hall};
 use super::wire::{Broken, ready};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, WaitRecord};
 
 /// The longest packet.
 const LONGEST: usize = 32 << 10;
@@ -33,12 +33,34 @@ enum Word {
     Barrier(u64),
     /// It has given up there, in that round.
     Left(u64),
-    /// It aborts the group, perhaps since a rank is gone.
-    Abort { gone: Option<usize>, why: String },
+    /// The group has failed.
+    Failed(Reason),
     /// It goes in good order: operations launched, where that is known.
     Farewell(Option<u64>),
     /// For whoever fetches it.
     Value(Vec<u8>),
+}
+
+/// Why a group failed, as one rank tells the others: they return the same error.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Reason {
+    Gone {
+        rank: usize,
+        why: String,
+    },
+    Disagreed {
+        epoch: u64,
+        rank: usize,
+        peer: usize,
+        ours: String,
+        theirs: String,
+    },
+    Wait {
+        root: Box<WaitRecord>,
+        verdict: String,
+        chain: Vec<WaitRecord>,
+    },
+    Other(String),
 }
 
 /// What a peer has said last of the host barrier.
@@ -62,8 +84,8 @@ struct Peer {
 pub(crate) trait Hears: Send + Sync {
     /// `peer` died, or speaks nonsense.
     fn lost(&self, peer: usize, why: &str);
-    /// `peer` aborts the group, perhaps since `gone` is.
-    fn aborted(&self, peer: usize, gone: Option<usize>, why: &str);
+    /// `peer` knows that the group has failed.
+    fn failed(&self, peer: usize, reason: Reason);
     /// `peer` has gone in good order, having launched so many operations.
     fn farewell(&self, _peer: usize, _launched: Option<u64>) {}
 }
@@ -148,10 +170,9 @@ impl Mesh {
         Ok(())
     }
 
-    /// Tells all that the group is aborted. Whoever cannot be told will see this rank's socket close.
-    pub fn abort(&self, gone: Option<usize>, why: &str) {
-        let why: String = why.chars().take(LONGEST / 16).collect();
-        self.inner.say_to_all(&Word::Abort { gone, why }, Duration::ZERO);
+    /// Tells all that the group has failed. Whoever cannot be told will see this rank's socket close.
+    pub fn failed(&self, reason: Reason) {
+        self.inner.say_to_all(&Word::Failed(reason), Duration::ZERO);
     }
 
     /// Tells all that this rank goes in good order. Does not wait.
@@ -356,12 +377,9 @@ impl Inner {
                 return Err(format!("it sent more than {MOST_VALUES} values that nobody fetched"));
             }
             Word::Value(value) => peers[peer].values.push_back(value),
-            Word::Abort { gone: Some(gone), .. } if gone >= self.sockets.len() => {
-                return Err(format!("it says that rank {gone} is gone, which there is not"));
-            }
-            Word::Abort { gone, why } => {
+            Word::Failed(reason) => {
                 drop(peers);
-                hears.aborted(peer, gone, &why);
+                hears.failed(peer, reason);
             }
             Word::Farewell(launched) => {
                 peers[peer].farewell = Some(launched);

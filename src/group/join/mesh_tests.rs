@@ -27,8 +27,8 @@ impl Hears for Log {
     fn lost(&self, peer: usize, why: &str) {
         self.push(format!("{peer} lost: {why}"));
     }
-    fn aborted(&self, peer: usize, gone: Option<usize>, why: &str) {
-        self.push(format!("{peer} aborted, {gone:?} gone: {why}"));
+    fn failed(&self, peer: usize, reason: Reason) {
+        self.push(format!("{peer} failed: {reason:?}"));
     }
     fn farewell(&self, peer: usize, launched: Option<u64>) {
         self.push(format!("{peer} gone after {launched:?}"));
@@ -76,8 +76,8 @@ fn a_socket_that_closes_is_a_rank_that_died_unless_it_said_farewell() {
     for rank in [0, 3] {
         assert_eq!(logs[rank].wait(2)[1..], ["1 lost: its process ended"]);
     }
-    meshes[0].abort(Some(1), "tired");
-    assert_eq!(logs[3].wait(3)[2..], ["0 aborted, Some(1) gone: tired"]);
+    meshes[0].failed(Reason::Other("tired".to_string()));
+    assert_eq!(logs[3].wait(3)[2..], ["0 failed: Other(\"tired\")"]);
 }
 
 #[test]
