@@ -1,11 +1,9 @@
 //! What remains between processes that have joined: a socket for each pair of ranks, and one thread that listens to all of its
 //! rank's. A socket that closes without a farewell is a rank that died; everybody hears of it at once, from the kernel.
 //!
-//! A packet is a JSON word. A rank says when it comes to the host barrier and when it gives up there, why it aborts, what it has
-//! launched when it goes in good order, and hands over small values. What a peer sends is bounded; a peer that sends anything else
-//! counts as lost.
+//! A packet is a JSON word. A rank says when it comes to the host barrier and when it gives up there, why the group has failed, and
+//! what it has launched when it goes in good order. What a peer sends is bounded; a peer that sends anything else counts as lost.
 
-use std::collections::VecDeque;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -22,8 +20,6 @@ use crate::error::{Error, Result, WaitRecord};
 
 /// The longest packet.
 const LONGEST: usize = 32 << 10;
-/// Values that nobody has fetched; a peer that sends more speaks another language.
-const MOST_VALUES: usize = 64;
 /// How long a peer's thread may take to make room for a packet. It never waits for anybody, so it only has to be scheduled.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -37,8 +33,6 @@ enum Word {
     Failed(Reason),
     /// It goes in good order: operations launched, where that is known.
     Farewell(Option<u64>),
-    /// For whoever fetches it.
-    Value(Vec<u8>),
 }
 
 /// Why a group failed, as one rank tells the others: they return the same error.
@@ -74,7 +68,6 @@ pub(crate) enum Seat {
 #[derive(Debug)]
 struct Peer {
     seat: Seat,
-    values: VecDeque<Vec<u8>>,
     farewell: Option<Option<u64>>,
     /// Why nothing more comes from it, where that is no farewell.
     lost: Option<String>,
@@ -138,7 +131,6 @@ impl Mesh {
         let end = eventfd(0, EventfdFlags::CLOEXEC).map_err(|errno| failed("eventfd", errno))?;
         let peer = || Peer {
             seat: Seat::At(0),
-            values: VecDeque::new(),
             farewell: None,
             lost: None,
         };
@@ -178,33 +170,6 @@ impl Mesh {
     /// Tells all that this rank goes in good order. Does not wait.
     pub fn farewell(&self, launched: Option<u64>) {
         self.inner.say_to_all(&Word::Farewell(launched), Duration::ZERO);
-    }
-
-    /// Gives `peer` a value of at most 4 KiB.
-    pub fn give(&self, peer: usize, value: &[u8]) -> Result<()> {
-        if value.len() > 4 << 10 {
-            return Err(Error::bad_argument(
-                "a value for a peer",
-                format!("{} bytes", value.len()),
-                "at most 4096",
-            ));
-        }
-        let word = Word::Value(value.to_vec());
-        self.inner.say(peer, &word, PATIENCE).map_err(|broken| Error::Driver {
-            call: "send",
-            code: 0,
-            message: format!("to rank {peer}: {broken}"),
-        })
-    }
-
-    /// The next value that `peer` gives; `None`: it is lost, or none comes before `until`.
-    pub fn take(&self, peer: usize, until: Instant) -> Option<Vec<u8>> {
-        let mut found = None;
-        self.inner.wait(until, |peers| {
-            found = peers[peer].values.pop_front();
-            found.is_some() || peers[peer].lost.is_some() || peers[peer].farewell.is_some()
-        });
-        found
     }
 
     /// What `peer` had launched when it went in good order; `None`: it has not gone.
@@ -373,10 +338,6 @@ impl Inner {
         match word {
             Word::Barrier(round) => peers[peer].seat = Seat::At(round),
             Word::Left(round) => peers[peer].seat = Seat::Left(round),
-            Word::Value(_) if peers[peer].values.len() == MOST_VALUES => {
-                return Err(format!("it sent more than {MOST_VALUES} values that nobody fetched"));
-            }
-            Word::Value(value) => peers[peer].values.push_back(value),
             Word::Failed(reason) => {
                 drop(peers);
                 hears.failed(peer, reason);

@@ -4,6 +4,8 @@
 //! A launcher is torchrun, mpirun, Slurm, or this program itself (`--processes`, [`super::processes`]). What ranks in other
 //! processes hold afterwards is gathered by the crate's own all-gather, so that rank 0 judges and reports for all.
 
+use std::time::Duration;
+
 use tileweave::driver::{Place, Stream};
 use tileweave::{DType, Environment, GroupConfig, Node, Op, OpSpec, Operands, Path, Rank, Want};
 
@@ -11,6 +13,8 @@ use super::execute::Results;
 use crate::cli::RunArgs;
 use crate::failure::{Failure, Kind};
 
+/// How long processes may take to start, whatever the bound on an operation is.
+const JOINING: Duration = Duration::from_secs(60);
 /// Columns of the matrix of f32 that bytes are gathered as.
 const COLUMNS: usize = 256;
 const ROW: usize = 4 * COLUMNS;
@@ -77,8 +81,9 @@ impl Crew {
         };
         let stream = node.driver().stream_create(place(node, &told))?;
         let id = told.id("run");
+        let config = config.clone().joining(JOINING);
         // SAFETY: the stream is this node's, and nobody ends it: it goes with the process.
-        let rank = unsafe { Rank::join(node, stream, told.rank, world, &id, config) };
+        let rank = unsafe { Rank::join(node, stream, told.rank, world, &id, &config) };
         Ok(vec![rank.inspect_err(|_| end(node, stream))?])
     }
 
