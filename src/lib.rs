@@ -44,6 +44,7 @@ mod error;
 mod group;
 pub mod kernels;
 mod memory;
+pub mod nccl;
 mod op;
 pub mod probe;
 pub mod reference;
@@ -55,7 +56,8 @@ pub use error::{Error, Result, WaitCause, WaitKind, WaitRecord};
 pub use group::{GroupConfig, Node, Numerics, Probing, Rank, RankPlace, Stats};
 pub use memory::{Buffer, Element, Mat, MatMut};
 pub use op::{Mainloop, Op, OpSpec, Operands, Out, Plan, Tail, chunk};
-pub use route::{Alternative, Exchange, Path, Route, Want};
+pub use nccl::NcclPolicy;
+pub use route::{Exchange, Path, Route, Want};
 
 /// The README's examples, as tests.
 #[cfg(all(doctest, feature = "sim"))]

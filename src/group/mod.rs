@@ -13,6 +13,7 @@ mod diagnose;
 #[cfg(test)]
 pub(crate) mod fake;
 mod links;
+mod nccl;
 mod node;
 mod rank;
 mod residence;
@@ -94,6 +95,8 @@ struct Member {
 #[derive(Debug)]
 pub(crate) struct Group {
     driver: Arc<dyn Driver>,
+    /// Where the policy has it made.
+    nccl: Option<nccl::Nccl>,
     /// Unlike that of any other group in this process.
     number: u64,
     /// Dropped before the heaps that it joins.
@@ -188,18 +191,32 @@ impl Group {
         }
         // Whoever claimed what: here is one.
         machine.multicast |= shared.is_ok();
+        let seats = members.iter().enumerate().map(|(rank, member)| nccl::Seat {
+            rank,
+            place: member.place,
+            stream: member.lane.stream,
+            heap: member.heap.ptr(),
+        });
+        let seats: Vec<nccl::Seat> = seats.collect();
+        let by_nccl = nccl::library(&**driver, &machine, config).and_then(|library| {
+            let id = library.unique_id().map_err(|error| error.to_string())?;
+            let made = nccl::Nccl::join(driver, &library, &id, world, &seats, &layout, config.deadline);
+            made.map_err(|error| error.to_string())
+        });
         let facts = Facts {
             world,
             layout,
             hopper: residence::all_hopper(&**driver, &places)?,
             ctas,
-            alternative: links::alternative(&**driver, &machine, config.alternative),
+            nccl: nccl::policy(&**driver, &machine, config.nccl),
+            communicators: by_nccl.as_ref().map(drop).map_err(String::clone),
             machine,
             multicast: shared.as_ref().map(drop).map_err(String::clone),
         };
         let failure = OnceLock::new();
         let group = Arc::new(Group {
             driver: driver.clone(),
+            nccl: by_nccl.ok(),
             number,
             _shared: shared.ok(),
             members,
@@ -230,6 +247,9 @@ impl Group {
         let word = (abi::TW_ABORT_HOST as u64).to_le_bytes();
         // Every rank is tried, whatever becomes of the others; the first failure is reported.
         let mut result = Ok(());
+        if let Some(nccl) = &self.nccl {
+            nccl.abort();
+        }
         for member in &self.members {
             result = result.and(self.driver.poke(member.heap.ptr() + at, &word));
         }
@@ -240,6 +260,9 @@ impl Group {
     fn fail(&self, error: Error) -> Error {
         let first = self.failure.get_or_init(|| error).clone();
         self.barrier.wake();
+        if let Some(nccl) = &self.nccl {
+            nccl.abort();
+        }
         first
     }
 

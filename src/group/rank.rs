@@ -108,7 +108,7 @@ impl Rank {
             let expected = "one whose capture has ended: what is captured runs when its graph is launched";
             return Err(Error::bad_argument("the rank's stream", "one that captures", expected));
         }
-        if let Err(error) = self.driver().stream_synchronize(self.stream()) {
+        if let Err(error) = self.group.finish(self.rank, self.stream()) {
             return Err(self.group.fail(error));
         }
         self.health()
@@ -125,6 +125,7 @@ impl Rank {
         if let Some(error) = self.group.failure.get() {
             return Err(error.clone());
         }
+        self.nccl_health()?;
         let control = self.group.control(self.member())?;
         if control.abort == abi::TW_ABORT_NONE as u64 && control.record.state == abi::TW_RECORD_EMPTY {
             return Ok(());
@@ -136,6 +137,10 @@ impl Rank {
     /// simulated node goes on only while all of them wait for it.
     fn diagnose(&self) -> Error {
         let group = &self.group;
+        // Kernels of NCCL's would wait for ranks that have given up.
+        if let Some(nccl) = &group.nccl {
+            nccl.abort();
+        }
         // How things stood when this rank gave up tells who was still computing; afterwards everybody has finished.
         let before = match group.controls() {
             Ok(controls) => controls,
@@ -253,6 +258,11 @@ impl Launching<'_> {
         if known.len() < MOST_KNOWN {
             known.entry(params.hash).or_insert(params.desc);
         }
+        self.count_foreign();
+    }
+
+    /// An operation of the group was enqueued that leaves no trace in its control blocks: NCCL's.
+    pub(crate) fn count_foreign(&mut self) {
         if self.captured {
             self.launched.captured = true;
         } else {

@@ -1,0 +1,210 @@
+//! A group's communicators of NCCL's: whether it has them, and what its ranks ask of them.
+//!
+//! They are made with the group, by policy [`NcclPolicy::Own`], and end with it: any failure of the group aborts them, since their
+//! kernels wait for peers without a deadline; a failure of theirs is the group's.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use super::{Group, GroupConfig, Rank};
+use crate::driver::{DevicePtr, Driver, Kind, Place, Stream};
+use crate::error::{Error, Result};
+use crate::memory::layout::Layout;
+use crate::nccl::{Call, Communicators, Config, Library, NcclPolicy, Space, UniqueId, connect};
+use crate::route::Machine;
+
+/// How long a stream is waited for between two looks at the communicators.
+const LOOK: Duration = Duration::from_millis(10);
+
+/// A rank of this process, as NCCL needs it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Seat {
+    pub rank: usize,
+    pub place: Place,
+    pub stream: Stream,
+    pub heap: DevicePtr,
+}
+
+#[derive(Debug)]
+pub(super) struct Nccl {
+    communicators: Communicators,
+    /// By rank: whether the stream was not seen dry since it got work of NCCL's.
+    outstanding: Vec<AtomicBool>,
+}
+
+/// What goes for a group: where nobody could call NCCL, nobody stands in.
+pub(super) fn policy(driver: &dyn Driver, machine: &Machine, asked: NcclPolicy) -> NcclPolicy {
+    match asked {
+        NcclPolicy::Decline if driver.kind() == Kind::Sim || machine.gpus < machine.world => NcclPolicy::Never,
+        asked => asked,
+    }
+}
+
+/// The library for a group of this machine and configuration; else why it has none.
+pub(super) fn library(driver: &dyn Driver, machine: &Machine, config: &GroupConfig) -> Result<Arc<Library>, String> {
+    if config.nccl != NcclPolicy::Own {
+        return Err("it was not asked of the group (GroupConfig::nccl, NcclPolicy::Own)".into());
+    }
+    if driver.kind() == Kind::Sim {
+        return Err("the simulated node has none".into());
+    }
+    if machine.world < 2 {
+        return Err("one rank has nobody to exchange with".into());
+    }
+    if machine.gpus < machine.world {
+        let (world, gpus) = (machine.world, machine.gpus);
+        return Err(format!("it wants a GPU for each rank, and {world} ranks share {gpus}"));
+    }
+    #[cfg(test)]
+    if let Some(library) = STAND_IN.with(|stand_in| stand_in.borrow().clone()) {
+        return Ok(library);
+    }
+    Library::find().map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+thread_local! {
+    /// What a test takes for NCCL.
+    static STAND_IN: std::cell::RefCell<Option<Arc<Library>>> = const { std::cell::RefCell::new(None) };
+}
+
+impl Nccl {
+    /// The communicators of `seats`, this process's ranks of `world`, connected. Every process of the group does this at about the
+    /// same time, with the id that one rank minted, and with heaps of one layout that no kernel uses yet.
+    pub fn join(
+        driver: &Arc<dyn Driver>,
+        library: &Arc<Library>,
+        id: &UniqueId,
+        world: usize,
+        seats: &[Seat],
+        layout: &Layout,
+        deadline: Duration,
+    ) -> Result<Nccl> {
+        let places: Vec<(usize, Place)> = seats.iter().map(|seat| (seat.rank, seat.place)).collect();
+        let ranks: Vec<usize> = seats.iter().map(|seat| seat.rank).collect();
+        let at = driver.clone();
+        let context = move |rank: usize, body: &mut dyn FnMut() -> Result<()>| {
+            match places.iter().find(|(seat, _)| *seat == rank) {
+                Some((_, place)) => at.in_context(*place, body),
+                None => Err(Error::bad_argument("rank", rank, "one of this process")),
+            }
+        };
+        let config = Config {
+            deadline,
+            most_ctas: None,
+        };
+        let communicators = Communicators::new(library, id, world, &ranks, config, Box::new(context))?;
+        // Scratch and staging: what they hold counts only when a kernel has written it.
+        let space = |seat: &Seat| Space {
+            rank: seat.rank,
+            ptr: seat.heap + layout.scratch,
+            bytes: (layout.heap_bytes - layout.scratch) as usize,
+            stream: seat.stream,
+        };
+        let spaces: Vec<Space> = seats.iter().map(space).collect();
+        // SAFETY: the heaps are the ranks' own, mapped, and used by nobody yet; nothing is launched before the streams are dry.
+        unsafe { connect(&communicators, world, &spaces) }?;
+        let until = Instant::now() + deadline;
+        for seat in seats {
+            while !driver.stream_wait(seat.stream, LOOK)? {
+                communicators.health(seat.rank)?;
+                if Instant::now() >= until {
+                    return Err(stuck(deadline));
+                }
+            }
+        }
+        Ok(Nccl {
+            communicators,
+            outstanding: (0..world).map(|_| AtomicBool::new(false)).collect(),
+        })
+    }
+
+    pub fn abort(&self) {
+        self.communicators.abort();
+    }
+
+    /// What NCCL is, for a person.
+    pub fn words(&self) -> String {
+        let library = self.communicators.library();
+        format!("NCCL {} ({})", library.version(), library.name())
+    }
+}
+
+fn stuck(waited: Duration) -> Error {
+    let waited = waited.as_secs_f64();
+    Error::Driver {
+        call: "ncclCommGetAsyncError",
+        code: 0,
+        message: format!("kernels of NCCL's were not done after {waited} s: did every rank launch the operation?"),
+    }
+}
+
+impl Group {
+    /// Waits for the work in a rank's stream. NCCL's has no deadline of its own: where there may be some, this has.
+    pub(super) fn finish(&self, rank: usize, stream: Stream) -> Result<()> {
+        let Some((nccl, outstanding)) = self.nccl.as_ref().and_then(|nccl| Some((nccl, nccl.outstanding.get(rank)?))) else {
+            return self.driver.stream_synchronize(stream);
+        };
+        // What is launched meanwhile raises it again.
+        if !outstanding.swap(false, Ordering::AcqRel) {
+            return self.driver.stream_synchronize(stream);
+        }
+        let deadline = nccl.communicators.deadline();
+        let until = Instant::now() + deadline;
+        loop {
+            match self.driver.stream_wait(stream, LOOK) {
+                Ok(true) => return Ok(()),
+                Ok(false) => {}
+                Err(error) => return Err(error),
+            }
+            nccl.communicators.health(rank)?;
+            if let Some(error) = self.failure.get() {
+                // Aborted, and about to end.
+                if Instant::now() >= until {
+                    return Err(error.clone());
+                }
+            } else if Instant::now() >= until {
+                nccl.abort();
+                return Err(stuck(deadline));
+            }
+        }
+    }
+}
+
+impl Rank {
+    /// The NCCL that the group made communicators of, with its version; else why it has none
+    /// ([`GroupConfig::nccl`]).
+    pub fn nccl(&self) -> Result<String, String> {
+        let why = || self.facts().communicators.clone().err().unwrap_or_default();
+        self.group.nccl.as_ref().map(Nccl::words).ok_or_else(why)
+    }
+
+    /// Enqueues calls of NCCL on the rank's stream, as one group. A failure is the whole group's.
+    ///
+    /// # Safety
+    /// As [`Communicators::enqueue`].
+    pub(crate) unsafe fn enqueue_nccl(&self, calls: &[Call]) -> Result<()> {
+        let Some(nccl) = &self.group.nccl else {
+            return Err(Error::RouteUnavailable {
+                path: crate::route::Path::Nccl,
+                reason: self.nccl().err().unwrap_or_default(),
+            });
+        };
+        if let Some(outstanding) = nccl.outstanding.get(self.rank()) {
+            outstanding.store(true, Ordering::Release);
+        }
+        let parts: Vec<_> = calls.iter().map(|call| (self.rank(), *call, self.stream())).collect();
+        // SAFETY: the caller's word.
+        unsafe { nccl.communicators.enqueue(&parts) }.map_err(|error| self.group.fail(error))
+    }
+
+    /// Whether NCCL has found something wrong.
+    pub(super) fn nccl_health(&self) -> Result<()> {
+        let health = self.group.nccl.as_ref().map(|nccl| nccl.communicators.health(self.rank()));
+        health.unwrap_or(Ok(())).map_err(|error| self.group.fail(error))
+    }
+}
+
+#[cfg(all(test, feature = "cuda", target_os = "linux"))]
+mod tests;
