@@ -7,8 +7,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use super::holdings::Holdings;
 use super::{Group, GroupConfig, Rank};
-use crate::driver::{DevicePtr, Driver, Kind, Place, Stream};
+use crate::driver::{Driver, Kind, Place, Stream};
 use crate::error::{Error, Result};
 use crate::memory::layout::Layout;
 use crate::nccl::{Call, Communicators, Config, Library, NcclPolicy, Space, UniqueId, connect};
@@ -16,15 +17,6 @@ use crate::route::Machine;
 
 /// How long a stream is waited for between two looks at the communicators.
 const LOOK: Duration = Duration::from_millis(10);
-
-/// A rank of this process, as NCCL needs it.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Seat {
-    pub rank: usize,
-    pub place: Place,
-    pub stream: Stream,
-    pub heap: DevicePtr,
-}
 
 #[derive(Debug)]
 pub(super) struct Nccl {
@@ -44,17 +36,17 @@ pub(super) fn policy(driver: &dyn Driver, machine: &Machine, asked: NcclPolicy) 
 /// The library for a group of this machine and configuration; else why it has none.
 pub(super) fn library(driver: &dyn Driver, machine: &Machine, config: &GroupConfig) -> Result<Arc<Library>, String> {
     if config.nccl != NcclPolicy::Own {
-        return Err("it was not asked of the group (GroupConfig::nccl, NcclPolicy::Own)".into());
+        return Err("communicators of NCCL's were not asked of the group (GroupConfig::nccl, NcclPolicy::Own)".into());
     }
     if driver.kind() == Kind::Sim {
-        return Err("the simulated node has none".into());
+        return Err("the simulated node has no NCCL".into());
     }
     if machine.world < 2 {
         return Err("one rank has nobody to exchange with".into());
     }
     if machine.gpus < machine.world {
         let (world, gpus) = (machine.world, machine.gpus);
-        return Err(format!("it wants a GPU for each rank, and {world} ranks share {gpus}"));
+        return Err(format!("NCCL wants a GPU for each rank, and {world} ranks share {gpus}"));
     }
     #[cfg(test)]
     if let Some(library) = STAND_IN.with(|stand_in| stand_in.borrow().clone()) {
@@ -70,22 +62,22 @@ thread_local! {
 }
 
 impl Nccl {
-    /// The communicators of `seats`, this process's ranks of `world`, connected. Every process of the group does this at about the
-    /// same time, with the id that one rank minted, and with heaps of one layout that no kernel uses yet.
+    /// The communicators of the ranks that this process drives, connected. Every process of the group does this at about the same
+    /// time, with the id that one rank minted, and with heaps of one layout that no kernel uses yet.
     pub fn join(
         driver: &Arc<dyn Driver>,
         library: &Arc<Library>,
         id: &UniqueId,
-        world: usize,
-        seats: &[Seat],
+        holdings: &Holdings,
         layout: &Layout,
         deadline: Duration,
     ) -> Result<Nccl> {
-        let places: Vec<(usize, Place)> = seats.iter().map(|seat| (seat.rank, seat.place)).collect();
-        let ranks: Vec<usize> = seats.iter().map(|seat| seat.rank).collect();
+        let (world, locals) = (holdings.heaps.len(), &holdings.locals);
+        let places: Vec<(usize, Place)> = locals.iter().map(|local| (local.rank, local.place)).collect();
+        let ranks: Vec<usize> = locals.iter().map(|local| local.rank).collect();
         let at = driver.clone();
         let context = move |rank: usize, body: &mut dyn FnMut() -> Result<()>| {
-            match places.iter().find(|(seat, _)| *seat == rank) {
+            match places.iter().find(|(local, _)| *local == rank) {
                 Some((_, place)) => at.in_context(*place, body),
                 None => Err(Error::bad_argument("rank", rank, "one of this process")),
             }
@@ -96,19 +88,20 @@ impl Nccl {
         };
         let communicators = Communicators::new(library, id, world, &ranks, config, Box::new(context))?;
         // Scratch and staging: what they hold counts only when a kernel has written it.
-        let space = |seat: &Seat| Space {
-            rank: seat.rank,
-            ptr: seat.heap + layout.scratch,
+        let spaces = locals.iter().filter_map(|local| Some((local, holdings.heaps.get(local.rank)?)));
+        let spaces = spaces.map(|(local, heap)| Space {
+            rank: local.rank,
+            ptr: heap.ptr() + layout.scratch,
             bytes: (layout.heap_bytes - layout.scratch) as usize,
-            stream: seat.stream,
-        };
-        let spaces: Vec<Space> = seats.iter().map(space).collect();
+            stream: local.lane.stream,
+        });
+        let spaces: Vec<Space> = spaces.collect();
         // SAFETY: the heaps are the ranks' own, mapped, and used by nobody yet; nothing is launched before the streams are dry.
         unsafe { connect(&communicators, world, &spaces) }?;
         let until = Instant::now() + deadline;
-        for seat in seats {
-            while !driver.stream_wait(seat.stream, LOOK)? {
-                communicators.health(seat.rank)?;
+        for local in locals {
+            while !driver.stream_wait(local.lane.stream, LOOK)? {
+                communicators.health(local.rank)?;
                 if Instant::now() >= until {
                     return Err(stuck(deadline));
                 }
@@ -118,10 +111,6 @@ impl Nccl {
             communicators,
             outstanding: (0..world).map(|_| AtomicBool::new(false)).collect(),
         })
-    }
-
-    pub fn abort(&self) {
-        self.communicators.abort();
     }
 
     /// What NCCL is, for a person.
@@ -141,9 +130,16 @@ fn stuck(waited: Duration) -> Error {
 }
 
 impl Group {
+    /// Makes NCCL's kernels leave, where there are any; returns at once.
+    pub(super) fn abort_nccl(&self) {
+        if let Some(nccl) = &self.holdings.nccl {
+            nccl.communicators.abort();
+        }
+    }
+
     /// Waits for the work in a rank's stream. NCCL's has no deadline of its own: where there may be some, this has.
     pub(super) fn finish(&self, rank: usize, stream: Stream) -> Result<()> {
-        let Some((nccl, outstanding)) = self.nccl.as_ref().and_then(|nccl| Some((nccl, nccl.outstanding.get(rank)?))) else {
+        let Some((nccl, outstanding)) = self.holdings.nccl.as_ref().and_then(|nccl| Some((nccl, nccl.outstanding.get(rank)?))) else {
             return self.driver.stream_synchronize(stream);
         };
         // What is launched meanwhile raises it again.
@@ -165,7 +161,7 @@ impl Group {
                     return Err(error.clone());
                 }
             } else if Instant::now() >= until {
-                nccl.abort();
+                nccl.communicators.abort();
                 return Err(stuck(deadline));
             }
         }
@@ -177,7 +173,7 @@ impl Rank {
     /// ([`GroupConfig::nccl`]).
     pub fn nccl(&self) -> Result<String, String> {
         let why = || self.facts().communicators.clone().err().unwrap_or_default();
-        self.group.nccl.as_ref().map(Nccl::words).ok_or_else(why)
+        self.group.holdings.nccl.as_ref().map(Nccl::words).ok_or_else(why)
     }
 
     /// Enqueues calls of NCCL on the rank's stream, as one group. A failure is the whole group's.
@@ -185,7 +181,7 @@ impl Rank {
     /// # Safety
     /// As [`Communicators::enqueue`].
     pub(crate) unsafe fn enqueue_nccl(&self, calls: &[Call]) -> Result<()> {
-        let Some(nccl) = &self.group.nccl else {
+        let Some(nccl) = &self.group.holdings.nccl else {
             return Err(Error::RouteUnavailable {
                 path: crate::route::Path::Nccl,
                 reason: self.nccl().err().unwrap_or_default(),
@@ -201,7 +197,7 @@ impl Rank {
 
     /// Whether NCCL has found something wrong.
     pub(super) fn nccl_health(&self) -> Result<()> {
-        let health = self.group.nccl.as_ref().map(|nccl| nccl.communicators.health(self.rank()));
+        let health = self.group.holdings.nccl.as_ref().map(|nccl| nccl.communicators.health(self.rank()));
         health.unwrap_or(Ok(())).map_err(|error| self.group.fail(error))
     }
 }

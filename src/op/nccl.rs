@@ -64,14 +64,14 @@ impl Facts {
     pub fn by_nccl(&self, spec: &OpSpec) -> Result<(), String> {
         self.communicators.clone()?;
         if spec.tail.is_some() {
-            return Err("it has no residual and RMSNorm behind its all-reduce".into());
+            return Err("NCCL has no residual and RMSNorm behind its all-reduce".into());
         }
         if spec.wire_dtype(self.world) != spec.dtype {
             let (wire, dtype) = (spec.wire_dtype(self.world), spec.dtype);
-            return Err(format!("it sums in the operands' own type, {dtype}, not in {wire}"));
+            return Err(format!("NCCL sums in the operands' own type, {dtype}, not in {wire}"));
         }
         match spec.exchange {
-            Some(exchange) => Err(format!("it exchanges as it likes, and {exchange} was asked for")),
+            Some(exchange) => Err(format!("NCCL exchanges as it likes, and {exchange} was asked for")),
             None => Ok(()),
         }
     }

@@ -161,16 +161,16 @@ fn what_nccl_cannot_is_refused_with_the_reason() {
         assert!(error.to_string().contains(why), "{error}");
     }
     let auto = ranks[0].plan(&ar().tail(Tail::RmsNorm { eps: 0.0 }).route(Want::Auto)).expect("a plan");
-    assert!(auto.route(1).reason.contains("NCCL was not considered: it has no residual"), "{}", auto.route(1));
+    assert!(auto.route(1).reason.contains("NCCL was not considered: NCCL has no residual"), "{}", auto.route(1));
 }
 
 #[test]
 fn without_nccl_the_group_is_made_and_says_why() {
     let spec = |route| asked(Op::GemmAllReduce, 512, 64).route(route);
     for (devices, cuda, policy, why) in [
-        (3, false, NcclPolicy::Own, "the simulated node has none"),
-        (1, true, NcclPolicy::Own, "it wants a GPU for each rank, and 3 ranks share 1"),
-        (3, true, NcclPolicy::Decline, "it was not asked of the group (GroupConfig::nccl, NcclPolicy::Own)"),
+        (3, false, NcclPolicy::Own, "the simulated node has no NCCL"),
+        (1, true, NcclPolicy::Own, "NCCL wants a GPU for each rank, and 3 ranks share 1"),
+        (3, true, NcclPolicy::Decline, "communicators of NCCL's were not asked of the group (GroupConfig::nccl, NcclPolicy::Own)"),
     ] {
         let (_fake, node) = machine(devices, cuda);
         let ranks = node.group(3, &config().nccl(policy)).expect("a group");
