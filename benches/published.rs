@@ -11,9 +11,9 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use tileweave::NcclPolicy;
 use tileweave::route::constants::Class;
 use tileweave::route::model::{Transport, Work};
-use tileweave::NcclPolicy;
 use tileweave::route::{Allowed, Machine, decide};
 use tileweave::topology::{
     Ancestor, Fabric, Gpu, Link, Mig, NvLinkPath, Source, Status, Topology, VERSION, nvlink_gb_per_s,

@@ -55,8 +55,8 @@ pub use dtype::{DType, Wire};
 pub use error::{Error, Result, WaitCause, WaitKind, WaitRecord};
 pub use group::{GroupConfig, Node, Numerics, PathStats, Probing, Rank, RankPlace, Stats};
 pub use memory::{Buffer, Element, Mat, MatMut};
-pub use op::{Mainloop, Op, OpSpec, Operands, Out, Plan, Tail, chunk};
 pub use nccl::NcclPolicy;
+pub use op::{Mainloop, Op, OpSpec, Operands, Out, Plan, Tail, chunk};
 pub use route::{Exchange, Path, Route, Want};
 
 /// The README's examples, as tests.

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use crate::error::{Error, Result};
-use crate::op::{OpSpec, heap_bytes};
 use crate::nccl::NcclPolicy;
+use crate::op::{OpSpec, heap_bytes};
 
 /// When the links between a group's GPUs are tried before a route trusts them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]

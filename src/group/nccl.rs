@@ -46,7 +46,9 @@ pub(super) fn library(driver: &dyn Driver, machine: &Machine, config: &GroupConf
     }
     if machine.gpus < machine.world {
         let (world, gpus) = (machine.world, machine.gpus);
-        return Err(format!("NCCL wants a GPU for each rank, and {world} ranks share {gpus}"));
+        return Err(format!(
+            "NCCL wants a GPU for each rank, and {world} ranks share {gpus}"
+        ));
     }
     #[cfg(test)]
     if let Some(library) = STAND_IN.with(|stand_in| stand_in.borrow().clone()) {
@@ -76,11 +78,12 @@ impl Nccl {
         let places: Vec<(usize, Place)> = locals.iter().map(|local| (local.rank, local.place)).collect();
         let ranks: Vec<usize> = locals.iter().map(|local| local.rank).collect();
         let at = driver.clone();
-        let context = move |rank: usize, body: &mut dyn FnMut() -> Result<()>| {
-            match places.iter().find(|(local, _)| *local == rank) {
-                Some((_, place)) => at.in_context(*place, body),
-                None => Err(Error::bad_argument("rank", rank, "one of this process")),
-            }
+        let context = move |rank: usize, body: &mut dyn FnMut() -> Result<()>| match places
+            .iter()
+            .find(|(local, _)| *local == rank)
+        {
+            Some((_, place)) => at.in_context(*place, body),
+            None => Err(Error::bad_argument("rank", rank, "one of this process")),
         };
         let config = Config {
             deadline,
@@ -88,7 +91,9 @@ impl Nccl {
         };
         let communicators = Communicators::new(library, id, world, &ranks, config, Box::new(context))?;
         // Scratch and staging: what they hold counts only when a kernel has written it.
-        let spaces = locals.iter().filter_map(|local| Some((local, holdings.heaps.get(local.rank)?)));
+        let spaces = locals
+            .iter()
+            .filter_map(|local| Some((local, holdings.heaps.get(local.rank)?)));
         let spaces = spaces.map(|(local, heap)| Space {
             rank: local.rank,
             ptr: heap.ptr() + layout.scratch,
@@ -98,11 +103,11 @@ impl Nccl {
         let spaces: Vec<Space> = spaces.collect();
         // SAFETY: the heaps are the ranks' own, mapped, and used by nobody yet; nothing is launched before the streams are dry.
         unsafe { connect(&communicators, world, &spaces) }?;
-        let until = Instant::now() + deadline;
+        let begin = Instant::now();
         for local in locals {
             while !driver.stream_wait(local.lane.stream, LOOK)? {
                 communicators.health(local.rank)?;
-                if Instant::now() >= until {
+                if begin.elapsed() >= deadline {
                     return Err(stuck(deadline));
                 }
             }
@@ -139,7 +144,12 @@ impl Group {
 
     /// Waits for the work in a rank's stream. NCCL's has no deadline of its own: where there may be some, this has.
     pub(super) fn finish(&self, rank: usize, stream: Stream) -> Result<()> {
-        let Some((nccl, outstanding)) = self.holdings.nccl.as_ref().and_then(|nccl| Some((nccl, nccl.outstanding.get(rank)?))) else {
+        let Some((nccl, outstanding)) = self
+            .holdings
+            .nccl
+            .as_ref()
+            .and_then(|nccl| Some((nccl, nccl.outstanding.get(rank)?)))
+        else {
             return self.driver.stream_synchronize(stream);
         };
         // What is launched meanwhile raises it again.
@@ -147,24 +157,15 @@ impl Group {
             return self.driver.stream_synchronize(stream);
         }
         let deadline = nccl.communicators.deadline();
-        let until = Instant::now() + deadline;
-        loop {
-            match self.driver.stream_wait(stream, LOOK) {
-                Ok(true) => return Ok(()),
-                Ok(false) => {}
-                Err(error) => return Err(error),
-            }
+        let begin = Instant::now();
+        while !self.driver.stream_wait(stream, LOOK)? {
+            // Of a group that has failed NCCL's kernels are leaving; ours have a deadline.
             nccl.communicators.health(rank)?;
-            if let Some(error) = self.failure.get() {
-                // Aborted, and about to end.
-                if Instant::now() >= until {
-                    return Err(error.clone());
-                }
-            } else if Instant::now() >= until {
-                nccl.communicators.abort();
+            if begin.elapsed() >= deadline {
                 return Err(stuck(deadline));
             }
         }
+        Ok(())
     }
 }
 
@@ -197,7 +198,12 @@ impl Rank {
 
     /// Whether NCCL has found something wrong.
     pub(super) fn nccl_health(&self) -> Result<()> {
-        let health = self.group.holdings.nccl.as_ref().map(|nccl| nccl.communicators.health(self.rank()));
+        let health = self
+            .group
+            .holdings
+            .nccl
+            .as_ref()
+            .map(|nccl| nccl.communicators.health(self.rank()));
         health.unwrap_or(Ok(())).map_err(|error| self.group.fail(error))
     }
 }

@@ -45,7 +45,14 @@ pub struct Call {
 
 /// A rank's calls for the collective of `op` on `m` rows of `cols` columns: none where there is nothing to move. All go into one
 /// group. What `from` and `to` hold is what [`Operands`](crate::Operands) says of the plain collective's x and out.
-pub fn calls(op: Op, m: usize, cols: usize, (world, rank): (usize, usize), (from, to): (u64, u64), dtype: DType) -> Vec<Call> {
+pub fn calls(
+    op: Op,
+    m: usize,
+    cols: usize,
+    (world, rank): (usize, usize),
+    (from, to): (u64, u64),
+    dtype: DType,
+) -> Vec<Call> {
     let call = |collective, from, to, rows: usize| Call {
         collective,
         from,
@@ -101,14 +108,22 @@ mod tests {
             to,
             ..one(Collective::Reduce { root }, count)
         };
-        let expected = [reduce(0, 1000, 0, 20), reduce(1, 1080, 9000, 20), reduce(2, 1160, 0, 10)];
+        let expected = [
+            reduce(0, 1000, 0, 20),
+            reduce(1, 1080, 9000, 20),
+            reduce(2, 1160, 0, 10),
+        ];
         assert_eq!(of(Op::GemmReduceScatter, 5, 1), expected);
         let broadcast = |root, from, to, count| Call {
             from,
             to,
             ..one(Collective::Broadcast { root }, count)
         };
-        let expected = [broadcast(0, 9000, 9000, 20), broadcast(1, 9080, 9080, 20), broadcast(2, 1000, 9160, 10)];
+        let expected = [
+            broadcast(0, 9000, 9000, 20),
+            broadcast(1, 9080, 9080, 20),
+            broadcast(2, 1000, 9160, 10),
+        ];
         assert_eq!(of(Op::AllGather, 5, 2), expected);
         assert_eq!(of(Op::AllGather, 5, 3).len(), 3);
         assert!(of(Op::AllReduce, 0, 0).is_empty());

@@ -187,7 +187,10 @@ impl Communicators {
         }
         self.grouped(&locked, &mut |comms| {
             for ((rank, call, stream), index) in parts.iter().zip(&indices) {
-                let comm = locked.binary_search(index).ok().map_or(null_mut(), |place| comms[place].0);
+                let comm = locked
+                    .binary_search(index)
+                    .ok()
+                    .map_or(null_mut(), |place| comms[place].0);
                 // SAFETY: the caller's word for the call; the communicator is alive: `grouped` refuses to begin otherwise.
                 (self.context)(*rank, &mut || unsafe { self.call(comm, call, *stream) })?;
             }
@@ -316,7 +319,8 @@ impl Communicators {
         let shared = &self.shared;
         let library = &shared.library;
         // By ascending index, so that two threads do not wait for each other.
-        let mut locked: Vec<MutexGuard<'_, Handle>> = members.iter().map(|index| shared.members[*index].lock()).collect();
+        let mut locked: Vec<MutexGuard<'_, Handle>> =
+            members.iter().map(|index| shared.members[*index].lock()).collect();
         if shared.ended.load(Ordering::Acquire) {
             return Err(shared.ended_because());
         }
@@ -329,7 +333,9 @@ impl Communicators {
             // calls.
             let ended = library.check("ncclGroupEnd", unsafe { (library.group_end)() });
             let wait = Wait::new(patience);
-            called.and(ended).and_then(|()| comms.iter().try_for_each(|comm| shared.settle(comm.0, &wait, patience)))
+            called
+                .and(ended)
+                .and_then(|()| comms.iter().try_for_each(|comm| shared.settle(comm.0, &wait, patience)))
         });
         drop(comms);
         drop(locked);

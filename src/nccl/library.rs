@@ -136,7 +136,9 @@ impl Library {
         #[cfg(all(feature = "cuda", target_os = "linux"))]
         return super::search::find(|name| std::env::var_os(name)).map(Arc::new);
         #[cfg(not(all(feature = "cuda", target_os = "linux")))]
-        Err(unavailable("this build has no CUDA: it takes Linux and the feature `cuda`"))
+        Err(unavailable(
+            "this build has no CUDA: it takes Linux and the feature `cuda`",
+        ))
     }
 
     /// The one at this path, or of this name where the loader looks.
@@ -154,7 +156,8 @@ impl Library {
         let mut version = 0;
         // SAFETY: `version` outlives the call.
         let status = unsafe { (self.get_version)(&mut version) };
-        self.check("ncclGetVersion", status).map_err(|error| error.to_string())?;
+        self.check("ncclGetVersion", status)
+            .map_err(|error| error.to_string())?;
         let version = u32::try_from(version).unwrap_or(0);
         if version < OLDEST {
             let (have, need) = (dotted(version), dotted(OLDEST));

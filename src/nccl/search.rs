@@ -43,7 +43,11 @@ fn packages(variable: &impl Fn(&str) -> Option<OsString>) -> Vec<(String, PathBu
     found.extend(listed.map(|path| ("PYTHONPATH".to_string(), path)));
     let mut prefixes: Vec<(&str, PathBuf)> = Vec::new();
     for name in ["VIRTUAL_ENV", "CONDA_PREFIX"] {
-        prefixes.extend(variable(name).filter(|value| !value.is_empty()).map(|value| (name, value.into())));
+        prefixes.extend(
+            variable(name)
+                .filter(|value| !value.is_empty())
+                .map(|value| (name, value.into())),
+        );
     }
     prefixes.extend(variable("HOME").map(|home| ("HOME", Path::new(&home).join(".local"))));
     prefixes.push(("system", PathBuf::from("/usr/local")));
@@ -100,11 +104,15 @@ fn find_as(name: &str, variable: impl Fn(&str) -> Option<OsString>) -> Result<Li
     }
     match open(OsStr::new(name)) {
         Ok(library) => return Ok(library),
-        Err(reason) => tried.push(format!("where the loader looks (LD_LIBRARY_PATH, ld.so.conf): {reason}")),
+        Err(reason) => tried.push(format!(
+            "where the loader looks (LD_LIBRARY_PATH, ld.so.conf): {reason}"
+        )),
     }
     let files = files(name, &variable);
     if files.is_empty() {
-        tried.push("none in the packages of Python (PYTHONPATH, VIRTUAL_ENV, CONDA_PREFIX, ~/.local, /usr/local)".into());
+        tried.push(
+            "none in the packages of Python (PYTHONPATH, VIRTUAL_ENV, CONDA_PREFIX, ~/.local, /usr/local)".into(),
+        );
     }
     for (by, file) in files {
         match open(file.as_os_str()) {
@@ -158,7 +166,9 @@ mod tests {
         folder.file("venv/lib/python3.12/site-packages/nvidia/nccl/lib/libnccl-test.so");
         let variable = |name: &str| {
             Some(match name {
-                "PYTHONPATH" => std::env::join_paths([folder.0.join("absent"), folder.0.join("listed")]).expect("paths"),
+                "PYTHONPATH" => {
+                    std::env::join_paths([folder.0.join("absent"), folder.0.join("listed")]).expect("paths")
+                }
                 "VIRTUAL_ENV" => folder.0.join("venv").into(),
                 "CONDA_PREFIX" => folder.0.join("conda").into(),
                 "HOME" => folder.0.join("home").into(),
@@ -169,7 +179,11 @@ mod tests {
         assert!(found.starts_with(&[listed, wheel, torch, conda, user]), "{found:?}");
         let here = |name: &str| variable(name).filter(|_| name == "PYTHONPATH");
         let message = find_as(FILE, here).expect_err("no library").to_string();
-        for part in ["is loaded in this process", "LD_LIBRARY_PATH", "listed/nvidia/nccl/lib/libnccl-test.so.2 (PYTHONPATH)"] {
+        for part in [
+            "is loaded in this process",
+            "LD_LIBRARY_PATH",
+            "listed/nvidia/nccl/lib/libnccl-test.so.2 (PYTHONPATH)",
+        ] {
             assert!(message.contains(part), "{part} in {message}");
         }
         assert!(message.ends_with("or let TILEWEAVE_NCCL name the file"), "{message}");

@@ -71,7 +71,10 @@ fn an_absent_incomplete_or_old_library_is_refused() {
         "{text}"
     );
     let text = words(Library::open(fake("old", &["-DVERSION=21605"]).path.as_os_str()));
-    assert!(text.ends_with("it is NCCL 2.16.5, and 2.18.1 or later is needed"), "{text}");
+    assert!(
+        text.ends_with("it is NCCL 2.16.5, and 2.18.1 or later is needed"),
+        "{text}"
+    );
     let text = words(Library::open(fake("incomplete", &["-DWITHOUT_ABORT"]).path.as_os_str()));
     assert!(text.ends_with("it lacks ncclCommAbort"), "{text}");
     let oldest = open(&fake("oldest", &["-DVERSION=21801"]));
@@ -83,7 +86,10 @@ fn ranks_that_the_world_has_not_are_refused() {
     let library = open(&fake("ranks", &[]));
     for ranks in [&[][..], &[2], &[1, 0], &[0, 0]] {
         let text = words(clique(&library, 2, ranks, DEADLINE));
-        assert!(text.ends_with("expected some below 2, the clique's size, by ascending number"), "{text}");
+        assert!(
+            text.ends_with("expected some below 2, the clique's size, by ascending number"),
+            "{text}"
+        );
     }
     let both = clique(&library, 2, &[0, 1], DEADLINE).expect("communicators");
     assert_eq!(words(launch(&both, 2, 1)), "rank is 2: expected one of this process");
@@ -104,12 +110,18 @@ fn a_failing_init_speaks_in_nccls_words_and_ends_what_it_made() {
 
 #[test]
 fn an_init_that_does_not_end_or_whose_peers_do_not_come_is_aborted() {
-    for (name, flags, world, ranks) in [("never", &["-DNEVER_READY"][..], 2, &[0, 1][..]), ("alone", &[], 3, &[0, 2])] {
+    for (name, flags, world, ranks) in [
+        ("never", &["-DNEVER_READY"][..], 2, &[0, 1][..]),
+        ("alone", &[], 3, &[0, 2]),
+    ] {
         let fake = fake(name, flags);
         let text = words(clique(&open(&fake), world, ranks, SOON));
         assert!(text.contains("NCCL was not ready after 0.005 s"), "{text}");
         let last = format!("abort {};", ranks[1]);
-        assert!(fake.notes_that_end_with(&last).ends_with(&format!("end;abort 0;{last}")));
+        assert!(
+            fake.notes_that_end_with(&last)
+                .ends_with(&format!("end;abort 0;{last}"))
+        );
     }
 }
 
@@ -120,7 +132,8 @@ fn calls_carry_their_counts_types_and_streams() {
     let mut expected = "start;init 0/2;init 1/2;end;".to_string();
     for rank in [0, 1] {
         launch(&both, rank, 64).expect("a healthy library");
-        expected += &format!("start;all_reduce rank {rank} 100{rank}>200{rank} count 64 type 9 op 0 stream 3{rank};end;");
+        expected +=
+            &format!("start;all_reduce rank {rank} 100{rank}>200{rank} count 64 type 9 op 0 stream 3{rank};end;");
     }
     assert_eq!(fake.notes(), expected);
     both.health(0).expect("health");
@@ -135,7 +148,10 @@ fn what_is_dropped_is_aborted_once() {
     let both = clique(&open(&fake), 2, &[0, 1], DEADLINE).expect("communicators");
     both.abort();
     both.abort();
-    assert_eq!(words(launch(&both, 0, 1)), "the group was aborted: the communicators were ended");
+    assert_eq!(
+        words(launch(&both, 0, 1)),
+        "the group was aborted: the communicators were ended"
+    );
     drop(both);
     assert!(fake.notes_that_end_with("abort 1;").ends_with("end;abort 0;abort 1;"));
 }
@@ -258,7 +274,11 @@ fn the_right_elements_get_to_the_right_ranks() {
                     let mut out = vec![0xa5; expected.len()];
                     let in_place = op.collective() == Op::AllReduce && m % 2 == 0;
                     let from = x.as_mut_ptr().expose_provenance() as u64;
-                    let to = if in_place { from } else { out.as_mut_ptr().expose_provenance() as u64 };
+                    let to = if in_place {
+                        from
+                    } else {
+                        out.as_mut_ptr().expose_provenance() as u64
+                    };
                     let calls = calls(op, m, cols, (world, rank), (from, to), dtype);
                     let parts: Vec<_> = calls.into_iter().map(|call| (rank, call, Stream(0))).collect();
                     // SAFETY: the stand-in reads and writes the two vectors alone, of these sizes, until the last rank has called,

@@ -49,14 +49,15 @@ pub(crate) const fn name(op: Op) -> &'static str {
     }
 }
 
-/// Bytes that every launch has in scratch beside the products of splits.
-fn between(spec: &OpSpec, m: u64) -> u64 {
+/// Bytes of scratch that every launch takes, behind the products of splits.
+pub(super) fn scratch_of_nccl(spec: &OpSpec, m: u64, products: u64) -> u64 {
     let cols = match spec.op {
         Op::GemmReduceScatter => spec.n,
         Op::AllGatherGemm => spec.k,
         _ => 0,
     };
-    m.saturating_mul(cols as u64).saturating_mul(spec.dtype.size() as u64)
+    let between = m.saturating_mul(cols as u64).saturating_mul(spec.dtype.size() as u64);
+    products.next_multiple_of(ALIGN).saturating_add(between)
 }
 
 impl Facts {
@@ -102,8 +103,7 @@ impl Facts {
             config.clusters.1 = cluster;
             config.splits = splits_of(spec, m, &setting);
         }
-        let products = config.product_bytes(spec, m).next_multiple_of(ALIGN);
-        let need = products.saturating_add(between(spec, m));
+        let need = scratch_of_nccl(spec, m, config.product_bytes(spec, m));
         let fits = |layout: &Layout| need <= layout.scratch_bytes;
         match fits(&self.layout) {
             true => Ok(config),
@@ -128,7 +128,11 @@ impl Room {
             let expected = format!(
                 "one without: NCCL takes no other, and the scratch of this heap has {have} bytes for the {bytes} that would lie there"
             );
-            return Err(Error::bad_argument(name, "a matrix with gaps between its rows", expected));
+            return Err(Error::bad_argument(
+                name,
+                "a matrix with gaps between its rows",
+                expected,
+            ));
         };
         self.at = end.next_multiple_of(ALIGN).min(self.end);
         Ok(at)
@@ -138,7 +142,10 @@ impl Room {
 /// A matrix with gaps, to or from one without at `whole`.
 fn rows(mat: &RawMat, whole: u64, into_whole: bool) -> Part {
     let element = mat.dtype.size();
-    let (gaps, packed) = ((mat.ptr, (mat.ld * element) as u64), (whole, (mat.cols * element) as u64));
+    let (gaps, packed) = (
+        (mat.ptr, (mat.ld * element) as u64),
+        (whole, (mat.cols * element) as u64),
+    );
     let (from, to) = if into_whole { (gaps, packed) } else { (packed, gaps) };
     Part::Rows(Rows {
         from,
@@ -165,7 +172,11 @@ impl Maker<'_> {
         let from = match config.gemm {
             Some(gemm) if !gathers => {
                 let in_place = !scatters && out.is_contiguous();
-                let product = if in_place { out.ptr } else { room.take("out", bytes(a.m, spec.n))? };
+                let product = if in_place {
+                    out.ptr
+                } else {
+                    room.take("out", bytes(a.m, spec.n))?
+                };
                 parts.push(self.product(config, gemm, a, (product, spec.n as u64))?);
                 product
             }

@@ -40,6 +40,7 @@ impl Fake {
     }
 
     /// The notes, once they end so: what is ended apart takes a moment.
+    #[allow(dead_code, reason = "not every test ends something apart")]
     pub fn notes_that_end_with(&self, end: &str) -> String {
         let begin = Instant::now();
         loop {

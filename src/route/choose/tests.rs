@@ -2,10 +2,10 @@
 
 use super::*;
 use crate::dtype::{DType, Wire};
-use crate::op::config::tests::facts;
-use crate::route::constants::{CLASSES, Class};
 use crate::nccl::NcclPolicy;
+use crate::op::config::tests::facts;
 use crate::route::Machine;
+use crate::route::constants::{CLASSES, Class};
 use proptest::prelude::*;
 
 fn spec(op: Op, route: Want) -> OpSpec {

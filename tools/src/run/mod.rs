@@ -23,7 +23,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use tileweave::Op;
 
-use crate::cli::{Device, RouteArg, RunArgs};
+use crate::cli::{Device, RunArgs};
 use crate::device;
 use crate::failure::Failure;
 use fault::Fault;
@@ -60,7 +60,7 @@ pub fn run(args: &RunArgs) -> Result<Report, Failure> {
     progress.set_message("comparing with the reference");
     let verdict = check::judge(
         &problem,
-        (args.wire.into(), args.in_switch()),
+        (args.wire.into(), outcome.adder),
         &outcome.results,
         outcome.other.as_ref(),
     )?;
@@ -99,7 +99,6 @@ pub fn run(args: &RunArgs) -> Result<Report, Failure> {
 fn refuse_unbuilt(args: &RunArgs) -> Result<(), Failure> {
     let missing = [
         (args.processes, "--processes"),
-        (args.route == RouteArg::Nccl, "--route nccl"),
         (matches!(args.fault, Some(Fault::Kill { .. })), "--fault kill"),
     ];
     match missing.iter().find(|(asked, _)| *asked) {
