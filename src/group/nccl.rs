@@ -33,8 +33,9 @@ pub(super) fn policy(driver: &dyn Driver, machine: &Machine, asked: NcclPolicy) 
     }
 }
 
-/// The library for a group of this machine and configuration; else why it has none.
-pub(super) fn library(driver: &dyn Driver, machine: &Machine, config: &GroupConfig) -> Result<Arc<Library>, String> {
+/// Whether a group of this machine and configuration wants NCCL, and may have it; else why not. Ranks that agreed on both agree
+/// on this.
+pub(super) fn wanted(driver: &dyn Driver, machine: &Machine, config: &GroupConfig) -> Result<(), String> {
     if config.nccl != NcclPolicy::Own {
         return Err("communicators of NCCL's were not asked of the group (GroupConfig::nccl, NcclPolicy::Own)".into());
     }
@@ -50,29 +51,35 @@ pub(super) fn library(driver: &dyn Driver, machine: &Machine, config: &GroupConf
             "NCCL wants a GPU for each rank, and {world} ranks share {gpus}"
         ));
     }
+    Ok(())
+}
+
+/// The library on this rank; else why there is none.
+pub(super) fn library() -> Result<Arc<Library>, String> {
     #[cfg(test)]
-    if let Some(library) = STAND_IN.with(|stand_in| stand_in.borrow().clone()) {
-        return Ok(library);
+    if let Some(found) = STAND_IN.with(|stand_in| stand_in.borrow().clone()) {
+        return found;
     }
     Library::find().map_err(|error| error.to_string())
 }
 
 #[cfg(test)]
 thread_local! {
-    /// What a test takes for NCCL.
-    static STAND_IN: std::cell::RefCell<Option<Arc<Library>>> = const { std::cell::RefCell::new(None) };
+    /// What a test's thread finds for NCCL.
+    pub(super) static STAND_IN: std::cell::RefCell<Option<Result<Arc<Library>, String>>> = const { std::cell::RefCell::new(None) };
 }
 
 impl Nccl {
     /// The communicators of the ranks that this process drives, connected. Every process of the group does this at about the same
-    /// time, with the id that one rank minted, and with heaps of one layout that no kernel uses yet.
+    /// time, with the id that one rank minted, and with heaps of one layout that no kernel uses yet. That takes at most about three times
+    /// `patience`; later waits have `deadline`.
     pub fn join(
         driver: &Arc<dyn Driver>,
         library: &Arc<Library>,
         id: &UniqueId,
         holdings: &Holdings,
         layout: &Layout,
-        deadline: Duration,
+        (patience, deadline): (Duration, Duration),
     ) -> Result<Nccl> {
         let (world, locals) = (holdings.heaps.len(), &holdings.locals);
         let places: Vec<(usize, Place)> = locals.iter().map(|local| (local.rank, local.place)).collect();
@@ -86,10 +93,10 @@ impl Nccl {
             None => Err(Error::bad_argument("rank", rank, "one of this process")),
         };
         let config = Config {
-            deadline,
+            deadline: patience,
             most_ctas: None,
         };
-        let communicators = Communicators::new(library, id, world, &ranks, config, Box::new(context))?;
+        let mut communicators = Communicators::new(library, id, world, &ranks, config, Box::new(context))?;
         // Scratch and staging: what they hold counts only when a kernel has written it.
         let spaces = locals
             .iter()
@@ -107,11 +114,12 @@ impl Nccl {
         for local in locals {
             while !driver.stream_wait(local.lane.stream, LOOK)? {
                 communicators.health(local.rank)?;
-                if begin.elapsed() >= deadline {
-                    return Err(stuck(deadline));
+                if begin.elapsed() >= patience {
+                    return Err(stuck(patience));
                 }
             }
         }
+        communicators.set_deadline(deadline);
         Ok(Nccl {
             communicators,
             outstanding: (0..world).map(|_| AtomicBool::new(false)).collect(),

@@ -8,17 +8,17 @@
 //! To end a communicator may take as long as its kernels do, and frees memory, which waits for the device. So aborting,
 //! and dropping, which is no other thing, is done by a thread apart; [`Communicators::close`] is the orderly way.
 
-use std::ffi::{c_int, c_void};
+use std::ffi::c_int;
 use std::ptr::null_mut;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, TryLockError};
 use std::time::Duration;
 
-use super::calls::{Call, Collective};
-use super::library::{Comm, IN_PROGRESS, Library, RawConfig, SUCCESS, SUM, UniqueId};
+use super::calls::Call;
+use super::library::{Library, RawConfig, UniqueId};
 use super::settle::Wait;
+use super::shared::{Handle, Member, Shared};
 use crate::driver::Stream;
-use crate::dtype::DType;
 use crate::error::{Error, Result};
 
 /// Makes a rank's device the thread's current one while the body runs ([`Driver::in_context`](crate::driver::Driver::in_context)).
@@ -31,32 +31,6 @@ pub struct Config {
     pub deadline: Duration,
     /// The most CTAs that a kernel of NCCL's has; `None`: as it likes.
     pub most_ctas: Option<u32>,
-}
-
-/// NCCL's handle; null where there is none any more.
-struct Handle(Comm);
-
-// SAFETY: a name for an object of NCCL's, which ties none to a thread; what is not for two threads at once is done with the lock.
-unsafe impl Send for Handle {}
-
-struct Member {
-    rank: usize,
-    comm: Mutex<Handle>,
-}
-
-impl Member {
-    fn lock(&self) -> MutexGuard<'_, Handle> {
-        // The handle is whole at every moment, whatever happened to a thread that held it.
-        self.comm.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-struct Shared {
-    library: Arc<Library>,
-    members: Vec<Member>,
-    /// Raised before the locks are asked for, so that who polls with one leaves.
-    ended: AtomicBool,
-    failure: OnceLock<Error>,
 }
 
 /// Of this process's ranks of a clique, by ascending rank.
@@ -75,27 +49,6 @@ impl std::fmt::Debug for Communicators {
             .field("ranks", &ranks)
             .field("failure", failure)
             .finish()
-    }
-}
-
-fn at(address: u64) -> *mut c_void {
-    std::ptr::with_exposed_provenance_mut(address as usize)
-}
-
-/// `ncclDataType_t`.
-fn code(dtype: DType) -> c_int {
-    match dtype {
-        DType::F16 => 6,
-        DType::F32 => 7,
-        DType::Bf16 => 9,
-    }
-}
-
-fn out_of_time(what: &str, waited: Duration) -> Error {
-    Error::Driver {
-        call: "ncclCommGetAsyncError",
-        code: IN_PROGRESS.into(),
-        message: format!("{what} after {} s: does every rank take part?", waited.as_secs_f64()),
     }
 }
 
@@ -163,6 +116,11 @@ impl Communicators {
         self.deadline
     }
 
+    /// From now on this bounds every wait.
+    pub fn set_deadline(&mut self, deadline: Duration) {
+        self.deadline = deadline;
+    }
+
     /// Enqueues collectives of ranks of this process, all in one group, and waits until NCCL has enqueued its kernels. Of one
     /// rank alone that waits for no other, where the clique is connected ([`Space`](super::Space)).
     ///
@@ -192,46 +150,10 @@ impl Communicators {
                     .ok()
                     .map_or(null_mut(), |place| comms[place].0);
                 // SAFETY: the caller's word for the call; the communicator is alive: `grouped` refuses to begin otherwise.
-                (self.context)(*rank, &mut || unsafe { self.call(comm, call, *stream) })?;
+                (self.context)(*rank, &mut || unsafe { self.shared.call(comm, call, *stream) })?;
             }
             Ok(())
         })
-    }
-
-    /// One call.
-    ///
-    /// # Safety
-    /// As [`Communicators::enqueue`]; the communicator is alive.
-    unsafe fn call(&self, comm: Comm, call: &Call, stream: Stream) -> Result<()> {
-        let library = &self.shared.library;
-        let (from, to, count, dtype) = (at(call.from), at(call.to), call.count, code(call.dtype));
-        let stream = std::ptr::with_exposed_provenance_mut(stream.0);
-        // SAFETY: the caller's word. A root that is none of the clique's is refused by NCCL.
-        let (name, status) = unsafe {
-            match call.collective {
-                Collective::AllReduce => {
-                    let status = (library.all_reduce)(from, to, count, dtype, SUM, comm, stream);
-                    ("ncclAllReduce", status)
-                }
-                Collective::ReduceScatter => {
-                    let status = (library.reduce_scatter)(from, to, count, dtype, SUM, comm, stream);
-                    ("ncclReduceScatter", status)
-                }
-                Collective::AllGather => {
-                    let status = (library.all_gather)(from, to, count, dtype, comm, stream);
-                    ("ncclAllGather", status)
-                }
-                Collective::Reduce { root } => {
-                    let status = (library.reduce)(from, to, count, dtype, SUM, root as c_int, comm, stream);
-                    ("ncclReduce", status)
-                }
-                Collective::Broadcast { root } => {
-                    let status = (library.broadcast)(from, to, count, dtype, root as c_int, comm, stream);
-                    ("ncclBroadcast", status)
-                }
-            }
-        };
-        library.check(name, status)
     }
 
     /// Whether the rank's communicator is well. Waits for nothing.
@@ -340,48 +262,6 @@ impl Communicators {
         drop(comms);
         drop(locked);
         outcome.map_err(|error| self.fail(error))
-    }
-}
-
-impl Shared {
-    /// Whether a communicator is done with what it was asked for.
-    fn state(&self, comm: Comm) -> Result<bool> {
-        let mut state = IN_PROGRESS;
-        // SAFETY: the communicator is alive: made by a group's calls, and ended only with its lock, which the caller holds (null
-        // is refused); `state` outlives the call.
-        let status = unsafe { (self.library.comm_async_error)(comm, &mut state) };
-        self.library.check("ncclCommGetAsyncError", status)?;
-        self.library.check("an operation of NCCL", state)?;
-        Ok(state == SUCCESS)
-    }
-
-    /// Until a communicator is not under way.
-    fn settle(&self, comm: Comm, wait: &Wait, patience: Duration) -> Result<()> {
-        while !self.state(comm)? {
-            if self.ended.load(Ordering::Acquire) {
-                return Err(self.ended_because());
-            }
-            if !wait.rest() {
-                return Err(out_of_time("NCCL was not ready", patience));
-            }
-        }
-        Ok(())
-    }
-
-    fn ended_because(&self) -> Error {
-        let why = "the communicators were ended".to_string();
-        self.failure.get().cloned().unwrap_or(Error::Aborted { why })
-    }
-
-    fn abort(&self) {
-        for member in &self.members {
-            let comm = std::mem::replace(&mut member.lock().0, null_mut());
-            if !comm.is_null() {
-                // SAFETY: the communicator was made, and is ended once: it leaves its place here. Nobody is left to hear of a
-                // failure.
-                let _ = unsafe { (self.library.comm_abort)(comm) };
-            }
-        }
     }
 }
 

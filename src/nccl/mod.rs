@@ -13,6 +13,7 @@ mod policy;
 #[cfg(all(feature = "cuda", target_os = "linux"))]
 mod search;
 mod settle;
+mod shared;
 #[cfg(all(test, feature = "cuda", target_os = "linux"))]
 pub(crate) mod tests;
 

@@ -39,7 +39,7 @@ struct Clique { Id id; int ranks, came, connected[kKinds]; Comm* comms[kMostRank
 static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
 static Clique cliques[kMostCliques];
 static int clique_count, id_count, group_count;
-static char text[1 << 16];
+static char text[1 << 18];
 static __thread int depth, group;
 static const char* last = "";
 

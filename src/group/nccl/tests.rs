@@ -30,7 +30,7 @@ fn machine(devices: usize, cuda: bool) -> (Arc<Fake>, Node) {
 fn group(name: &str, flags: &[&str]) -> (Nccl, Arc<Fake>, Vec<Rank>) {
     let nccl = stand_in(name, flags);
     let library = Library::open(nccl.path.as_os_str()).expect("a library");
-    STAND_IN.with(|stand_in| *stand_in.borrow_mut() = Some(library));
+    STAND_IN.with(|stand_in| *stand_in.borrow_mut() = Some(Ok(library)));
     let (fake, node) = machine(3, true);
     let ranks = node.group(3, &config());
     STAND_IN.with(|stand_in| *stand_in.borrow_mut() = None);
