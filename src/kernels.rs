@@ -1,4 +1,69 @@
-//! The kernels' machine code, when the library was built with its feature `build-kernels`. Without it, bring a fatbin of
-//! your own: `nvcc -fatbin` of `csrc/kernels/kernels.cc` with the flags in `build/nvcc.rs`.
+//! The kernels, compiled: by this build with feature `build-kernels`, else by tileweave's authors with feature
+//! `prebuilt-kernels`. Without either, bring a fatbin of your own: `nvcc -fatbin` of `csrc/kernels/kernels.cc` with the flags in
+//! `build/nvcc.rs`.
 
+#[cfg(any(feature = "build-kernels", not(feature = "prebuilt-kernels")))]
 include!(concat!(env!("OUT_DIR"), "/kernels.rs"));
+
+#[cfg(all(feature = "prebuilt-kernels", not(feature = "build-kernels")))]
+mod prebuilt {
+    #[allow(dead_code, reason = "what this build compiled: nothing")]
+    mod built {
+        include!(concat!(env!("OUT_DIR"), "/kernels.rs"));
+    }
+
+    pub use built::CSRC_DIGEST;
+    use tileweave_kernels as shipped;
+
+    /// A kernel and its host code share the layout of their words: any other source may have another.
+    const OURS: bool = equal(shipped::CSRC_DIGEST.as_bytes(), CSRC_DIGEST.as_bytes());
+
+    /// The kernels for every architecture of [`ARCHS`]; `None`: see [`REASON`].
+    pub static FATBIN: Option<&[u8]> = if OURS { shipped::FATBIN } else { None };
+    /// What is in [`FATBIN`]: machine code ("sm_80") and PTX ("compute_80").
+    pub static ARCHS: &[&str] = if FATBIN.is_some() { shipped::ARCHS } else { &[] };
+    /// Version of the nvcc that built it.
+    pub static NVCC_VERSION: Option<&str> = if FATBIN.is_some() {
+        Some(shipped::NVCC_VERSION)
+    } else {
+        None
+    };
+    /// Empty: what ptxas said is not shipped.
+    pub static PTXAS_REPORT: &str = "";
+    /// Why there is no fatbin.
+    pub static REASON: &str = match (shipped::FATBIN, OURS) {
+        (Some(_), true) => "",
+        (None, _) => {
+            "the crate tileweave-kernels is a source checkout, which holds no fatbin: make it with `cargo run -p \
+             tileweave-release`, or compile the kernels with the feature build-kernels"
+        }
+        (Some(_), false) => concat!(
+            "the crate tileweave-kernels holds kernels of other sources than those of this tileweave ",
+            env!("CARGO_PKG_VERSION"),
+            ": take its release of the same version, or compile the kernels with the feature build-kernels"
+        ),
+    };
+
+    const fn equal(a: &[u8], b: &[u8]) -> bool {
+        let mut same = a.len() == b.len();
+        let mut i = 0;
+        while same && i < a.len() {
+            same = a[i] == b[i];
+            i += 1;
+        }
+        same
+    }
+
+    #[cfg(test)]
+    mod tests {
+        use super::equal;
+
+        #[test]
+        fn digests_are_compared_whole() {
+            assert!(equal(b"ab", b"ab"));
+            assert!(!equal(b"ab", b"ac") && !equal(b"ab", b"abc") && !equal(b"ab", b""));
+        }
+    }
+}
+#[cfg(all(feature = "prebuilt-kernels", not(feature = "build-kernels")))]
+pub use prebuilt::{ARCHS, CSRC_DIGEST, FATBIN, NVCC_VERSION, PTXAS_REPORT, REASON};

@@ -35,6 +35,7 @@ use crate::memory::heap::Heap;
 use crate::memory::layout::Layout;
 use crate::memory::multicast::{self, SharedHeaps};
 use crate::op::Facts;
+use crate::trace;
 
 /// Where a rank runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -210,7 +211,9 @@ impl Group {
             links,
             _budget: budget,
         });
-        Ok((0..world).map(|rank| Rank::new(group.clone(), rank)).collect())
+        let ranks: Vec<Rank> = (0..world).map(|rank| Rank::new(group.clone(), rank)).collect();
+        trace::group_made(&ranks[0], &places);
+        Ok(ranks)
     }
 
     /// Reads every rank's control block, as it is now.
@@ -238,7 +241,11 @@ impl Group {
 
     /// The group's failure: the first one to be set.
     fn fail(&self, error: Error) -> Error {
-        let first = self.failure.get_or_init(|| error).clone();
+        let told = |error| {
+            trace::group_failed(self.number, &error);
+            error
+        };
+        let first = self.failure.get_or_init(|| told(error)).clone();
         self.barrier.wake();
         first
     }

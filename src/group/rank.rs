@@ -12,6 +12,7 @@ use crate::memory::Buffer;
 use crate::op::{Facts, OpSpec, Plan};
 use crate::probe::Probe;
 use crate::topology::Topology;
+use crate::trace;
 
 /// One participant of a group. Cheap to clone, may be shared by threads; one thread may drive all ranks.
 ///
@@ -157,7 +158,8 @@ impl Rank {
     pub fn abort(&self, why: &str) {
         let error = Error::Aborted { why: why.to_string() };
         // An abort word that cannot be written leaves the kernels to their deadline; the group is refused all the same.
-        if self.group.failure.set(error).is_ok() {
+        if self.group.failure.set(error.clone()).is_ok() {
+            trace::group_failed(self.group.number, &error);
             let _ = self.group.raise_abort();
             self.group.barrier.wake();
         }

@@ -20,21 +20,30 @@ pub(super) struct Kernels {
     by_name: HashMap<String, Handle<sys::CUkern_st>>,
 }
 
-/// Whether machine code for `arch` ("sm_80", "sm_90a", "sm_100f") runs on a GPU: on the same and later minors of its
-/// major; with `a` on exactly its own; with `f` on its family, which for 10.0 is 10.0 and 10.3.
+/// Whether what was built for `arch` runs on a GPU. Machine code ("sm_80", "sm_90a", "sm_100f"): on the same and later
+/// minors of its major; with `a` on exactly its own; with `f` on its family, which for 10.0 is 10.0 and 10.3. PTX
+/// ("compute_80"): on its own and all later ones, for which the driver compiles it when it loads the fatbin.
 pub(super) fn covers(arch: &str, (major, minor): (u32, u32)) -> bool {
-    let Some(number) = arch.strip_prefix("sm_") else {
-        return false;
+    let (number, ptx) = match (arch.strip_prefix("sm_"), arch.strip_prefix("compute_")) {
+        (Some(number), _) => (number, false),
+        (None, Some(number)) => (number, true),
+        (None, None) => return false,
     };
     let plain = number.trim_end_matches(['a', 'f']);
     let Ok(built) = plain.parse::<u32>() else { return false };
-    let (built_major, built_minor) = (built / 10, built % 10);
-    built_major == major
-        && if number.ends_with('a') {
-            built_minor == minor
-        } else {
-            built_minor <= minor
-        }
+    let built = (built / 10, built % 10);
+    if number.ends_with('a') {
+        built == (major, minor)
+    } else if ptx && plain == number {
+        built <= (major, minor)
+    } else {
+        built.0 == major && built.1 <= minor
+    }
+}
+
+/// Whether a GPU runs Hopper's kernels, if `archs` were built. PTX has none of them: wgmma is not portable.
+pub(super) fn has_hopper(archs: &[&str], capability: (u32, u32)) -> bool {
+    capability == (9, 0) && archs.contains(&"sm_90a")
 }
 
 /// Whether a kernel is in the machine code for GPUs of a compute capability: entry points of `TW_HOPPER_KERNEL` (their
@@ -217,7 +226,7 @@ impl Drop for Kernels {
 
 #[cfg(test)]
 mod tests {
-    use super::{covers, exists};
+    use super::{covers, exists, has_hopper};
 
     #[test]
     fn hopper_kernels_exist_on_hopper() {
@@ -232,7 +241,20 @@ mod tests {
     }
 
     #[test]
-    fn machine_code_runs_on_its_own_kind() {
+    fn hopper_without_its_machine_code_is_a_gpu_like_others() {
+        for (archs, capability, has) in [
+            (&["sm_80", "sm_90a"][..], (9, 0), true),
+            (&["sm_80", "sm_90a"], (8, 0), false),
+            (&["sm_80", "compute_80"], (9, 0), false),
+            (&["sm_90"], (9, 0), false),
+            (&["sm_90a", "compute_80"], (10, 0), false),
+        ] {
+            assert_eq!(has_hopper(archs, capability), has, "{archs:?} on {capability:?}");
+        }
+    }
+
+    #[test]
+    fn code_runs_on_its_own_kind_and_ptx_on_later_ones() {
         for (arch, capability, runs) in [
             ("sm_80", (8, 0), true),
             ("sm_80", (8, 9), true),
@@ -245,6 +267,13 @@ mod tests {
             ("sm_100f", (10, 3), true),
             ("sm_100f", (12, 0), false),
             ("sm_103f", (10, 0), false),
+            ("compute_80", (8, 0), true),
+            ("compute_80", (9, 0), true),
+            ("compute_80", (12, 1), true),
+            ("compute_90", (8, 9), false),
+            ("compute_90a", (10, 0), false),
+            ("compute_100f", (10, 3), true),
+            ("compute_100f", (12, 0), false),
             ("nonsense", (8, 0), false),
         ] {
             assert_eq!(covers(arch, capability), runs, "{arch} on {capability:?}");
