@@ -55,7 +55,7 @@ mod trace;
 
 pub use dtype::{DType, Wire};
 pub use error::{Error, Result, WaitCause, WaitKind, WaitRecord};
-pub use group::{GroupConfig, Node, Numerics, Probing, Rank, RankPlace, Stats};
+pub use group::{GroupConfig, Node, Numerics, PathStats, Probing, Rank, RankPlace, Stats};
 pub use memory::{Buffer, Element, Mat, MatMut};
 pub use op::{Mainloop, Op, OpSpec, Operands, Out, Plan, Tail, chunk};
 pub use route::{Alternative, Exchange, Path, Route, Want};

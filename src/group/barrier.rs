@@ -117,6 +117,7 @@ fn absent(rank: usize, seats: &[Seat], waited: Duration) -> Error {
         others.map(|(other, _)| other).collect()
     };
     Error::Missing {
+        at: "the host barrier",
         rank,
         missing: with(|seat| matches!(seat, Seat::Absent)),
         left: with(|seat| matches!(seat, Seat::Left)),

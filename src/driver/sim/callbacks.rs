@@ -254,7 +254,11 @@ callbacks! {
     }
 
     fn tw_sim_add_relaxed(me, addr: u64, value: u64) -> u64 {
-        checked(me, |m, cta, f| m.add_relaxed(cta, f, addr, value))
+        checked(me, |m, cta, f| m.change_relaxed(cta, f, addr, |old| old.wrapping_add(value)))
+    }
+
+    fn tw_sim_max_relaxed(me, addr: u64, value: u64) -> u64 {
+        checked(me, |m, cta, f| m.change_relaxed(cta, f, addr, |old| old.max(value)))
     }
 
     fn tw_sim_load_packet(me, addr: u64, to: *mut [u32; 4], tag: u32, site: u32) {

@@ -82,6 +82,17 @@ impl Driver for SimNode {
     }
 
     fn stream_destroy(&self, stream: Stream) -> Result<()> {
+        {
+            let mut s = self.node.shared.lock();
+            let head = s.streams.get(&stream.0).ok_or_else(|| bad_stream(stream.0))?;
+            let key = head.key;
+            // Nothing to wait for: whoever ends it may do so while others hold the node up.
+            if head.is_idle() {
+                s.streams.remove(&stream.0);
+                s.asks.push(Ask::End { key });
+                return Ok(());
+            }
+        }
         let result = self.run(stream, Command::Close);
         if self.stream_is_capturing(stream)? {
             return result;
@@ -109,8 +120,8 @@ impl Driver for SimNode {
             if let Some(capture) = &mut head.capture {
                 return Err(capture.refuse(SYNCHRONIZE));
             }
-            if head.done >= head.enqueued || patience.is_zero() {
-                return Ok(head.done >= head.enqueued);
+            if head.is_idle() || patience.is_zero() {
+                return Ok(head.is_idle());
             }
             head.enqueued
         };
@@ -125,6 +136,25 @@ impl Driver for SimNode {
         let event = s.next_event;
         s.events.insert(event, Recorded::Never);
         Ok(Event(event))
+    }
+
+    fn event_done(&self, event: Event) -> Result<bool> {
+        let recorded = *self
+            .node
+            .shared
+            .lock()
+            .events
+            .get(&event.0)
+            .ok_or_else(|| bad_event(event))?;
+        recorded.happens()?;
+        match recorded {
+            Recorded::At(record) => self.node.shared.ask(|answer| Ask::Happened {
+                event: event.0,
+                record,
+                answer,
+            }),
+            Recorded::Never | Recorded::Captured { .. } => Ok(true),
+        }
     }
 
     fn event_destroy(&self, event: Event) -> Result<()> {
@@ -185,7 +215,11 @@ impl Driver for SimNode {
                 "an address that alloc gave",
             ));
         }
-        self.enqueue(stream, Command::Free { ptr }).map(drop)
+        let mut s = self.node.shared.lock();
+        match s.streams.get(&stream.0) {
+            Some(head) if head.is_idle() && s.dead.is_none() => self.arena.free(ptr),
+            _ => s.enqueue(stream.0, Command::Free { ptr }).map(drop),
+        }
     }
 
     fn copy_in(&self, dst: DevicePtr, src: &[u8], stream: Stream) -> Result<()> {

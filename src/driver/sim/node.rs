@@ -146,6 +146,11 @@ fn answer(m: &mut Machine, ask: Ask) {
             m.plant(faults);
             answer.send(Ok(())).is_ok()
         }
+        Ask::Happened { event, record, answer } => {
+            let happened = m.events.get(&event).is_some_and(|(last, _)| *last >= record);
+            answer.send(Ok(happened)).is_ok()
+        }
+        Ask::End { key } => m.streams.remove(&key).is_some(),
         Ask::State { answer } => answer.send(Ok((m.digest, m.now))).is_ok(),
     };
 }

@@ -33,6 +33,16 @@ pub(super) enum Ask {
         faults: Faults,
         answer: Sender<Result<()>>,
     },
+    /// Whether the event's record of this number, or a later one, has happened.
+    Happened {
+        event: usize,
+        record: u64,
+        answer: Sender<Result<bool>>,
+    },
+    /// A stream without work is no more.
+    End {
+        key: StreamKey,
+    },
     /// Schedule digest, simulated time.
     State {
         answer: Sender<Result<(u64, u64)>>,
@@ -49,6 +59,13 @@ pub(super) struct Head {
     pub done: u64,
     /// Commands go here while there is one.
     pub capture: Option<Capture>,
+}
+
+impl Head {
+    /// No work is left, and none is captured.
+    pub fn is_idle(&self) -> bool {
+        self.done >= self.enqueued && self.capture.is_none()
+    }
 }
 
 /// A blocked call.

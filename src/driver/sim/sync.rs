@@ -228,11 +228,17 @@ impl Machine {
         Ok(old)
     }
 
-    /// red.add.relaxed.gpu.u64 and atom.add.relaxed.sys.u64: relaxed, so their scopes make no difference here.
-    pub fn add_relaxed(&mut self, cta: &Cta, f: &mut Fiber, addr: u64, value: u64) -> Result<u64, Trouble> {
+    /// red.add and red.max.relaxed.gpu.u64, atom.add.relaxed.sys.u64: relaxed, so their scopes make no difference here.
+    pub fn change_relaxed(
+        &mut self,
+        cta: &Cta,
+        f: &mut Fiber,
+        addr: u64,
+        put: impl FnOnce(u64) -> u64,
+    ) -> Result<u64, Trouble> {
         self.atomic_ready(cta, f, addr, 8)?;
         let before = Self::read_word(addr);
-        self.write(addr, &before.wrapping_add(value).to_le_bytes(), f.me.write_tag);
+        self.write(addr, &put(before).to_le_bytes(), f.me.write_tag);
         self.continue_sequence(addr, before, None);
         Ok(before)
     }
