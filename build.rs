@@ -19,7 +19,10 @@ fn main() {
     } else if cfg!(feature = "build-kernels") {
         nvcc::embed(csrc)
     } else {
-        nvcc::embed_nothing(csrc, "tileweave was built without its feature build-kernels")
+        nvcc::embed_nothing(
+            csrc,
+            "tileweave was built without its features prebuilt-kernels and build-kernels",
+        )
     };
     if let Err(reason) = kernels {
         println!("cargo::error={reason} (nvcc is needed by the feature build-kernels alone)");

@@ -136,7 +136,11 @@ impl GemmAllReduce<'_> {
             bail!("a tensor with gaps, {layout:?}: expected a contiguous one");
         };
         if dtype(storage.dtype())? != self.plan.spec().dtype {
-            bail!("a tensor of {:?}: expected the plan's {}", storage.dtype(), self.plan.spec().dtype);
+            bail!(
+                "a tensor of {:?}: expected the plan's {}",
+                storage.dtype(),
+                self.plan.spec().dtype
+            );
         }
         let slice = storage.as_cuda_slice::<T>()?;
         if stream(slice.stream()) != self.plan.rank().stream() {
