@@ -77,7 +77,8 @@ impl Driver for CudaDriver {
 
     fn multicast_claim(&self, device: usize) -> Result<bool> {
         let facts = self.facts("device", device)?;
-        Ok(self.library.multicast && identity::multicast_claim(facts)?)
+        let kernels = kernels::has_multimem(self.archs, facts.capability);
+        Ok(kernels && self.library.multicast && identity::multicast_claim(facts)?)
     }
 
     fn concurrent_kernels(&self, _device: usize) -> Option<usize> {

@@ -20,25 +20,34 @@ pub(super) struct Kernels {
     by_name: HashMap<String, Handle<sys::CUkern_st>>,
 }
 
+/// "sm_90a" and "compute_80" as numbers, letter, and whether it is PTX.
+fn parse(arch: &str) -> Option<((u32, u32), Option<char>, bool)> {
+    let (name, ptx) = match arch.strip_prefix("sm_") {
+        Some(name) => (name, false),
+        None => (arch.strip_prefix("compute_")?, true),
+    };
+    let plain = name.trim_end_matches(['a', 'f']);
+    let number = plain.parse::<u32>().ok()?;
+    Some(((number / 10, number % 10), name[plain.len()..].chars().next(), ptx))
+}
+
 /// Whether what was built for `arch` runs on a GPU. Machine code ("sm_80", "sm_90a", "sm_100f"): on the same and later
 /// minors of its major; with `a` on exactly its own; with `f` on its family, which for 10.0 is 10.0 and 10.3. PTX
 /// ("compute_80"): on its own and all later ones, for which the driver compiles it when it loads the fatbin.
-pub(super) fn covers(arch: &str, (major, minor): (u32, u32)) -> bool {
-    let (number, ptx) = match (arch.strip_prefix("sm_"), arch.strip_prefix("compute_")) {
-        (Some(number), _) => (number, false),
-        (None, Some(number)) => (number, true),
-        (None, None) => return false,
-    };
-    let plain = number.trim_end_matches(['a', 'f']);
-    let Ok(built) = plain.parse::<u32>() else { return false };
-    let built = (built / 10, built % 10);
-    if number.ends_with('a') {
-        built == (major, minor)
-    } else if ptx && plain == number {
-        built <= (major, minor)
-    } else {
-        built.0 == major && built.1 <= minor
+pub(super) fn covers(arch: &str, capability: (u32, u32)) -> bool {
+    match parse(arch) {
+        Some((built, Some('a'), _)) => built == capability,
+        Some((built, None, true)) => built <= capability,
+        Some((built, ..)) => built.0 == capability.0 && built.1 <= capability.1,
+        None => false,
     }
+}
+
+/// Whether the kernels that a GPU gets of `archs` add in the switch: those for 9.0 and later do
+/// (`csrc/machine/cuda/types.h`), PTX of earlier ones does not, whatever the GPU.
+pub(super) fn has_multimem(archs: &[&str], capability: (u32, u32)) -> bool {
+    let adds = |arch: &str| parse(arch).is_some_and(|(built, ..)| built >= (9, 0));
+    archs.iter().any(|arch| adds(arch) && covers(arch, capability))
 }
 
 /// Whether a GPU runs Hopper's kernels, if `archs` were built. PTX has none of them: wgmma is not portable.
@@ -226,7 +235,7 @@ impl Drop for Kernels {
 
 #[cfg(test)]
 mod tests {
-    use super::{covers, exists, has_hopper};
+    use super::{covers, exists, has_hopper, has_multimem};
 
     #[test]
     fn hopper_kernels_exist_on_hopper() {
@@ -250,6 +259,20 @@ mod tests {
             (&["sm_90a", "compute_80"], (10, 0), false),
         ] {
             assert_eq!(has_hopper(archs, capability), has, "{archs:?} on {capability:?}");
+        }
+    }
+
+    #[test]
+    fn portable_ptx_does_not_add_in_the_switch() {
+        for (archs, capability, has) in [
+            (&["sm_80", "compute_80", "sm_90a"][..], (9, 0), true),
+            (&["sm_100f", "compute_80"], (10, 3), true),
+            (&["sm_80", "compute_80"], (9, 0), false),
+            (&["sm_90a", "compute_80"], (11, 0), false),
+            (&["compute_90"], (11, 0), true),
+            (&["sm_80"], (8, 0), false),
+        ] {
+            assert_eq!(has_multimem(archs, capability), has, "{archs:?} on {capability:?}");
         }
     }
 

@@ -94,16 +94,20 @@ fn fits(bytes: u64, what: &str) -> Result<u64, String> {
 fn make(out: &Path) -> Result<(Manifest, PathBuf), String> {
     let csrc = root().join("csrc");
     fs::create_dir_all(out).map_err(|e| failed(out, e))?;
+    let sources = nvcc::digest(&csrc)?;
     let nvcc::Built { archs, version } = nvcc::compile(&csrc, out, ARCHS)?;
     if version != NVCC {
         return Err(format!(
             "nvcc is {version}, releases are made with {NVCC}: source .ci/toolchain"
         ));
     }
+    if nvcc::digest(&csrc)? != sources {
+        return Err("csrc was changed while it was compiled: start again".to_string());
+    }
     let file = out.join("kernels.fatbin");
     let fatbin = fs::read(&file).map_err(|e| failed(&file, e))?;
     let made = Manifest {
-        csrc: nvcc::digest(&csrc)?,
+        csrc: sources,
         digest: nvcc::sha256::hex(&fatbin),
         bytes: fits(fatbin.len() as u64, "the fatbin")?,
         archs,
