@@ -12,7 +12,6 @@ fn main() {
     println!("cargo::rerun-if-changed=build/nvcc.rs");
     println!("cargo::rerun-if-changed=build/archs.rs");
     println!("cargo::rerun-if-changed=build/cache.rs");
-    println!("cargo::rerun-if-changed=build/sha256.rs");
     let csrc = "csrc".as_ref();
     let kernels = if std::env::var_os("DOCS_RS").is_some() {
         nvcc::embed_nothing(csrc, "documentation builds compile no kernels")

@@ -9,8 +9,6 @@
 mod archs;
 #[path = "cache.rs"]
 mod cache;
-#[path = "sha256.rs"]
-pub mod sha256;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -53,7 +51,13 @@ pub fn embed_nothing(csrc: &Path, reason: &str) -> Result<(), String> {
 /// SHA-256 of all that nvcc reads under `csrc`, with the files' names.
 pub fn digest(csrc: &Path) -> Result<String, String> {
     let text = cache::strung(csrc, &[]).map_err(|e| format!("{}: {e}", csrc.display()))?;
-    Ok(sha256::hex(&text))
+    Ok(sha256(&text))
+}
+
+/// As `sha256sum` writes it.
+pub fn sha256(bytes: &[u8]) -> String {
+    use sha2::{Digest, Sha256};
+    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Something for cargo, where this is a build script.

@@ -180,8 +180,8 @@ pub enum Error {
     /// Other ranks did not come to where the ranks meet.
     #[error("rank {rank} waited {:.3} s at {at}: {}", waited.as_secs_f64(), missing_ranks(missing, left))]
     Missing {
-        /// Where: the host barrier, the rendezvous.
-        at: &'static str,
+        /// Where, and what else is known of it: the host barrier, the rendezvous.
+        at: String,
         /// The rank that waited.
         rank: usize,
         /// The ranks that did not come.

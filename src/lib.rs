@@ -55,6 +55,8 @@ mod trace;
 
 pub use dtype::{DType, Wire};
 pub use error::{Error, Result, WaitCause, WaitKind, WaitRecord};
+#[cfg(target_os = "linux")]
+pub use group::{Environment, Id};
 pub use group::{GroupConfig, Node, Numerics, PathStats, Probing, Rank, RankPlace, Stats};
 pub use memory::{Buffer, Element, Mat, MatMut};
 pub use op::{Mainloop, Op, OpSpec, Operands, Out, Plan, Tail, chunk};

@@ -11,21 +11,16 @@ pub(crate) use silence::{group_failed, group_made, plan_made};
 mod events {
     use tracing::{error, info, warn};
 
-    use crate::driver::Place;
     use crate::error::Error;
     use crate::group::Rank;
     use crate::op::Plan;
     use crate::route::Obstacle;
 
     /// A group was made: the machine as its routes see it, and what of it is not used. `rank`: any that this process
-    /// drives.
-    pub(crate) fn group_made(rank: &Rank, places: &[Place]) {
+    /// drives; `devices`: of all of them, in their order.
+    pub(crate) fn group_made(rank: &Rank, devices: impl Iterator<Item = String>) {
         let (group, facts) = (rank.identity().0, rank.facts());
-        let device = |place: &Place| match place.shares {
-            1 => place.device.to_string(),
-            shares => format!("{} ({} of {shares})", place.device, place.share),
-        };
-        let devices: Vec<String> = places.iter().map(device).collect();
+        let devices: Vec<String> = devices.collect();
         info!(
             target: "tileweave",
             group,
@@ -91,12 +86,11 @@ mod events {
 
 #[cfg(not(feature = "tracing"))]
 mod silence {
-    use crate::driver::Place;
     use crate::error::Error;
     use crate::group::Rank;
     use crate::op::Plan;
 
-    pub(crate) fn group_made(_: &Rank, _: &[Place]) {}
+    pub(crate) fn group_made(_: &Rank, _: impl Iterator<Item = String>) {}
     pub(crate) fn plan_made(_: &Plan) {}
     pub(crate) fn group_failed(_: u64, _: &Error) {}
 }

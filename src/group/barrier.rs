@@ -117,8 +117,8 @@ fn absent(rank: usize, seats: &[Seat], waited: Duration) -> Error {
         others.map(|(other, _)| other).collect()
     };
     Error::Missing {
-        at: "the host barrier",
         rank,
+        at: "the host barrier".to_string(),
         missing: with(|seat| matches!(seat, Seat::Absent)),
         left: with(|seat| matches!(seat, Seat::Left)),
         waited,

@@ -6,6 +6,8 @@
 //! launch that cannot come any more, the group is aborted then. What was captured is launched without the group's knowledge:
 //! once there was a capture, nothing is known of who has launched more, and the deadline alone bounds that wait.
 
+#[cfg(not(target_os = "linux"))]
+mod alone;
 mod barrier;
 mod budget;
 mod config;
@@ -13,6 +15,8 @@ mod diagnose;
 #[cfg(test)]
 pub(crate) mod fake;
 mod holdings;
+#[cfg(target_os = "linux")]
+mod join;
 mod links;
 mod node;
 mod rank;
@@ -25,9 +29,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
+#[cfg(not(target_os = "linux"))]
+use alone::Peers;
 use barrier::HostBarrier;
 pub use config::{GroupConfig, Numerics, Probing};
 use holdings::{Holdings, Launches, Local};
+#[cfg(target_os = "linux")]
+use join::peers::Peers;
+#[cfg(target_os = "linux")]
+pub use join::{Environment, Id};
 pub use node::Node;
 pub use rank::Rank;
 pub use stats::{PathStats, Stats};
@@ -63,14 +73,18 @@ pub(crate) struct Group {
     barrier: HostBarrier,
     /// The machine as it describes itself, and its links as they were found.
     links: links::Links,
+    /// The ranks that other processes drive, where there are any.
+    peers: Option<Peers>,
 }
+
+/// The numbers of this process's groups.
+static GROUPS: AtomicU64 = AtomicU64::new(0);
 
 /// How long a failure waits for the kernels of other processes before it is told.
 const SETTLING: Duration = Duration::from_millis(500);
 
 impl Group {
     fn make(driver: &Arc<dyn Driver>, ranks: &[RankPlace], config: &GroupConfig) -> Result<Vec<Rank>> {
-        static GROUPS: AtomicU64 = AtomicU64::new(0);
         let world = ranks.len();
         if !(1..=abi::TW_MAX_RANKS as usize).contains(&world) {
             return Err(Error::bad_argument("world", world, "1 to 16 ranks"));
@@ -142,7 +156,7 @@ impl Group {
         holdings.shared = shared.ok();
         let group = Arc::new(Group::of(driver, number, holdings, facts, links, config));
         let ranks: Vec<Rank> = (0..world).map(|rank| Rank::new(group.clone(), rank, rank)).collect();
-        trace::group_made(&ranks[0], &places);
+        trace::group_made(&ranks[0], places.iter().map(Place::to_string));
         Ok(ranks)
     }
 
@@ -172,6 +186,7 @@ impl Group {
             abi,
             failure: OnceLock::new(),
             links,
+            peers: None,
         }
     }
 
@@ -195,7 +210,8 @@ impl Group {
                 .iter()
                 .enumerate()
                 .any(|(rank, control)| !local(rank) && runs(control));
-            if !busy || begin.elapsed() > SETTLING {
+            // A rank whose process has ended never gives up; that it has is the failure then.
+            if !busy || begin.elapsed() > SETTLING || self.failure.get().is_some() {
                 return Ok(controls);
             }
             std::thread::sleep(Duration::from_millis(1));
@@ -203,42 +219,84 @@ impl Group {
     }
 
     fn control(&self, heap: &Heap) -> Result<TwControl> {
+        // Nothing was launched on a group with a heap that this rank does not reach.
+        if heap.ptr() == 0 {
+            return Ok(TwControl::initial());
+        }
         let mut bytes = [0; CONTROL_BYTES];
         self.driver.peek(&mut bytes, heap.ptr())?;
         Ok(TwControl::from_bytes(bytes))
     }
 
-    /// Raises every rank's abort word: kernels that wait give up, one by one and soon.
+    /// Raises the abort word of every rank of this process: kernels that wait give up, one by one and soon. Other processes raise
+    /// their own, once they know why.
     fn raise_abort(&self) -> Result<()> {
         let at = std::mem::offset_of!(TwControl, abort) as u64;
         let word = (abi::TW_ABORT_HOST as u64).to_le_bytes();
         // Every rank is tried, whatever becomes of the others; the first failure is reported.
         let mut result = Ok(());
-        for heap in &self.holdings.heaps {
-            result = result.and(self.driver.poke(heap.ptr() + at, &word));
+        for local in &self.holdings.locals {
+            let heap = self.holdings.heaps[local.rank].ptr();
+            result = result.and(self.driver.poke(heap + at, &word));
         }
         result
     }
 
-    /// The group's failure: the first one to be set.
-    fn fail(&self, error: Error) -> Error {
-        let told = |error| {
+    /// The group's failure, the first one to be set, and whether it is this one.
+    fn settle(&self, error: Error) -> (&Error, bool) {
+        let mut first = false;
+        let failure = self.failure.get_or_init(|| {
+            first = true;
             trace::group_failed(self.number, &error);
             error
-        };
-        let first = self.failure.get_or_init(|| told(error)).clone();
+        });
+        (failure, first)
+    }
+
+    /// The group's failure: the first one to be set.
+    fn fail(&self, error: Error) -> Error {
+        let failure = self.settle(error).0.clone();
+        self.wake();
+        failure
+    }
+
+    /// Whoever waits for other ranks looks again whether the group has failed.
+    fn wake(&self) {
         self.barrier.wake();
+        if let Some(peers) = &self.peers {
+            peers.wake();
+        }
+    }
+
+    /// Fails for a reason of this process that kernels do not know of, has them give up, and tells the other processes.
+    fn give_up(&self, error: Error) {
+        if let (true, Some(peers), Some(why)) = (self.lose(error), &self.peers, self.failure.get()) {
+            peers.abort(why);
+        }
+    }
+
+    /// Fails for a reason that the ranks of other processes know or are, and has the kernels here give up; whether it is the first
+    /// failure.
+    fn lose(&self, error: Error) -> bool {
+        let (_, first) = self.settle(error);
+        if first {
+            // An abort word that cannot be written leaves the kernels to their deadline; the group is refused all the same.
+            let _ = self.raise_abort();
+            self.wake();
+        }
         first
     }
 
-    /// Fails for a reason that kernels do not know of, and has them give up.
-    fn give_up(&self, error: Error) {
-        // An abort word that cannot be written leaves the kernels to their deadline; the group is refused all the same.
-        if self.failure.set(error.clone()).is_ok() {
-            trace::group_failed(self.number, &error);
-            let _ = self.raise_abort();
-            self.barrier.wake();
-        }
+    /// Whether the kernels of a rank here have given up, for a cause (`TW_ABORT_*`) that is `of`.
+    #[cfg(target_os = "linux")]
+    fn kernels_gave_up(&self, of: impl Fn(u64) -> bool) -> bool {
+        self.holdings.locals.iter().any(|local| of(local.report.abort()))
+    }
+
+    /// Operations that the first rank here has launched; unknown once anything was captured.
+    fn launched_here(&self) -> Option<u64> {
+        let launched = Group::launched(self.holdings.locals.first()?);
+        (!launched.captured).then_some(launched.eager)
     }
 
     fn launched(local: &Local) -> MutexGuard<'_, Launches> {
@@ -300,6 +358,12 @@ impl Drop for Group {
         }
         if self.failure.get().is_none() && self.is_uneven() {
             let _ = self.raise_abort();
+        }
+        if let Some(peers) = &self.peers {
+            if let Some(why) = self.failure.get() {
+                peers.abort(why);
+            }
+            peers.farewell(self.launched_here());
         }
         for local in &self.holdings.locals {
             let retired = local.retired.lock().unwrap_or_else(PoisonError::into_inner);

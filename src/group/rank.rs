@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::diagnose::diagnose;
 use super::holdings::{Launches, Local, MOST_KNOWN};
-use super::{Group, Node, Stats};
+use super::{Group, Node, Peers, Stats};
 use crate::abi::{TwGroup, TwParams};
 use crate::driver::{DevicePtr, Driver, Place, Stream};
 use crate::error::{Error, Result};
@@ -190,6 +190,9 @@ impl Rank {
     /// as the group has failed. [`Error::BadArgument`] where another thread of this rank waits already.
     pub fn host_barrier(&self, deadline: Duration) -> Result<()> {
         let failed = || self.group.failure.get().cloned();
+        if let Some(peers) = &self.group.peers {
+            return peers.barrier(self.driver(), self.rank, deadline, failed);
+        }
         self.group.barrier.wait(self.driver(), self.rank, deadline, failed)
     }
 
@@ -240,6 +243,11 @@ impl Rank {
         let mut launched = Group::launched(self.local());
         if let Some(error) = self.group.failure.get() {
             return Err(Error::Poisoned(Arc::new(error.clone())));
+        }
+        // Every operation needs every rank: the next one would wait for a launch that cannot come.
+        let gone = |peers: &Peers| peers.gone_before(launched.eager + 1, self.world());
+        if let (false, Some(gone)) = (launched.captured, self.group.peers.as_ref().and_then(gone)) {
+            return Err(gone);
         }
         let captured = self.driver().stream_is_capturing(self.stream())?;
         enqueue(&mut Launching {

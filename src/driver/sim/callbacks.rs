@@ -294,7 +294,10 @@ callbacks! {
         if with(me, |m, _, f| { f.polls += 1; m.polls_too_long(f) }) {
             give_way(me);
         }
-        with(me, |m, _, _| m.now)
+        with(me, |m, _, _| {
+            m.pass_time();
+            m.now
+        })
     }
 
     fn tw_sim_pause(me, until: u64) {

@@ -185,6 +185,9 @@ pub type LaunchHook = Arc<dyn Fn(LaunchSeen<'_>, &mut TwParams) + Send + Sync>;
 pub struct SimConfig {
     /// Devices, 1 to 16.
     pub gpus: usize,
+    /// Of these, the ones that this process sees, by their numbers on the machine: they are its devices 0, 1, ... `None`: all. Faults,
+    /// links and reports name devices by the machine's numbers.
+    pub visible: Option<Vec<usize>>,
     /// SMs of a device, 1 to 256.
     pub sms: u32,
     /// Same seed and same program, same run.
@@ -215,6 +218,7 @@ impl SimConfig {
     pub fn new(gpus: usize, seed: u64) -> Self {
         SimConfig {
             gpus,
+            visible: None,
             sms: 4,
             seed,
             lateness: None,
@@ -234,6 +238,7 @@ impl std::fmt::Debug for SimConfig {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("SimConfig")
             .field("gpus", &self.gpus)
+            .field("visible", &self.visible)
             .field("sms", &self.sms)
             .field("seed", &self.seed)
             .field("lateness", &self.lateness)

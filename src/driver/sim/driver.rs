@@ -29,7 +29,7 @@ impl Driver for SimNode {
     }
 
     fn device_count(&self) -> usize {
-        self.gpus
+        self.seen.len()
     }
 
     fn place_info(&self, place: Place) -> Result<PlaceInfo> {
@@ -78,7 +78,7 @@ impl Driver for SimNode {
         let StreamKey {
             device, share, shares, ..
         } = self.stream_key(stream)?;
-        Ok(Place { device, share, shares })
+        Ok(self.place_here(Place { device, share, shares }))
     }
 
     fn stream_destroy(&self, stream: Stream) -> Result<()> {
@@ -120,10 +120,14 @@ impl Driver for SimNode {
             if let Some(capture) = &mut head.capture {
                 return Err(capture.refuse(SYNCHRONIZE));
             }
-            if head.is_idle() || patience.is_zero() {
-                return Ok(head.is_idle());
+            let (idle, enqueued) = (head.is_idle(), head.enqueued);
+            if idle {
+                s.find_done(stream.0, enqueued);
             }
-            head.enqueued
+            if idle || patience.is_zero() {
+                return Ok(idle);
+            }
+            enqueued
         };
         let end = Instant::now().checked_add(patience);
         self.node.shared.wait_at_most(stream.0, position, end)
@@ -321,13 +325,15 @@ impl Driver for SimNode {
     fn physical_map(&self, memory: Physical, bytes: usize, accessors: &[Place]) -> Result<DevicePtr> {
         self.no_capture_here("physical_map")?;
         let owner = self.arena.physical_device(memory.0)?;
-        let refused = accessors
-            .iter()
-            .find_map(|place| self.config.refuses(place.device, owner));
-        if let Some(refusal) = refused {
-            return Err(refusal);
+        for place in accessors {
+            if let Some(refusal) = self.config.refuses(self.check_place(*place)?.device, owner) {
+                return Err(refusal);
+            }
         }
-        self.arena.physical_map(memory.0, bytes, self.devices_of(accessors)?)
+        let ptr = self.arena.physical_map(memory.0, bytes, self.devices_of(accessors)?)?;
+        // Linked by it, the node goes on by itself with what is enqueued.
+        self.node.shared.wake();
+        Ok(ptr)
     }
 
     fn physical_unmap(&self, ptr: DevicePtr, bytes: usize) -> Result<()> {
@@ -388,6 +394,14 @@ impl Driver for SimNode {
         self.arena.multicast_unmap(ptr, bytes)
     }
 
+    fn multicast_export(&self, _: Multicast) -> Result<OwnedFd> {
+        Err(multicast_between_processes())
+    }
+
+    fn multicast_import(&self, _: BorrowedFd<'_>) -> Result<Multicast> {
+        Err(multicast_between_processes())
+    }
+
     fn multicast_release(&self, object: Multicast) -> Result<()> {
         self.arena.multicast_release(object.0)
     }
@@ -430,6 +444,7 @@ impl Driver for SimNode {
         }
         let mut params = *params;
         if let Some(hook) = &self.hook {
+            let place = self.place_here(place);
             hook(LaunchSeen { kernel, place, launch }, &mut params);
         }
         self.enqueue(stream, Command::Launch(Box::new(Request { entry, launch, params })))
@@ -483,6 +498,14 @@ impl Driver for SimNode {
     }
 
     fn observed_traffic(&self, place: Place) -> Option<(u64, u64)> {
-        self.node.shared.lock().traffic.get(place.device).copied()
+        let device = self.seen.get(place.device)?;
+        self.node.shared.lock().traffic.get(*device).copied()
+    }
+}
+
+fn multicast_between_processes() -> Error {
+    Error::Unavailable {
+        what: "a multicast object of several processes".into(),
+        reason: "the simulated node adds up and stores in its switch for the devices of one process alone".into(),
     }
 }

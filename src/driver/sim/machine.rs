@@ -16,6 +16,7 @@ use super::clock::Rows;
 use super::config::SimConfig;
 use super::cta::{Cta, Window};
 use super::fiber::{Fiber, Wait};
+use super::foreign::Foreign;
 use super::launch::Kernel;
 use super::link::Links;
 use super::operands::Tensor;
@@ -115,6 +116,7 @@ pub(super) struct Machine {
     pub parkings: u64,
     /// What the host has synchronised with.
     pub host: Rc<Rows>,
+    pub foreign: Foreign,
     pub trouble: Option<(Trouble, *mut Fiber)>,
     pub slab: Slab,
     pub windows: Vec<Window>,
@@ -152,6 +154,7 @@ impl Machine {
         Ok(Machine {
             me: std::ptr::null_mut(),
             layout: arena.layout,
+            foreign: Foreign::new(arena.outside.clone(), config.patience),
             arena,
             character,
             faults,

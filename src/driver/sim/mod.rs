@@ -42,6 +42,8 @@ mod executor;
 #[cfg(target_os = "linux")]
 mod fiber;
 #[cfg(target_os = "linux")]
+mod foreign;
+#[cfg(target_os = "linux")]
 mod gathered;
 #[cfg(target_os = "linux")]
 mod handle;

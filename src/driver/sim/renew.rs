@@ -28,6 +28,7 @@ impl Machine {
         }
         self.events.values_mut().for_each(|(_, rows)| *rows = nothing.clone());
         self.host = nothing;
+        self.foreign.forget();
         self.published.clear();
         self.aliases.clear();
         self.free_slots.extend(self.old_slots.drain(..));

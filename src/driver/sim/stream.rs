@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::rc::Rc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::arena::{Allocations, clear};
@@ -151,7 +152,7 @@ impl Machine {
         };
         stream.done += 1;
         let done = stream.done;
-        self.satisfied |= self.targets.iter().any(|(k, seq)| *k == key && *seq <= done);
+        self.satisfied |= self.linked() || self.targets.iter().any(|(k, seq)| *k == key && *seq <= done);
         self.digest = (self.digest ^ key.device as u64 ^ done << 8).wrapping_mul(0x0000_0100_0000_01b3);
         self.streams_stir = true;
         self.fruitless = 0;
@@ -185,7 +186,13 @@ impl Machine {
             }
             granules.fill(HOST);
             clear(self.layout.readers_of(addr, bytes));
-            std::ptr::copy_nonoverlapping(data.as_ptr(), addr as *mut u8, data.len());
+            match <[u8; 8]>::try_from(data) {
+                // A word that others may be polling.
+                Ok(word) if addr.is_multiple_of(8) => {
+                    AtomicU64::from_ptr(addr as *mut u64).store(u64::from_ne_bytes(word), Ordering::Release);
+                }
+                _ => std::ptr::copy_nonoverlapping(data.as_ptr(), addr as *mut u8, data.len()),
+            }
         }
         drop(allocations);
         self.touched(addr, bytes);
