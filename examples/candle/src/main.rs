@@ -2,8 +2,8 @@
 //!
 //!     cargo run --release -- 2        # ranks
 //!
-//! One process drives all ranks here. Where each rank is a process or a thread of its own, only the making of the group
-//! differs.
+//! One process drives all ranks here. Where each rank is a process or a thread of its own, `Rank::join` makes them instead
+//! (README.md).
 
 use std::sync::Arc;
 
