@@ -50,6 +50,7 @@ use crate::memory::heap::Heap;
 use crate::memory::layout::Layout;
 use crate::memory::multicast::{self, SharedHeaps};
 use crate::op::{Facts, descriptor};
+use crate::trace;
 
 /// Where a rank runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -170,7 +171,9 @@ impl Group {
         holdings.shared = shared.ok();
         holdings.nccl = by_nccl.ok();
         let group = Arc::new(Group::of(driver, number, holdings, facts, links, config));
-        Ok((0..world).map(|rank| Rank::new(group.clone(), rank, rank)).collect())
+        let ranks: Vec<Rank> = (0..world).map(|rank| Rank::new(group.clone(), rank, rank)).collect();
+        trace::group_made(&ranks[0], places.iter().map(Place::to_string));
+        Ok(ranks)
     }
 
     /// The group of what was made ready.
@@ -271,9 +274,20 @@ impl Group {
         result
     }
 
+    /// Makes `error` the group's failure, unless it has one; whether it is.
+    fn settle(&self, error: Error) -> bool {
+        let mut first = false;
+        self.failure.get_or_init(|| {
+            first = true;
+            trace::group_failed(self.number, &error);
+            error
+        });
+        first
+    }
+
     /// The group's failure: the first one to be set, which the other processes are told.
     fn fail(&self, error: Error) -> Error {
-        if self.failure.set(error.clone()).is_ok() {
+        if self.settle(error.clone()) {
             self.tell_peers();
         }
         self.wake();
@@ -305,7 +319,7 @@ impl Group {
     /// Fails for a reason that the ranks of other processes know or are, and has the kernels here give up; whether it is the first
     /// failure.
     fn lose(&self, error: Error) -> bool {
-        let first = self.failure.set(error).is_ok();
+        let first = self.settle(error);
         if first {
             // An abort word that cannot be written leaves the kernels to their deadline; the group is refused all the same.
             let _ = self.raise_abort();
