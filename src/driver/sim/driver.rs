@@ -145,9 +145,10 @@ impl Driver for SimNode {
             s.events.insert(event.0, Recorded::Captured { stream: stream.0 });
             return Ok(());
         }
-        s.enqueue(stream.0, Command::Record { event: event.0, record })?;
+        let position = s.enqueue(stream.0, Command::Record { event: event.0, record })?;
         s.next_record = record;
-        s.events.insert(event.0, Recorded::At(record));
+        let stream = stream.0;
+        s.events.insert(event.0, Recorded::At { record, stream, position });
         Ok(())
     }
 
@@ -158,7 +159,7 @@ impl Driver for SimNode {
             return Ok(());
         }
         // An event that was never recorded holds nobody up.
-        if let Recorded::At(record) = recorded {
+        if let Recorded::At { record, .. } = recorded {
             s.enqueue(stream.0, Command::Wait { event: event.0, record })?;
         }
         Ok(())
@@ -169,7 +170,8 @@ impl Driver for SimNode {
         for event in [start, end] {
             s.events.get(&event.0).ok_or_else(|| bad_event(event))?.happens()?;
         }
-        Ok(None)
+        drop(s);
+        self.elapsed_ms(start, end)
     }
 
     fn alloc(&self, place: Place, bytes: usize) -> Result<DevicePtr> {
