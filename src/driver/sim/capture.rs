@@ -67,12 +67,7 @@ pub(super) struct Executable {
 #[derive(Clone, Copy)]
 pub(super) enum Recorded {
     Never,
-    /// In a stream, as its command of that position.
-    At {
-        record: u64,
-        stream: usize,
-        position: u64,
-    },
+    At(u64),
     /// In this stream's capture, which does not run.
     Captured {
         stream: usize,
@@ -84,15 +79,7 @@ impl Recorded {
     pub fn happens(self) -> Result<()> {
         match self {
             Recorded::Captured { .. } => Err(failed("event_elapsed_ms", 907, "CUDA_ERROR_CAPTURED_EVENT")),
-            Recorded::Never | Recorded::At { .. } => Ok(()),
-        }
-    }
-
-    /// The stream it was recorded in, and where there.
-    pub fn place(self) -> Option<(usize, u64)> {
-        match self {
-            Recorded::At { stream, position, .. } => Some((stream, position)),
-            Recorded::Never | Recorded::Captured { .. } => None,
+            Recorded::Never | Recorded::At(_) => Ok(()),
         }
     }
 }
@@ -192,7 +179,7 @@ impl State {
     pub fn waits_in_capture(&mut self, stream: Stream, recorded: Recorded) -> Result<bool> {
         let head = self.streams.get_mut(&stream.0).ok_or_else(|| bad_stream(stream.0))?;
         match (&mut head.capture, recorded) {
-            (None, Recorded::Never | Recorded::At { .. }) => Ok(false),
+            (None, Recorded::Never | Recorded::At(_)) => Ok(false),
             (Some(_), Recorded::Captured { stream: other }) if other == stream.0 => Ok(true),
             (_, Recorded::Captured { stream: other }) => Err(Error::Unavailable {
                 what: format!(
@@ -202,7 +189,7 @@ impl State {
                 reason: "the simulated node captures one stream, without forks and joins".into(),
             }),
             (Some(_), Recorded::Never) => Ok(true),
-            (Some(capture), Recorded::At { .. }) => {
+            (Some(capture), Recorded::At(_)) => {
                 capture.refuse("stream_wait_event");
                 Err(failed("stream_wait_event", 905, "CUDA_ERROR_STREAM_CAPTURE_ISOLATION"))
             }

@@ -208,9 +208,6 @@ pub struct SimConfig {
     /// How long (of real time) a blocked call waits for attached threads that stay away from the driver before it gives
     /// up: the node cannot advance without them.
     pub patience: Duration,
-    /// The node advances whether or not anybody waits for it, and its time is the wall clock's: for callers who poll, or who launch
-    /// without being attached, as on a GPU. Results are as ever, schedules are not repeated.
-    pub free_running: bool,
 }
 
 impl SimConfig {
@@ -229,7 +226,6 @@ impl SimConfig {
             faults: Vec::new(),
             launch_hook: None,
             patience: Duration::from_secs(120),
-            free_running: false,
         }
     }
 }
@@ -248,7 +244,6 @@ impl std::fmt::Debug for SimConfig {
             .field("multicast", &self.multicast)
             .field("faults", &self.faults)
             .field("launch_hook", &self.launch_hook.is_some())
-            .field("free_running", &self.free_running)
             .finish_non_exhaustive()
     }
 }

@@ -4,7 +4,6 @@
 //! step below borrows it anew through the pointer.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use corosensei::CoroutineResult;
 
@@ -21,8 +20,6 @@ pub(super) enum Stop {
     Satisfied,
     /// Somebody has a question.
     Attention,
-    /// Free-running: nothing can run now. For how long at most; `None`: until somebody calls.
-    Idle(Option<Duration>),
     /// The machine found a fault, or nothing can ever run again. The report.
     Fault(String),
 }
@@ -51,7 +48,6 @@ pub(super) unsafe fn advance(m: *mut Machine, self_slot: *mut *mut SelfC, attent
             if m.satisfied {
                 return Stop::Satisfied;
             }
-            m.keep_time();
             m.by_itself();
         }
         // SAFETY: as above; the borrow ends with the statement.
@@ -63,9 +59,6 @@ pub(super) unsafe fn advance(m: *mut Machine, self_slot: *mut *mut SelfC, attent
                 // SAFETY: no fiber is running.
                 let m = unsafe { &mut *m };
                 if !m.streams_stir && !m.idle() {
-                    if m.wall.is_some() {
-                        return Stop::Idle(m.next_due());
-                    }
                     return Stop::Fault(report::deadlock(m, "nothing can run any more"));
                 }
             }
@@ -75,7 +68,7 @@ pub(super) unsafe fn advance(m: *mut Machine, self_slot: *mut *mut SelfC, attent
         if let Some((trouble, fiber)) = m.trouble.take() {
             return Stop::Fault(report::fiber_trouble(m, trouble, fiber));
         }
-        if m.fruitless > FRUITLESS && m.wall.is_none() {
+        if m.fruitless > FRUITLESS {
             return Stop::Fault(report::deadlock(m, "threads poll and poll, and nothing else happens"));
         }
     }

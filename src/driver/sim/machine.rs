@@ -9,7 +9,6 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Instant;
 
 use super::arena::{Arena, Layout};
 use super::character::{Character, Faults};
@@ -89,8 +88,6 @@ pub(super) struct Machine {
     pub rng: Rng,
     /// Simulated nanoseconds.
     pub now: u64,
-    /// Where the node runs free: when its time began.
-    pub wall: Option<Instant>,
     pub digest: u64,
     pub devices: Vec<Device>,
     pub slots: Vec<Slot>,
@@ -100,8 +97,8 @@ pub(super) struct Machine {
     pub kernels: BTreeMap<u64, Kernel>,
     pub next_kernel: u64,
     pub streams: BTreeMap<StreamKey, StreamState>,
-    /// The last record of each event that happened, what it knew, and when.
-    pub events: BTreeMap<usize, (u64, Rc<Rows>, u64)>,
+    /// The last record of each event that happened, and what it knew.
+    pub events: BTreeMap<usize, (u64, Rc<Rows>)>,
     /// CTAs with a ready fiber.
     pub active: Vec<*mut Cta>,
     pub pending: Pending,
@@ -161,7 +158,6 @@ impl Machine {
             links: Links::new(config),
             rng,
             now: 1_000,
-            wall: config.free_running.then(Instant::now),
             digest: 0,
             devices,
             slots: vec![Slot {

@@ -68,8 +68,6 @@ mod node;
 #[cfg(target_os = "linux")]
 mod operands;
 #[cfg(target_os = "linux")]
-mod pace;
-#[cfg(target_os = "linux")]
 mod pending;
 #[cfg(target_os = "linux")]
 mod physical;

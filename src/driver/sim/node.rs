@@ -3,9 +3,8 @@
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::channel;
-use std::sync::{Arc, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
 
 use super::arena::Arena;
 use super::clock::join;
@@ -25,7 +24,7 @@ pub(super) struct Node {
 
 impl Node {
     pub fn start(config: SimConfig, arena: Arc<Arena>) -> Result<Node> {
-        let shared = Arc::new(Shared::new(config.gpus, config.patience, config.free_running));
+        let shared = Arc::new(Shared::new(config.gpus, config.patience));
         let theirs = shared.clone();
         let (started, starting) = channel();
         let thread = std::thread::Builder::new()
@@ -58,7 +57,8 @@ impl Drop for Node {
         {
             let mut s = self.shared.lock();
             s.shutdown = true;
-            self.shared.bell.ring();
+            self.shared.attention.store(true, Ordering::Relaxed);
+            self.shared.work.notify_one();
         }
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
@@ -89,7 +89,7 @@ fn run(shared: &Shared, machine: Machine) {
     loop {
         // SAFETY: no fiber is running outside `advance`; this thread alone has the machine.
         let machine = unsafe { &mut *m };
-        shared.bell.attention.store(false, Ordering::Relaxed);
+        shared.attention.store(false, Ordering::Relaxed);
         for ask in std::mem::take(&mut s.asks) {
             answer(machine, ask);
         }
@@ -98,20 +98,18 @@ fn run(shared: &Shared, machine: Machine) {
         }
         if s.dead.is_some() || !s.may_advance() {
             s.advancing = false;
-            s = shared.bell.work.wait(s).unwrap_or_else(PoisonError::into_inner);
+            s = shared.work.wait(s).unwrap_or_else(PoisonError::into_inner);
             continue;
         }
         s.advancing = true;
         ingest(machine, &mut s);
         drop(s);
         // SAFETY: the machine is this thread's, and `slot` is this thread's `tw_self`.
-        let stop = unsafe { advance(m, slot, &shared.bell.attention) };
+        let stop = unsafe { advance(m, slot, &shared.attention) };
         s = shared.lock();
         // SAFETY: as above.
         publish(unsafe { &mut *m }, &mut s);
-        if let Stop::Idle(due) = stop {
-            s = sleep(shared, s, due);
-        } else if let Stop::Fault(report) = stop {
+        if let Stop::Fault(report) = stop {
             s.dead = Some(Error::Simulator { report });
             // SAFETY: as above.
             unsafe { &mut *m }.abandon();
@@ -126,22 +124,6 @@ fn run(shared: &Shared, machine: Machine) {
     unsafe {
         (*m).abandon();
         drop(Box::from_raw(m));
-    }
-}
-
-/// Free-running, with nothing to run: until somebody calls, or a deadline comes.
-fn sleep<'a>(shared: &Shared, mut s: MutexGuard<'a, State>, due: Option<Duration>) -> MutexGuard<'a, State> {
-    s.advancing = due.is_some();
-    shared.progress.notify_all();
-    if shared.bell.attention.load(Ordering::Relaxed) {
-        return s;
-    }
-    match due {
-        None => shared.bell.work.wait(s).unwrap_or_else(PoisonError::into_inner),
-        Some(due) => {
-            let woken = shared.bell.work.wait_timeout(s, due);
-            woken.unwrap_or_else(PoisonError::into_inner).0
-        }
     }
 }
 
@@ -163,10 +145,6 @@ fn answer(m: &mut Machine, ask: Ask) {
         Ask::Plant { faults, answer } => {
             m.plant(faults);
             answer.send(Ok(())).is_ok()
-        }
-        Ask::Happened { event, answer } => {
-            let when = m.events.get(&event).map(|(_, _, at)| *at);
-            answer.send(Ok(when)).is_ok()
         }
         Ask::State { answer } => answer.send(Ok((m.digest, m.now))).is_ok(),
     };
@@ -207,7 +185,6 @@ fn publish(m: &mut Machine, s: &mut State) {
             join(&mut m.host, &Rc::clone(&stream.rows), &mut Vec::new());
         }
     }
-    m.host_saw_all();
     for head in s.streams.values_mut() {
         match m.streams.get(&head.key) {
             Some(stream) => head.done = stream.done,

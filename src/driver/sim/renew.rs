@@ -26,7 +26,7 @@ impl Machine {
             stream.rows = nothing.clone();
             stream.queue.iter_mut().for_each(|(_, rows)| *rows = nothing.clone());
         }
-        self.events.values_mut().for_each(|(_, rows, _)| *rows = nothing.clone());
+        self.events.values_mut().for_each(|(_, rows)| *rows = nothing.clone());
         self.host = nothing;
         self.published.clear();
         self.aliases.clear();

@@ -111,8 +111,7 @@ impl Machine {
         self.wake_due();
     }
 
-    /// Nothing is ready: a TMA load completes, a signal arrives, or time jumps (unless it
-    /// is the wall clock's). False where none is left.
+    /// Nothing is ready: a TMA load completes, a signal arrives, or time jumps. False where none is left.
     pub fn idle(&mut self) -> bool {
         // Which of the two is later is the dice's business too.
         if !self.loads.is_empty() && (!self.pending.has_signals() || self.rng.next() & 1 == 0) {
@@ -125,6 +124,6 @@ impl Machine {
             self.wake_stirred();
             return true;
         }
-        self.wall.is_none() && self.jump_to_next()
+        self.jump_to_next()
     }
 }

@@ -6,14 +6,14 @@
 //! on when its threads happen to run.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::ThreadId;
 use std::time::{Duration, Instant};
 
 use super::capture::{Capture, Executable, Recorded};
 use super::character::Faults;
-use super::pace::{Bell, bell_of};
 use super::stream::{Command, StreamKey};
 use crate::error::{Error, Result};
 
@@ -32,11 +32,6 @@ pub(super) enum Ask {
     Plant {
         faults: Faults,
         answer: Sender<Result<()>>,
-    },
-    /// When the last record of an event happened, in the node's time; `None`: it has not.
-    Happened {
-        event: usize,
-        answer: Sender<Result<Option<u64>>>,
     },
     /// Schedule digest, simulated time.
     State {
@@ -81,8 +76,6 @@ pub(super) struct State {
     pub graphs: BTreeMap<usize, super::capture::Graph>,
     pub executables: BTreeMap<usize, Executable>,
     pub next_graph: usize,
-    /// There where the node runs free.
-    pub free_running: Option<Arc<Bell>>,
     pub advancing: bool,
     pub dead: Option<Error>,
     pub shutdown: bool,
@@ -98,9 +91,6 @@ impl State {
 
     pub fn may_advance(&self) -> bool {
         let blocked = |t: &ThreadId| self.elsewhere.contains_key(t) || self.waiters.values().any(|w| w.thread == *t);
-        if self.free_running.is_some() {
-            return self.has_work();
-        }
         !self.waiters.is_empty() && !self.waiters.values().any(|w| self.reached(w)) && self.attached.keys().all(blocked)
     }
 
@@ -115,9 +105,7 @@ impl State {
         }
         head.queue.push(command);
         head.enqueued += 1;
-        let position = head.enqueued;
-        self.enqueued();
-        Ok(position)
+        Ok(head.enqueued)
     }
 
     pub fn add_stream(&mut self, device: usize, share: usize, shares: usize) -> usize {
@@ -148,23 +136,25 @@ pub(super) fn bad_stream(stream: usize) -> Error {
 
 pub(super) struct Shared {
     state: Mutex<State>,
-    pub bell: Arc<Bell>,
+    /// The node's thread sleeps here.
+    pub work: Condvar,
     /// Blocked callers sleep here.
     pub progress: Condvar,
+    /// The node's thread should look up between two bursts.
+    pub attention: AtomicBool,
     patience: Duration,
 }
 
 impl Shared {
-    pub fn new(gpus: usize, patience: Duration, free_running: bool) -> Shared {
-        let bell = Arc::<Bell>::default();
+    pub fn new(gpus: usize, patience: Duration) -> Shared {
         Shared {
             state: Mutex::new(State {
                 traffic: vec![(0, 0); gpus],
-                free_running: bell_of(&bell, free_running),
                 ..State::default()
             }),
-            bell,
+            work: Condvar::new(),
             progress: Condvar::new(),
+            attention: AtomicBool::new(false),
             patience,
         }
     }
@@ -195,7 +185,7 @@ impl Shared {
                 thread: std::thread::current().id(),
             },
         );
-        self.bell.work.notify_one();
+        self.work.notify_one();
         let result = loop {
             if s.waiters.get(&me).is_none_or(|w| s.reached(w)) {
                 break Ok(true);
@@ -217,7 +207,7 @@ impl Shared {
                 && left >= self.patience
                 && !s.advancing
                 && before == s.streams.get(&stream).map(|h| h.done);
-            if stuck && (s.free_running.is_some() || !s.may_advance()) && !s.waiters.get(&me).is_none_or(|w| s.reached(w)) {
+            if stuck && !s.may_advance() && !s.waiters.get(&me).is_none_or(|w| s.reached(w)) {
                 break Err(Error::Simulator {
                     report: format!(
                         "the node could not advance for {} s: of {} attached threads only {} are blocked in driver calls; \
@@ -231,7 +221,7 @@ impl Shared {
         };
         s.waiters.remove(&me);
         // The node may go on if the others are all blocked already.
-        self.bell.work.notify_one();
+        self.work.notify_one();
         result
     }
 
@@ -244,7 +234,8 @@ impl Shared {
                 return Err(gone());
             }
             s.asks.push(ask(answer));
-            self.bell.ring();
+            self.attention.store(true, Ordering::Relaxed);
+            self.work.notify_one();
         }
         answered.recv().unwrap_or_else(|_| Err(gone()))
     }
@@ -257,14 +248,14 @@ impl Shared {
 
     pub fn detach(&self, thread: ThreadId) {
         leave(&mut self.lock().attached, thread);
-        self.bell.work.notify_one();
+        self.work.notify_one();
     }
 
     /// The calling thread waits for other threads, and holds nobody up.
     pub fn go_elsewhere(&self) -> ThreadId {
         let thread = std::thread::current().id();
         *self.lock().elsewhere.entry(thread).or_default() += 1;
-        self.bell.work.notify_one();
+        self.work.notify_one();
         thread
     }
 

@@ -103,8 +103,6 @@ impl Machine {
         };
         join(&mut stream.rows, &host, &mut Vec::new());
         let rows = stream.rows.clone();
-        // A program that polls may read what a running kernel writes: that is its own business.
-        let checked = self.wall.is_none();
         match command {
             Command::Launch(request) => {
                 let kernel = self.start_kernel(key, *request, rows);
@@ -116,12 +114,12 @@ impl Machine {
             }
             Command::CopyIn { dst, data } => self.host_write(dst, &data)?,
             Command::CopyOut { src, bytes, to } => {
-                let data = self.host_read(src, bytes, checked.then_some(&rows))?;
+                let data = self.host_read(src, bytes, Some(&rows))?;
                 *to.lock().unwrap_or_else(PoisonError::into_inner) = data;
             }
             Command::Fill { dst, byte, bytes } => self.host_write(dst, &vec![byte; bytes as usize])?,
             Command::Copy { dst, src, bytes } => {
-                let mut data = self.host_read(src, bytes, checked.then_some(&rows))?;
+                let mut data = self.host_read(src, bytes, Some(&rows))?;
                 for end in [src, dst] {
                     self.cross_from(key.device, end, &mut data);
                 }
@@ -129,10 +127,10 @@ impl Machine {
             }
             Command::Free { ptr } => self.arena.free(ptr).map_err(|_| Trouble::BadFree { ptr })?,
             Command::Record { event, record } => {
-                self.events.insert(event, (record, rows, self.now));
+                self.events.insert(event, (record, rows));
             }
             Command::Wait { event, .. } => {
-                if let (Some(stream), Some((_, then, _))) = (self.streams.get_mut(&key), self.events.get(&event)) {
+                if let (Some(stream), Some((_, then))) = (self.streams.get_mut(&key), self.events.get(&event)) {
                     join(&mut stream.rows, then, &mut Vec::new());
                 }
             }
@@ -153,7 +151,7 @@ impl Machine {
         };
         stream.done += 1;
         let done = stream.done;
-        self.satisfied |= self.wall.is_some() || self.targets.iter().any(|(k, seq)| *k == key && *seq <= done);
+        self.satisfied |= self.targets.iter().any(|(k, seq)| *k == key && *seq <= done);
         self.digest = (self.digest ^ key.device as u64 ^ done << 8).wrapping_mul(0x0000_0100_0000_01b3);
         self.streams_stir = true;
         self.fruitless = 0;
