@@ -134,6 +134,21 @@ typedef struct TwHello {
   uint64_t epoch, hash;
 } TwHello;
 
+// Paths of an operation, `TwParams::path`, as the host counts them.
+enum { TW_PATH_FUSED = 0, TW_PATH_UNFUSED = 1, TW_PATHS = 2 };
+
+// What a rank's kernels tell the host, in memory of the host: every word is written whole, by the last CTA of an operation (the
+// abort word by whoever notices first). Of operations that have ended; nothing orders these words among each other.
+typedef struct TwReport {
+  uint64_t abort;                            // why this rank gave up, TW_ABORT_*; TW_ABORT_NONE: it has not
+  uint64_t pad_[15];
+  uint64_t operations[TW_PATHS];             // that ended well, by path
+  uint64_t bytes_sent[TW_PATHS];             // payload bytes that left this rank's memory over the links, whoever moved them
+  uint64_t signals_sent;                     // words to peers: hellos (two each), tile signals, credits
+  uint64_t pad1_[11];
+  uint64_t longest_wait_ns[TW_MAX_RANKS];    // for a word of this peer that came
+} TwReport;
+
 // The start of every rank's heap. Words that peers write stand on cache lines of their own.
 typedef struct TwControl {
   uint64_t epoch;            // number of the next operation, from 1; read at CTA entry, advanced by the last CTA out
@@ -142,8 +157,7 @@ typedef struct TwControl {
   uint32_t panel_done[2];    // CTAs that finished the panel of each round parity
   uint32_t pad0_;
   uint64_t epoch_started, epoch_finished;
-  uint64_t bytes_sent;       // payload bytes that left this rank's memory over links, whoever moved them, since the group began
-  uint64_t signals_sent;     // words to peers: hellos (two each), tile signals, credits
+  uint64_t pad6_[2];
   uint64_t started_ns;       // `mx::time_ns` at the begin of the running or last operation's first CTA,
   uint64_t finished_ns;      // and at the end of its last: for measurements, nothing waits for them
   uint32_t met_ctas, pad5_;  // CTAs that have arrived where those of the running operation meet
@@ -158,6 +172,7 @@ typedef struct TwControl {
   uint64_t pad4_[8];
   TwHello hello[2][TW_MAX_RANKS];    // [epoch parity][peer]
   uint64_t credit[2][TW_MAX_RANKS];  // [round parity][peer]: the last round of that parity that the peer has consumed
+  TwReport totals;                   // since the group began, counted here; the host's copy is `TwGroup::report`
 } TwControl;
 
 // Where everything lies. Offsets are into the heap and equal on every rank; each `*_half` is the stride between parities.
@@ -167,6 +182,7 @@ typedef struct TwGroup {
   uint64_t packets, packets_half;
   uint64_t staging, staging_half;
   uint64_t multicast;           // one address for all heaps, for multimem alone; 0: none
+  uint64_t report;              // this rank's TwReport, in memory of the host; 0: none
   uint64_t deadline_ns;
   uint32_t rank, world;
 } TwGroup;
@@ -216,6 +232,7 @@ typedef struct TwParams {
   // The tail: `out` as [tail_rows][tail_cols], whatever the all-reduce takes it for; the residual is updated in place.
   uint64_t residual, residual_ld, gamma;
   uint32_t tail_rows, tail_cols;
+  uint32_t path, pad_;       // TW_PATH_*: of what this operation is counted
 } TwParams;
 
 // What a launch of `probe` found, in the memory of the device that ran it; zero before.
@@ -235,7 +252,8 @@ static_assert(sizeof(TwDescriptor) == 72, "TwDescriptor");
 static_assert(sizeof(TwWaitRecord) == 64, "TwWaitRecord");
 static_assert(offsetof(TwControl, abort) == TW_CACHE_LINE && offsetof(TwControl, current) == 2 * TW_CACHE_LINE, "TwControl");
 static_assert(offsetof(TwControl, record) == 3 * TW_CACHE_LINE && offsetof(TwControl, hello) == 4 * TW_CACHE_LINE, "TwControl");
-static_assert(sizeof(TwControl) == 4 * TW_CACHE_LINE + 2 * 16 * 16 + 2 * 16 * 8, "TwControl");
+static_assert(sizeof(TwReport) == 3 * TW_CACHE_LINE, "TwReport");
+static_assert(sizeof(TwControl) == 4 * TW_CACHE_LINE + 2 * 16 * 16 + 2 * 16 * 8 + sizeof(TwReport), "TwControl");
 static_assert(sizeof(TwTensorMap) == 128 && alignof(TwTensorMap) == 64, "TwTensorMap");
 static_assert(sizeof(TwParams) < 4096, "kernel parameters must stay under 4 KB");
 #endif

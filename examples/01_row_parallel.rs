@@ -73,12 +73,12 @@ fn main() -> Result<()> {
         println!("step {step}: M = {m}, {}", layers[0].plan.route(m));
     }
     for layer in &layers {
-        let stats = layer.rank.stats()?;
+        let stats = layer.rank.stats();
         println!(
             "rank {}: {} bytes sent in {} operations",
             layer.rank.rank(),
-            stats.bytes_sent,
-            stats.operations
+            stats.bytes_sent(),
+            stats.operations()
         );
     }
     Ok(())

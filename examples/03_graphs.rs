@@ -114,7 +114,7 @@ fn run(mut model: Model, node: &Node, attached: &Barrier) -> Result<u64> {
     for graph in graphs {
         driver.graph_exec_destroy(graph)?;
     }
-    Ok(model.rank.stats()?.operations)
+    Ok(model.rank.stats().operations())
 }
 
 fn main() -> Result<()> {

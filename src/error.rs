@@ -177,9 +177,11 @@ pub enum Error {
         /// Every rank's first unsatisfied wait.
         chain: Vec<WaitRecord>,
     },
-    /// Threads of other ranks did not come to where the ranks meet.
-    #[error("rank {rank} waited {:.3} s at the host barrier: {}", waited.as_secs_f64(), missing_ranks(missing, left))]
+    /// Other ranks did not come to where the ranks meet.
+    #[error("rank {rank} waited {:.3} s at {at}: {}", waited.as_secs_f64(), missing_ranks(missing, left))]
     Missing {
+        /// Where, and what else is known of it: the host barrier, the rendezvous.
+        at: String,
         /// The rank that waited.
         rank: usize,
         /// The ranks that did not come.
@@ -188,6 +190,28 @@ pub enum Error {
         left: Vec<usize>,
         /// How long it waited.
         waited: std::time::Duration,
+    },
+    /// Ranks that cannot be of one group: another version, configuration, world, or user.
+    #[error("rank {rank} and rank {peer} cannot join: {what} is {ours} on rank {rank} and {theirs} on rank {peer}")]
+    Mismatch {
+        /// One rank.
+        rank: usize,
+        /// The other.
+        peer: usize,
+        /// What they differ in.
+        what: String,
+        /// What `rank` has.
+        ours: String,
+        /// What `peer` has.
+        theirs: String,
+    },
+    /// The process of another rank has ended, or left its group, while this one needs it.
+    #[error("rank {rank} is gone: {why}")]
+    PeerExited {
+        /// The rank that is gone.
+        rank: usize,
+        /// How that was noticed.
+        why: String,
     },
     /// The host aborted the group.
     #[error("the group was aborted: {why}")]

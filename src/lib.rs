@@ -52,7 +52,9 @@ pub mod topology;
 
 pub use dtype::{DType, Wire};
 pub use error::{Error, Result, WaitCause, WaitKind, WaitRecord};
-pub use group::{GroupConfig, Node, Numerics, Probing, Rank, RankPlace, Stats};
+#[cfg(target_os = "linux")]
+pub use group::{Environment, Id};
+pub use group::{GroupConfig, Node, Numerics, PathStats, Probing, Rank, RankPlace, Stats};
 pub use memory::{Buffer, Element, Mat, MatMut};
 pub use op::{Mainloop, Op, OpSpec, Operands, Out, Plan, Tail, chunk};
 pub use route::{Alternative, Exchange, Path, Route, Want};

@@ -119,7 +119,7 @@ fn bytes_are_those_that_left() {
         let node = node(world, 3);
         let ranks = group(&node, &c);
         run_on(&ranks, &c, &Data::new(&c), c.routes()[0]).unwrap();
-        ranks.iter().map(|rank| rank.stats().unwrap().bytes_sent).sum::<u64>()
+        ranks.iter().map(|rank| rank.stats().bytes_sent()).sum::<u64>()
     };
     // To or from the other ranks: each partial and each result three times in four, all ranks together.
     for exchange in [Exchange::Push, Exchange::Pull] {
@@ -312,7 +312,7 @@ fn operands_with_gaps_travel_as_the_route_says() {
             assert!(reason.contains("the switch adds"), "{reason}");
             loaded.launch(&plan, c.m).unwrap();
         }
-        let sent = |rank: &Rank| rank.synchronize().and_then(|()| rank.stats()).unwrap().bytes_sent;
+        let sent = |rank: &Rank| rank.synchronize().map(|()| rank.stats()).unwrap().bytes_sent();
         // Each rank's partial once, each result once; pushed they were six quarters of the four.
         assert_eq!(ranks.iter().map(sent).sum::<u64>(), 5 * 64 * 512 * 2, "gap {gap}");
     }

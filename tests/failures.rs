@@ -94,7 +94,7 @@ fn a_rank_that_stays_away_later() {
                 "{root}"
             );
         }
-        assert_eq!(ranks[2].stats().unwrap().operations, 1);
+        assert_eq!(ranks[2].stats().operations(), 1);
     }
 }
 

@@ -45,7 +45,7 @@ fn compare([m, n, k]: [usize; 3], mainloop: Mainloop, kernel: &str) {
         results.push(out.to_vec::<u16>(m * n).unwrap());
     }
     assert!(results[0].iter().any(|bits| *bits != 0) && results[0] == results[1] && results[1] == results[2]);
-    assert_eq!(rank.stats().unwrap().operations, 2);
+    assert_eq!(rank.stats().operations(), 2);
 }
 
 #[test]

@@ -158,13 +158,14 @@ TW_DEV void message(const TwParams& p) {
   if (mx::cta_sync_or(there, kHere)) mx::st_global_b32(result + 4 * t, mx::ld_global_b32(data + 4 * t));
 }
 
-// out[0], out[1], the u64s at out[2] and out[4]: words that all threads of all CTAs hit; out[16 + old] and out[2048 + old]: 1
-// for each old value of the first and the last; out[1024 + t]: what thread t's exchange saw.
+// out[0], out[1], the u64s at out[2], out[4] and out[6]: words that all threads of all CTAs hit; out[16 + old] and
+// out[2048 + old]: 1 for each old value of the first and of that at out[4]; out[1024 + t]: what thread t's exchange saw.
 TW_DEV void atomics(const TwParams& p) {
   const mx::u32 t = global_thread();
   put(p, 16 + mx::atom_add_acq_rel_gpu(p.out, 1, kHere), 1);
   put(p, 1024 + t, mx::atom_cas_acq_rel_gpu(p.out + 4, 0, t + 1, kHere));
   mx::red_add_relaxed_gpu(p.out + 8, mx::u64(1) << 33 | t);
+  mx::red_max_relaxed_gpu(p.out + 24, mx::u64(t % 7) << 40 | t);
   put(p, 2048 + mx::u32(mx::atom_add_relaxed_sys(p.out + 16, mx::u64(1) << 33 | 1)), 1);
 }
 

@@ -40,6 +40,7 @@ class Session {
     epoch = mx::ld_relaxed_sys(ctl + offsetof(TwControl, epoch));
     round = mx::ld_relaxed_sys(ctl + offsetof(TwControl, round));
     alive = !Team::sync_or(Team::thread() == 0 && aborted(), Site::None);  // a vote that orders nothing
+    if (first && !alive) tell_abort(p, mx::ld_relaxed_sys(ctl + offsetof(TwControl, abort)));
     if (leads && mx::block() == 0) say_hello();
     // Behind the hello, which peers wait for; this word nobody waits for.
     if (first) mx::st_global_b64(ctl + offsetof(TwControl, started_ns), now);
@@ -158,8 +159,9 @@ class Session {
       s += mx::shfl_xor(s, mask);
     }
     if (mx::lane() != 0) return;
-    if (b) mx::red_add_relaxed_gpu(own_heap(p) + offsetof(TwControl, bytes_sent), b);
-    if (s) mx::red_add_relaxed_gpu(own_heap(p) + offsetof(TwControl, signals_sent), s);
+    const gaddr totals = own_heap(p) + offsetof(TwControl, totals);
+    if (b) mx::red_add_relaxed_gpu(totals + offsetof(TwReport, bytes_sent) + 8 * p.path, b);
+    if (s) mx::red_add_relaxed_gpu(totals + offsetof(TwReport, signals_sent), s);
   }
 
   // The CTA leaves. `used` as in close_round.
@@ -177,6 +179,7 @@ class Session {
     if (ok && Team::thread() == 0) ok = !aborted();
     alive = Team::sync_and(ok, Site::CreditBarrier);
     if (alive) clear_packets(round, Team::thread(), Team::threads());
+    tell_totals();
     if (Team::thread() == 0) {
       if (alive) {
         give_up(round, used);
@@ -204,6 +207,20 @@ class Session {
       }
       mx::pause(began + most);
     }
+  }
+
+  // The last CTA counts the operation, and tells the host what all CTAs counted: each arrived with acq_rel. The words before
+  // the totals are `tell_abort`'s.
+  TW_DEV void tell_totals() {
+    const gaddr totals = own_heap(p) + offsetof(TwControl, totals);
+    const uint32_t first = offsetof(TwReport, operations), mine = first + 8 * p.path;
+    for (uint32_t at = first + 8 * Team::thread(); at < sizeof(TwReport); at += 8 * Team::threads()) {
+      uint64_t total = mx::ld_relaxed_sys(totals + at);
+      if (at == mine && alive) mx::st_relaxed_sys(totals + at, ++total);
+      if (p.group.report) mx::st_relaxed_sys(p.group.report + at, total);
+    }
+    // Another CTA's wait, or a peer, or the host may have raised it: this rank's host hears of it in any case.
+    if (Team::thread() == 0 && !alive) tell_abort(p, mx::ld_relaxed_sys(own_heap(p) + offsetof(TwControl, abort)));
   }
 
   // A round that this CTA has consumed; the rank's last CTA gives the credit.

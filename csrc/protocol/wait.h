@@ -17,9 +17,23 @@ struct Wanted {
   TW_DEV bool met(uint64_t seen) const { return seen == value || (at_least && seen > value); }
 };
 
+// What this rank's host looks at before it launches again, and when it asks how things are.
+TW_DEV void tell_abort(const TwParams& p, uint64_t why) {
+  // Relaxed: the host reads what else it wants to know behind the kernel's end.
+  if (p.group.report) mx::st_relaxed_sys(p.group.report + offsetof(TwReport, abort), why);
+}
+
+// A word of `peer` came after this thread had begun to wait for it: who holds this rank up most.
+TW_DEV void note_wait(const TwParams& p, uint32_t peer, uint64_t began) {
+  const uint64_t now = mx::time_ns();
+  const gaddr longest = own_heap(p) + offsetof(TwControl, totals) + offsetof(TwReport, longest_wait_ns) + 8 * peer;
+  if (now > began) mx::red_max_relaxed_gpu(longest, now - began);
+}
+
 TW_DEV void raise_abort(const TwParams& p, uint64_t why) {
   // Relaxed: the word publishes nothing but itself. Everybody polls it beside what they wait for.
   for (uint32_t r = 0; r < p.group.world; ++r) mx::st_relaxed_sys(heap_of(p, r) + offsetof(TwControl, abort), why);
+  tell_abort(p, why);
 }
 
 TW_DEV void record_wait(const TwParams& p, uint64_t epoch, const Wanted& w, uint32_t cause, uint64_t expected, uint64_t seen,
@@ -99,6 +113,7 @@ TW_DEV bool await_word(const TwParams& p, uint64_t epoch, const Wanted& w, Site 
       around = look_around(p, epoch, w.peer);
       seen = mx::poll_relaxed_sys(w.word, w.value, poll);
     } while (!w.met(seen));
+    note_wait(p, w.peer, began);
   }
   mx::ld_acquire_sys(w.word, acquire);
   return true;

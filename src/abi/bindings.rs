@@ -225,6 +225,46 @@ const _: () = {
     ][::core::mem::offset_of!(TwHello, epoch) - 0usize];
     ["Offset of field: TwHello::hash"][::core::mem::offset_of!(TwHello, hash) - 8usize];
 };
+pub const TW_PATH_FUSED: u32 = 0;
+pub const TW_PATH_UNFUSED: u32 = 1;
+pub const TW_PATHS: u32 = 2;
+#[repr(C)]
+#[derive(Debug, Default, Copy, Clone)]
+pub struct TwReport {
+    pub abort: u64,
+    pub pad_: [u64; 15usize],
+    pub operations: [u64; 2usize],
+    pub bytes_sent: [u64; 2usize],
+    pub signals_sent: u64,
+    pub pad1_: [u64; 11usize],
+    pub longest_wait_ns: [u64; 16usize],
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of TwReport"][::core::mem::size_of::<TwReport>() - 384usize];
+    ["Alignment of TwReport"][::core::mem::align_of::<TwReport>() - 8usize];
+    [
+        "Offset of field: TwReport::abort",
+    ][::core::mem::offset_of!(TwReport, abort) - 0usize];
+    [
+        "Offset of field: TwReport::pad_",
+    ][::core::mem::offset_of!(TwReport, pad_) - 8usize];
+    [
+        "Offset of field: TwReport::operations",
+    ][::core::mem::offset_of!(TwReport, operations) - 128usize];
+    [
+        "Offset of field: TwReport::bytes_sent",
+    ][::core::mem::offset_of!(TwReport, bytes_sent) - 144usize];
+    [
+        "Offset of field: TwReport::signals_sent",
+    ][::core::mem::offset_of!(TwReport, signals_sent) - 160usize];
+    [
+        "Offset of field: TwReport::pad1_",
+    ][::core::mem::offset_of!(TwReport, pad1_) - 168usize];
+    [
+        "Offset of field: TwReport::longest_wait_ns",
+    ][::core::mem::offset_of!(TwReport, longest_wait_ns) - 256usize];
+};
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone)]
 pub struct TwControl {
@@ -235,8 +275,7 @@ pub struct TwControl {
     pub pad0_: u32,
     pub epoch_started: u64,
     pub epoch_finished: u64,
-    pub bytes_sent: u64,
-    pub signals_sent: u64,
+    pub pad6_: [u64; 2usize],
     pub started_ns: u64,
     pub finished_ns: u64,
     pub met_ctas: u32,
@@ -252,10 +291,11 @@ pub struct TwControl {
     pub pad4_: [u64; 8usize],
     pub hello: [[TwHello; 16usize]; 2usize],
     pub credit: [[u64; 16usize]; 2usize],
+    pub totals: TwReport,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of TwControl"][::core::mem::size_of::<TwControl>() - 1280usize];
+    ["Size of TwControl"][::core::mem::size_of::<TwControl>() - 1664usize];
     ["Alignment of TwControl"][::core::mem::align_of::<TwControl>() - 8usize];
     [
         "Offset of field: TwControl::epoch",
@@ -279,11 +319,8 @@ const _: () = {
         "Offset of field: TwControl::epoch_finished",
     ][::core::mem::offset_of!(TwControl, epoch_finished) - 40usize];
     [
-        "Offset of field: TwControl::bytes_sent",
-    ][::core::mem::offset_of!(TwControl, bytes_sent) - 48usize];
-    [
-        "Offset of field: TwControl::signals_sent",
-    ][::core::mem::offset_of!(TwControl, signals_sent) - 56usize];
+        "Offset of field: TwControl::pad6_",
+    ][::core::mem::offset_of!(TwControl, pad6_) - 48usize];
     [
         "Offset of field: TwControl::started_ns",
     ][::core::mem::offset_of!(TwControl, started_ns) - 64usize];
@@ -329,6 +366,9 @@ const _: () = {
     [
         "Offset of field: TwControl::credit",
     ][::core::mem::offset_of!(TwControl, credit) - 1024usize];
+    [
+        "Offset of field: TwControl::totals",
+    ][::core::mem::offset_of!(TwControl, totals) - 1280usize];
 };
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone)]
@@ -341,13 +381,14 @@ pub struct TwGroup {
     pub staging: u64,
     pub staging_half: u64,
     pub multicast: u64,
+    pub report: u64,
     pub deadline_ns: u64,
     pub rank: u32,
     pub world: u32,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of TwGroup"][::core::mem::size_of::<TwGroup>() - 200usize];
+    ["Size of TwGroup"][::core::mem::size_of::<TwGroup>() - 208usize];
     ["Alignment of TwGroup"][::core::mem::align_of::<TwGroup>() - 8usize];
     ["Offset of field: TwGroup::heap"][::core::mem::offset_of!(TwGroup, heap) - 0usize];
     [
@@ -372,14 +413,17 @@ const _: () = {
         "Offset of field: TwGroup::multicast",
     ][::core::mem::offset_of!(TwGroup, multicast) - 176usize];
     [
+        "Offset of field: TwGroup::report",
+    ][::core::mem::offset_of!(TwGroup, report) - 184usize];
+    [
         "Offset of field: TwGroup::deadline_ns",
-    ][::core::mem::offset_of!(TwGroup, deadline_ns) - 184usize];
+    ][::core::mem::offset_of!(TwGroup, deadline_ns) - 192usize];
     [
         "Offset of field: TwGroup::rank",
-    ][::core::mem::offset_of!(TwGroup, rank) - 192usize];
+    ][::core::mem::offset_of!(TwGroup, rank) - 200usize];
     [
         "Offset of field: TwGroup::world",
-    ][::core::mem::offset_of!(TwGroup, world) - 196usize];
+    ][::core::mem::offset_of!(TwGroup, world) - 204usize];
 };
 #[repr(C)]
 #[repr(align(64))]
@@ -450,6 +494,8 @@ pub struct TwParams {
     pub gamma: u64,
     pub tail_rows: u32,
     pub tail_cols: u32,
+    pub path: u32,
+    pub pad_: u32,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
@@ -472,107 +518,113 @@ const _: () = {
     ][::core::mem::offset_of!(TwParams, group) - 512usize];
     [
         "Offset of field: TwParams::desc",
-    ][::core::mem::offset_of!(TwParams, desc) - 712usize];
+    ][::core::mem::offset_of!(TwParams, desc) - 720usize];
     [
         "Offset of field: TwParams::hash",
-    ][::core::mem::offset_of!(TwParams, hash) - 784usize];
-    ["Offset of field: TwParams::x"][::core::mem::offset_of!(TwParams, x) - 792usize];
+    ][::core::mem::offset_of!(TwParams, hash) - 792usize];
+    ["Offset of field: TwParams::x"][::core::mem::offset_of!(TwParams, x) - 800usize];
     [
         "Offset of field: TwParams::weight",
-    ][::core::mem::offset_of!(TwParams, weight) - 800usize];
+    ][::core::mem::offset_of!(TwParams, weight) - 808usize];
     [
         "Offset of field: TwParams::bias",
-    ][::core::mem::offset_of!(TwParams, bias) - 808usize];
+    ][::core::mem::offset_of!(TwParams, bias) - 816usize];
     [
         "Offset of field: TwParams::addend",
-    ][::core::mem::offset_of!(TwParams, addend) - 816usize];
+    ][::core::mem::offset_of!(TwParams, addend) - 824usize];
     [
         "Offset of field: TwParams::out",
-    ][::core::mem::offset_of!(TwParams, out) - 824usize];
+    ][::core::mem::offset_of!(TwParams, out) - 832usize];
     [
         "Offset of field: TwParams::x_ld",
-    ][::core::mem::offset_of!(TwParams, x_ld) - 832usize];
+    ][::core::mem::offset_of!(TwParams, x_ld) - 840usize];
     [
         "Offset of field: TwParams::weight_ld",
-    ][::core::mem::offset_of!(TwParams, weight_ld) - 840usize];
+    ][::core::mem::offset_of!(TwParams, weight_ld) - 848usize];
     [
         "Offset of field: TwParams::addend_ld",
-    ][::core::mem::offset_of!(TwParams, addend_ld) - 848usize];
+    ][::core::mem::offset_of!(TwParams, addend_ld) - 856usize];
     [
         "Offset of field: TwParams::out_ld",
-    ][::core::mem::offset_of!(TwParams, out_ld) - 856usize];
-    ["Offset of field: TwParams::m"][::core::mem::offset_of!(TwParams, m) - 864usize];
-    ["Offset of field: TwParams::n"][::core::mem::offset_of!(TwParams, n) - 868usize];
-    ["Offset of field: TwParams::k"][::core::mem::offset_of!(TwParams, k) - 872usize];
+    ][::core::mem::offset_of!(TwParams, out_ld) - 864usize];
+    ["Offset of field: TwParams::m"][::core::mem::offset_of!(TwParams, m) - 872usize];
+    ["Offset of field: TwParams::n"][::core::mem::offset_of!(TwParams, n) - 876usize];
+    ["Offset of field: TwParams::k"][::core::mem::offset_of!(TwParams, k) - 880usize];
     [
         "Offset of field: TwParams::chunk",
-    ][::core::mem::offset_of!(TwParams, chunk) - 876usize];
+    ][::core::mem::offset_of!(TwParams, chunk) - 884usize];
     [
         "Offset of field: TwParams::panels",
-    ][::core::mem::offset_of!(TwParams, panels) - 880usize];
+    ][::core::mem::offset_of!(TwParams, panels) - 888usize];
     [
         "Offset of field: TwParams::panel",
-    ][::core::mem::offset_of!(TwParams, panel) - 884usize];
+    ][::core::mem::offset_of!(TwParams, panel) - 892usize];
     [
         "Offset of field: TwParams::window",
-    ][::core::mem::offset_of!(TwParams, window) - 888usize];
+    ][::core::mem::offset_of!(TwParams, window) - 896usize];
     [
         "Offset of field: TwParams::comm_ctas",
-    ][::core::mem::offset_of!(TwParams, comm_ctas) - 892usize];
+    ][::core::mem::offset_of!(TwParams, comm_ctas) - 900usize];
     [
         "Offset of field: TwParams::reducers",
-    ][::core::mem::offset_of!(TwParams, reducers) - 896usize];
+    ][::core::mem::offset_of!(TwParams, reducers) - 904usize];
     [
         "Offset of field: TwParams::tiles",
-    ][::core::mem::offset_of!(TwParams, tiles) - 900usize];
+    ][::core::mem::offset_of!(TwParams, tiles) - 908usize];
     [
         "Offset of field: TwParams::tiles_n",
-    ][::core::mem::offset_of!(TwParams, tiles_n) - 904usize];
+    ][::core::mem::offset_of!(TwParams, tiles_n) - 912usize];
     [
         "Offset of field: TwParams::waves",
-    ][::core::mem::offset_of!(TwParams, waves) - 908usize];
+    ][::core::mem::offset_of!(TwParams, waves) - 916usize];
     [
         "Offset of field: TwParams::slots",
-    ][::core::mem::offset_of!(TwParams, slots) - 912usize];
+    ][::core::mem::offset_of!(TwParams, slots) - 920usize];
     [
         "Offset of field: TwParams::wave_slots",
-    ][::core::mem::offset_of!(TwParams, wave_slots) - 916usize];
+    ][::core::mem::offset_of!(TwParams, wave_slots) - 924usize];
     [
         "Offset of field: TwParams::result_slots",
-    ][::core::mem::offset_of!(TwParams, result_slots) - 920usize];
+    ][::core::mem::offset_of!(TwParams, result_slots) - 928usize];
     [
         "Offset of field: TwParams::gather_rows",
-    ][::core::mem::offset_of!(TwParams, gather_rows) - 924usize];
+    ][::core::mem::offset_of!(TwParams, gather_rows) - 932usize];
     [
         "Offset of field: TwParams::piece",
-    ][::core::mem::offset_of!(TwParams, piece) - 928usize];
+    ][::core::mem::offset_of!(TwParams, piece) - 936usize];
     [
         "Offset of field: TwParams::cluster",
-    ][::core::mem::offset_of!(TwParams, cluster) - 932usize];
+    ][::core::mem::offset_of!(TwParams, cluster) - 940usize];
     [
         "Offset of field: TwParams::out_boxes",
-    ][::core::mem::offset_of!(TwParams, out_boxes) - 936usize];
+    ][::core::mem::offset_of!(TwParams, out_boxes) - 944usize];
     [
         "Offset of field: TwParams::splits",
-    ][::core::mem::offset_of!(TwParams, splits) - 940usize];
+    ][::core::mem::offset_of!(TwParams, splits) - 948usize];
     [
         "Offset of field: TwParams::split_space",
-    ][::core::mem::offset_of!(TwParams, split_space) - 944usize];
+    ][::core::mem::offset_of!(TwParams, split_space) - 952usize];
     [
         "Offset of field: TwParams::residual",
-    ][::core::mem::offset_of!(TwParams, residual) - 952usize];
+    ][::core::mem::offset_of!(TwParams, residual) - 960usize];
     [
         "Offset of field: TwParams::residual_ld",
-    ][::core::mem::offset_of!(TwParams, residual_ld) - 960usize];
+    ][::core::mem::offset_of!(TwParams, residual_ld) - 968usize];
     [
         "Offset of field: TwParams::gamma",
-    ][::core::mem::offset_of!(TwParams, gamma) - 968usize];
+    ][::core::mem::offset_of!(TwParams, gamma) - 976usize];
     [
         "Offset of field: TwParams::tail_rows",
-    ][::core::mem::offset_of!(TwParams, tail_rows) - 976usize];
+    ][::core::mem::offset_of!(TwParams, tail_rows) - 984usize];
     [
         "Offset of field: TwParams::tail_cols",
-    ][::core::mem::offset_of!(TwParams, tail_cols) - 980usize];
+    ][::core::mem::offset_of!(TwParams, tail_cols) - 988usize];
+    [
+        "Offset of field: TwParams::path",
+    ][::core::mem::offset_of!(TwParams, path) - 992usize];
+    [
+        "Offset of field: TwParams::pad_",
+    ][::core::mem::offset_of!(TwParams, pad_) - 996usize];
 };
 impl Default for TwParams {
     fn default() -> Self {

@@ -53,7 +53,8 @@ const _: () = {
     assert!(offset_of!(TwControl, current_hash) == 328 && offset_of!(TwControl, record) == 384);
     assert!(size_of::<TwWaitRecord>() == 64 && offset_of!(TwControl, pad4_) == 448);
     assert!(offset_of!(TwControl, hello) == 512 && size_of::<TwHello>() == 16);
-    assert!(offset_of!(TwControl, credit) == 512 + 2 * 16 * 16 && CONTROL_BYTES == 512 + 2 * 16 * 16 + 2 * 16 * 8);
+    assert!(offset_of!(TwControl, credit) == 512 + 2 * 16 * 16 && offset_of!(TwControl, totals) == 1280);
+    assert!(size_of::<TwReport>() == 384 && CONTROL_BYTES == 1280 + 384);
 };
 
 #[cfg(test)]
@@ -64,10 +65,15 @@ mod tests {
     fn control_bytes_round_trip() {
         let mut control = TwControl::initial();
         control.abort = 3;
-        control.credit[1][15] = 0x0102_0304_0506_0708;
+        control.credit[1][15] = 7;
+        control.totals.longest_wait_ns[15] = 0x0102_0304_0506_0708;
         let bytes = control.to_bytes();
         assert_eq!((bytes[0], bytes[8], bytes[128]), (1, 1, 3));
         assert_eq!(bytes[CONTROL_BYTES - 8..], [8, 7, 6, 5, 4, 3, 2, 1]);
-        assert_eq!(TwControl::from_bytes(bytes).credit[1][15], control.credit[1][15]);
+        let back = TwControl::from_bytes(bytes);
+        assert_eq!(
+            (back.credit[1][15], back.totals.longest_wait_ns),
+            (7, control.totals.longest_wait_ns)
+        );
     }
 }

@@ -168,6 +168,12 @@ pub trait Driver: Send + Sync + std::fmt::Debug {
 
     /// A new event, which measures time.
     fn event_create(&self, place: Place) -> Result<Event>;
+    /// A new event for `stream`, in whichever context that is.
+    fn event_create_for(&self, stream: Stream) -> Result<Event> {
+        self.event_create(self.stream_place(stream)?)
+    }
+    /// Whether a recorded event has happened; one that was never recorded has.
+    fn event_done(&self, event: Event) -> Result<bool>;
     /// Ends an event.
     fn event_destroy(&self, event: Event) -> Result<()>;
     /// Records `event` behind the work now in `stream`.

@@ -118,6 +118,7 @@ fn absent(rank: usize, seats: &[Seat], waited: Duration) -> Error {
     };
     Error::Missing {
         rank,
+        at: "the host barrier".to_string(),
         missing: with(|seat| matches!(seat, Seat::Absent)),
         left: with(|seat| matches!(seat, Seat::Left)),
         waited,

@@ -43,7 +43,9 @@ pub struct GroupConfig {
     /// The most CTAs that one operation keeps resident on a rank; 0: all that fit. Groups that share devices need
     /// budgets that fit together. Default: 0.
     pub max_ctas: u32,
-    /// Bound on every wait for another rank (simulated time on the simulated node). Default: 120 s.
+    /// Bound on every wait for another rank (simulated time on a simulated node of one process). Default: what the environment
+    /// variable `TILEWEAVE_DEADLINE_MS` says, in milliseconds; else 120 s. Other ranks that have failed or ended are heard of
+    /// long before.
     pub deadline: Duration,
     /// When links are tried. Default: if needed.
     pub probing: Probing,
@@ -55,13 +57,28 @@ pub struct GroupConfig {
     pub alternative: Alternative,
 }
 
+/// The bound on waits where nobody sets another one.
+const LIBRARY_DEADLINE: Duration = Duration::from_secs(120);
+
+/// The bound that the environment sets. What it cannot mean is an error of whoever makes a group.
+fn default_deadline() -> Result<Duration> {
+    const NAME: &str = "TILEWEAVE_DEADLINE_MS";
+    let Some(value) = std::env::var_os(NAME) else {
+        return Ok(LIBRARY_DEADLINE);
+    };
+    let text = value.to_string_lossy();
+    let ms = text.trim().parse().ok().filter(|ms| *ms > 0);
+    let ms = ms.ok_or_else(|| Error::bad_argument(NAME, &*text, "a number of milliseconds, at least 1"))?;
+    Ok(Duration::from_millis(ms))
+}
+
 impl Default for GroupConfig {
     fn default() -> Self {
         GroupConfig {
             heap_bytes: 64 << 20,
             one_shot_bytes: 64 << 10,
             max_ctas: 0,
-            deadline: Duration::from_secs(120),
+            deadline: default_deadline().unwrap_or(LIBRARY_DEADLINE),
             probing: Probing::default(),
             numerics: Numerics::default(),
             alternative: Alternative::default(),
@@ -128,6 +145,7 @@ impl GroupConfig {
     }
 
     pub(crate) fn check(&self) -> Result<()> {
+        default_deadline()?;
         if self.deadline.is_zero() {
             return Err(Error::bad_argument("deadline", "0 s", "a bound longer than that"));
         }

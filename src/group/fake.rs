@@ -142,6 +142,9 @@ impl Driver for Fake {
     fn event_create(&self, _: Place) -> Result<Event> {
         Ok(Event(0))
     }
+    fn event_done(&self, _: Event) -> Result<bool> {
+        Ok(true)
+    }
     fn event_destroy(&self, _: Event) -> Result<()> {
         Ok(())
     }

@@ -7,6 +7,8 @@ use crate::driver::{Driver, Kind, Place};
 use crate::error::Result;
 use crate::probe::{Cached, LinkProbe, Outcome, Probe, Progress, cache_folder};
 use crate::route::{Alternative, Machine};
+#[cfg(target_os = "linux")]
+use crate::topology::Status;
 use crate::topology::{self, Topology};
 
 #[derive(Debug)]
@@ -64,6 +66,30 @@ impl Links {
         links.probe = Some(found.probe);
         links.notes.extend(found.note);
         Ok(links)
+    }
+
+    /// As another rank found them.
+    #[cfg(target_os = "linux")]
+    pub fn told(topology: Topology, probe: Option<Probe>, notes: Vec<String>) -> Links {
+        Links { topology, probe, notes }
+    }
+
+    /// [`Links::machine`], of ranks on the GPUs of the topology with these indices.
+    #[cfg(target_os = "linux")]
+    pub fn machine_on(&self, gpus: &[usize]) -> Machine {
+        Machine::of(&self.topology, self.probe.as_ref(), gpus)
+    }
+
+    /// Whether the first GPU was found to reach the second in some way; without a probe, whether anybody says so.
+    #[cfg(target_os = "linux")]
+    pub fn reaches(&self, from: usize, to: usize) -> bool {
+        let Some(probe) = &self.probe else {
+            let link = self.topology.link(from, to);
+            return link.is_some_and(|link| link.read == Status::Yes || link.write == Status::Yes);
+        };
+        let gpu = |index: usize| probe.gpu(&self.topology.gpus.get(index)?.uuid);
+        let link = gpu(from).zip(gpu(to)).and_then(|(from, to)| probe.link(from, to));
+        link.is_some_and(LinkProbe::any_works)
     }
 
     /// What routes are decided by: a function of topology, probe and places alone.

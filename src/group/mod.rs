@@ -1,32 +1,46 @@
 //! Groups of ranks: one order of operations, one symmetric heap on each rank, one fate.
 //!
-//! In one process a [`Group`] owns every rank's heap and stream. [`Rank`]s, plans and buffers share it, so no heap goes
-//! while a peer may still map it. When the last of them goes, the group first lets all streams run dry. That is bounded:
-//! kernels' waits are, and where some ranks have launched more than others, so that somebody would wait for a launch that
-//! cannot come any more, the group is aborted first. What was captured is launched without the group's knowledge: once
-//! there was a capture, nothing is known of who has launched more, and the deadline alone bounds that wait.
+//! A [`Group`] is what this process has of it: every rank's heap, and of the ranks that it drives stream and host words.
+//! [`Rank`]s, plans and buffers share it. When the last of them goes nothing is waited for: [`holdings`] tells how heaps outlive
+//! the kernels that write into them. Where some ranks have launched more than others, so that somebody would wait for a
+//! launch that cannot come any more, the group is aborted then. What was captured is launched without the group's knowledge:
+//! once there was a capture, nothing is known of who has launched more, and the deadline alone bounds that wait.
 
+#[cfg(not(target_os = "linux"))]
+mod alone;
 mod barrier;
 mod budget;
 mod config;
 mod diagnose;
 #[cfg(test)]
 pub(crate) mod fake;
+mod holdings;
+#[cfg(target_os = "linux")]
+mod join;
 mod links;
 mod node;
 mod rank;
 mod residence;
+mod stats;
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
 
+#[cfg(not(target_os = "linux"))]
+use alone::Peers;
 use barrier::HostBarrier;
 pub use config::{GroupConfig, Numerics, Probing};
+use holdings::{Holdings, Launches, Local};
+#[cfg(target_os = "linux")]
+use join::peers::Peers;
+#[cfg(target_os = "linux")]
+pub use join::{Environment, Id};
 pub use node::Node;
-pub use rank::{Rank, Stats};
+pub use rank::Rank;
+pub use stats::{PathStats, Stats};
 
 use crate::abi::{self, CONTROL_BYTES, TwControl, TwDescriptor, TwGroup};
 use crate::driver::{DevicePtr, Driver, Place, Stream};
@@ -45,60 +59,12 @@ pub struct RankPlace {
     pub stream: Option<Stream>,
 }
 
-/// What a rank has launched.
-#[derive(Debug, Default)]
-struct Launches {
-    /// Operations that ran when they were launched.
-    eager: u64,
-    /// Whether some were captured: how often those run, who launches their graph knows.
-    captured: bool,
-    /// What was launched or captured, by the hash that its hello carries; at most [`MOST_KNOWN`].
-    known: HashMap<u64, TwDescriptor>,
-}
-
-/// What a disagreement can tell the words of. More sizes than that are told by their hashes.
-const MOST_KNOWN: usize = 4096;
-
-/// A stream, run dry on drop, and ended where the group made it.
-#[derive(Debug)]
-struct Lane {
-    driver: Arc<dyn Driver>,
-    stream: Stream,
-    owned: bool,
-}
-
-impl Drop for Lane {
-    fn drop(&mut self) {
-        // Nobody is left to hear of a failure.
-        let _ = if self.owned {
-            self.driver.stream_destroy(self.stream)
-        } else {
-            self.driver.stream_synchronize(self.stream)
-        };
-    }
-}
-
-/// One rank's part of a group.
-#[derive(Debug)]
-struct Member {
-    place: Place,
-    // Dropped before the heap that its work touches.
-    lane: Lane,
-    heap: Heap,
-    /// Held while an operation is enqueued: the order of launches is the order of epochs.
-    launched: Mutex<Launches>,
-    /// Buffers dropped while the stream captured: freeing them then would have been captured, too.
-    retired: Mutex<Vec<DevicePtr>>,
-}
-
 #[derive(Debug)]
 pub(crate) struct Group {
     driver: Arc<dyn Driver>,
     /// Unlike that of any other group in this process.
     number: u64,
-    /// Dropped before the heaps that it joins.
-    _shared: Option<SharedHeaps>,
-    members: Vec<Member>,
+    holdings: Holdings,
     facts: Facts,
     abi: TwGroup,
     /// The first failure; every later launch is refused with it.
@@ -106,13 +72,18 @@ pub(crate) struct Group {
     barrier: HostBarrier,
     /// The machine as it describes itself, and its links as they were found.
     links: links::Links,
-    /// The SMs that are this group's among others', given back last.
-    _budget: budget::Budget,
+    /// The ranks that other processes drive, where there are any.
+    peers: Option<Peers>,
 }
+
+/// The numbers of this process's groups.
+static GROUPS: AtomicU64 = AtomicU64::new(0);
+
+/// How long a failure waits for the kernels of other processes before it is told.
+const SETTLING: Duration = Duration::from_millis(500);
 
 impl Group {
     fn make(driver: &Arc<dyn Driver>, ranks: &[RankPlace], config: &GroupConfig) -> Result<Vec<Rank>> {
-        static GROUPS: AtomicU64 = AtomicU64::new(0);
         let world = ranks.len();
         if !(1..=abi::TW_MAX_RANKS as usize).contains(&world) {
             return Err(Error::bad_argument("world", world, "1 to 16 ranks"));
@@ -136,7 +107,10 @@ impl Group {
         let mut links = links::Links::of(driver, &places, config.probing)?;
         let mut machine = links.machine(&**driver, &places)?;
         let number = GROUPS.fetch_add(1, Ordering::Relaxed);
-        let budget = budget::claim(driver, number, &places, config.max_ctas)?;
+        holdings::give_back();
+        // From here on what was made is given back whatever happens, and not before the work in its streams is done.
+        let mut holdings = Holdings::default();
+        holdings.budget = Some(budget::claim(driver, number, &places, config.max_ctas)?);
         let ctas = residence::resident_ctas(&**driver, &places, config.max_ctas)?;
         let multicast = match config.numerics {
             Numerics::Exact => {
@@ -145,46 +119,27 @@ impl Group {
             Numerics::InSwitch => links.multicast().and_then(|()| multicast::possible(&**driver, &places)),
         };
         let unit = *multicast.as_ref().unwrap_or(&1);
-        let mut members = Vec::with_capacity(world);
-        for RankPlace { place, stream } in ranks {
-            let lane = Lane {
-                driver: driver.clone(),
-                stream: stream.map_or_else(|| driver.stream_create(*place), Ok)?,
-                owned: stream.is_none(),
-            };
+        for (rank, RankPlace { place, stream }) in ranks.iter().enumerate() {
             let accessors = links.accessors(&**driver, &places, *place)?;
             let heap = Heap::new(driver, *place, config.heap_bytes, unit, &accessors)?;
-            // Whole before its stream is used: dropped after an error, the stream runs dry before the heap goes.
-            let member = Member {
-                place: *place,
-                lane,
-                heap,
-                launched: Mutex::default(),
-                retired: Mutex::default(),
-            };
-            let stream = member.lane.stream;
-            driver.fill(member.heap.ptr(), 0, layout.zeroed_bytes(), stream)?;
-            driver.copy_in(member.heap.ptr(), &TwControl::initial().to_bytes(), stream)?;
-            members.push(member);
+            let ptr = heap.ptr();
+            holdings.heaps.push(heap);
+            let local = Local::new(driver, rank, *place, *stream)?;
+            let stream = local.lane.stream;
+            holdings.locals.push(local);
+            driver.fill(ptr, 0, layout.zeroed_bytes(), stream)?;
+            driver.copy_in(ptr, &TwControl::initial().to_bytes(), stream)?;
         }
         // No rank launches before every control block is ready for the peers' first words.
-        for member in &members {
-            driver.stream_synchronize(member.lane.stream)?;
+        for local in &holdings.locals {
+            driver.stream_synchronize(local.lane.stream)?;
         }
         // What a machine claims and then does not give is no error, but said: sums are exact then.
-        let heaps: Vec<&Heap> = members.iter().map(|member| &member.heap).collect();
+        let heaps: Vec<&Heap> = holdings.heaps.iter().collect();
         let shared =
             multicast.and_then(|_| SharedHeaps::new(driver, &places, &heaps).map_err(|error| error.to_string()));
         if let (Numerics::InSwitch, Err(reason)) = (config.numerics, &shared) {
             links.say(format!("no sums in the switch, though asked for: {reason}"));
-        }
-        let mut abi = TwGroup {
-            multicast: shared.as_ref().map_or(0, SharedHeaps::ptr),
-            deadline_ns: config.deadline_ns(),
-            ..layout.group()
-        };
-        for (address, member) in abi.heap.iter_mut().zip(&members) {
-            *address = member.heap.ptr();
         }
         // Whoever claimed what: here is one.
         machine.multicast |= shared.is_ok();
@@ -197,41 +152,89 @@ impl Group {
             machine,
             multicast: shared.as_ref().map(drop).map_err(String::clone),
         };
-        let failure = OnceLock::new();
-        let group = Arc::new(Group {
+        holdings.shared = shared.ok();
+        let group = Arc::new(Group::of(driver, number, holdings, facts, links, config));
+        Ok((0..world).map(|rank| Rank::new(group.clone(), rank, rank)).collect())
+    }
+
+    /// The group of what was made ready.
+    fn of(
+        driver: &Arc<dyn Driver>,
+        number: u64,
+        holdings: Holdings,
+        facts: Facts,
+        links: links::Links,
+        config: &GroupConfig,
+    ) -> Group {
+        let mut abi = TwGroup {
+            multicast: holdings.shared.as_ref().map_or(0, SharedHeaps::ptr),
+            deadline_ns: config.deadline_ns(),
+            ..facts.layout.group()
+        };
+        for (address, heap) in abi.heap.iter_mut().zip(&holdings.heaps) {
+            *address = heap.ptr();
+        }
+        Group {
             driver: driver.clone(),
             number,
-            _shared: shared.ok(),
-            members,
+            barrier: HostBarrier::new(holdings.heaps.len()),
+            holdings,
             facts,
             abi,
-            failure,
-            barrier: HostBarrier::new(world),
+            failure: OnceLock::new(),
             links,
-            _budget: budget,
-        });
-        Ok((0..world).map(|rank| Rank::new(group.clone(), rank)).collect())
+            peers: None,
+        }
     }
 
     /// Reads every rank's control block, as it is now.
     fn controls(&self) -> Result<Vec<TwControl>> {
-        self.members.iter().map(|member| self.control(member)).collect()
+        self.holdings.heaps.iter().map(|heap| self.control(heap)).collect()
     }
 
-    fn control(&self, member: &Member) -> Result<TwControl> {
+    /// The same once the kernels of other processes have given up, too, which they do soon after the first: waits a bounded
+    /// time. Those of this process are done.
+    fn settled(&self) -> Result<Vec<TwControl>> {
+        let begin = Instant::now();
+        loop {
+            let controls = self.controls()?;
+            let local = |rank| self.holdings.locals.iter().any(|local| local.rank == rank);
+            // An operation's last CTA advances `epoch` beyond what its first CTA left in `epoch_started`.
+            let runs = |control: &TwControl| {
+                control.epoch == control.epoch_started && control.record.state != abi::TW_RECORD_COMPLETE
+            };
+            let busy = controls
+                .iter()
+                .enumerate()
+                .any(|(rank, control)| !local(rank) && runs(control));
+            // A rank whose process has ended never gives up; that it has is the failure then.
+            if !busy || begin.elapsed() > SETTLING || self.failure.get().is_some() {
+                return Ok(controls);
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    fn control(&self, heap: &Heap) -> Result<TwControl> {
+        // Nothing was launched on a group with a heap that this rank does not reach.
+        if heap.ptr() == 0 {
+            return Ok(TwControl::initial());
+        }
         let mut bytes = [0; CONTROL_BYTES];
-        self.driver.peek(&mut bytes, member.heap.ptr())?;
+        self.driver.peek(&mut bytes, heap.ptr())?;
         Ok(TwControl::from_bytes(bytes))
     }
 
-    /// Raises every rank's abort word: kernels that wait give up, one by one and soon.
+    /// Raises the abort word of every rank of this process: kernels that wait give up, one by one and soon. Other processes raise
+    /// their own, once they know why.
     fn raise_abort(&self) -> Result<()> {
         let at = std::mem::offset_of!(TwControl, abort) as u64;
         let word = (abi::TW_ABORT_HOST as u64).to_le_bytes();
         // Every rank is tried, whatever becomes of the others; the first failure is reported.
         let mut result = Ok(());
-        for member in &self.members {
-            result = result.and(self.driver.poke(member.heap.ptr() + at, &word));
+        for local in &self.holdings.locals {
+            let heap = self.holdings.heaps[local.rank].ptr();
+            result = result.and(self.driver.poke(heap + at, &word));
         }
         result
     }
@@ -239,34 +242,72 @@ impl Group {
     /// The group's failure: the first one to be set.
     fn fail(&self, error: Error) -> Error {
         let first = self.failure.get_or_init(|| error).clone();
-        self.barrier.wake();
+        self.wake();
         first
     }
 
-    fn launched(member: &Member) -> MutexGuard<'_, Launches> {
-        // The counts are whole at every moment, whatever happened to a thread that held them.
-        member.launched.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Whoever waits for other ranks looks again whether the group has failed.
+    fn wake(&self) {
+        self.barrier.wake();
+        if let Some(peers) = &self.peers {
+            peers.wake();
+        }
     }
 
-    /// What was launched under a hash, on any rank.
+    /// Fails for a reason of this process that kernels do not know of, has them give up, and tells the other processes.
+    fn give_up(&self, error: Error) {
+        if let (true, Some(peers), Some(why)) = (self.lose(error), &self.peers, self.failure.get()) {
+            peers.abort(why);
+        }
+    }
+
+    /// Fails for a reason that the ranks of other processes know or are, and has the kernels here give up; whether it is the first
+    /// failure.
+    fn lose(&self, error: Error) -> bool {
+        let first = self.failure.set(error).is_ok();
+        if first {
+            // An abort word that cannot be written leaves the kernels to their deadline; the group is refused all the same.
+            let _ = self.raise_abort();
+            self.wake();
+        }
+        first
+    }
+
+    /// Whether the kernels of a rank here have given up, for a cause (`TW_ABORT_*`) that is `of`.
+    #[cfg(target_os = "linux")]
+    fn kernels_gave_up(&self, of: impl Fn(u64) -> bool) -> bool {
+        self.holdings.locals.iter().any(|local| of(local.report.abort()))
+    }
+
+    /// Operations that the first rank here has launched; unknown once anything was captured.
+    fn launched_here(&self) -> Option<u64> {
+        let launched = Group::launched(self.holdings.locals.first()?);
+        (!launched.captured).then_some(launched.eager)
+    }
+
+    fn launched(local: &Local) -> MutexGuard<'_, Launches> {
+        // The counts are whole at every moment, whatever happened to a thread that held them.
+        local.launched.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What was launched under a hash, on any rank of this process.
     fn known(&self, hash: u64) -> Option<TwDescriptor> {
-        self.members
-            .iter()
-            .find_map(|member| Group::launched(member).known.get(&hash).copied())
+        let mut locals = self.holdings.locals.iter();
+        locals.find_map(|local| Group::launched(local).known.get(&hash).copied())
     }
 
     /// Waits for the work in a stream, unless the stream captures: waiting would only spoil the capture.
-    fn run_dry(&self, member: &Member) -> Result<()> {
-        if self.driver.stream_is_capturing(member.lane.stream)? {
+    fn run_dry(&self, local: &Local) -> Result<()> {
+        if self.driver.stream_is_capturing(local.lane.stream)? {
             return Ok(());
         }
-        self.driver.stream_synchronize(member.lane.stream)
+        self.driver.stream_synchronize(local.lane.stream)
     }
 
-    /// Frees a buffer of `member` behind the work in its stream; during a capture later, with the next one.
-    fn retire(&self, member: &Member, ptr: DevicePtr) -> Result<()> {
-        let stream = member.lane.stream;
-        let mut retired = member.retired.lock().unwrap_or_else(PoisonError::into_inner);
+    /// Frees a buffer of `local` behind the work in its stream; during a capture later, with the next one.
+    fn retire(&self, local: &Local, ptr: DevicePtr) -> Result<()> {
+        let stream = local.lane.stream;
+        let mut retired = local.retired.lock().unwrap_or_else(PoisonError::into_inner);
         retired.push(ptr);
         if self.driver.stream_is_capturing(stream)? {
             return Ok(());
@@ -278,37 +319,44 @@ impl Group {
         }
         result
     }
+
+    /// Whether some rank here has launched more than another one here: somebody waits, or will, for a launch that cannot
+    /// come any more once the last handle is gone. Unknown, and taken for no, once anything was captured.
+    fn is_uneven(&self) -> bool {
+        let mut counts = self.holdings.locals.iter().map(|local| {
+            let launched = Group::launched(local);
+            (!launched.captured).then_some(launched.eager)
+        });
+        let first = counts.next().flatten();
+        first.is_some() && counts.clone().all(|count| count.is_some()) && counts.any(|count| count != first)
+    }
 }
 
 impl Drop for Group {
     fn drop(&mut self) {
         // A capture that nobody ended would outlive the stream. There is nobody left to tell of a failure, here and below.
-        for Member { lane, .. } in self.members.iter().filter(|member| member.lane.owned) {
+        for Local { lane, .. } in self.holdings.locals.iter().filter(|local| local.lane.owned) {
             if let Ok(true) = self.driver.stream_is_capturing(lane.stream)
                 && let Ok(graph) = self.driver.stream_end_capture(lane.stream)
             {
                 let _ = self.driver.graph_destroy(graph);
             }
         }
-        let mut counts = self.members.iter().map(|member| {
-            let launched = Group::launched(member);
-            (!launched.captured).then_some(launched.eager)
-        });
-        let first = counts.next().flatten();
-        let uneven =
-            first.is_some() && counts.clone().all(|count| count.is_some()) && counts.any(|count| count != first);
-        if self.failure.get().is_none() && uneven {
-            // Some kernel waits, or will, for a launch that cannot come any more.
+        if self.failure.get().is_none() && self.is_uneven() {
             let _ = self.raise_abort();
         }
-        // Kernels of all ranks write into all heaps, so every stream runs dry before the first heap goes.
-        for member in &self.members {
-            let retired = member.retired.lock().unwrap_or_else(PoisonError::into_inner);
-            for ptr in retired.iter() {
-                let _ = self.driver.free_async(*ptr, member.lane.stream);
+        if let Some(peers) = &self.peers {
+            if let Some(why) = self.failure.get() {
+                peers.abort(why);
             }
-            drop(retired);
-            let _ = self.driver.stream_synchronize(member.lane.stream);
+            peers.farewell(self.launched_here());
         }
+        for local in &self.holdings.locals {
+            let retired = local.retired.lock().unwrap_or_else(PoisonError::into_inner);
+            for ptr in retired.iter() {
+                let _ = self.driver.free_async(*ptr, local.lane.stream);
+            }
+        }
+        holdings::give_back();
     }
 }

@@ -4,14 +4,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::diagnose::diagnose;
-use super::{Group, Launches, MOST_KNOWN, Node};
-use crate::abi::{self, TwGroup, TwParams};
+use super::holdings::{Launches, Local, MOST_KNOWN};
+use super::{Group, Node, Peers, Stats};
+use crate::abi::{TwGroup, TwParams};
 use crate::driver::{DevicePtr, Driver, Place, Stream};
 use crate::error::{Error, Result};
 use crate::memory::Buffer;
 use crate::op::{Facts, OpSpec, Plan};
 use crate::probe::Probe;
 use crate::topology::Topology;
+
+/// How long a rank that is closed with work left waits for its kernels to give up.
+const GRACE: Duration = Duration::from_secs(1);
 
 /// One participant of a group. Cheap to clone, may be shared by threads; one thread may drive all ranks.
 ///
@@ -22,23 +26,13 @@ use crate::topology::Topology;
 pub struct Rank {
     pub(super) group: Arc<Group>,
     rank: usize,
-}
-
-/// What a rank has sent since the group began.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-#[non_exhaustive]
-pub struct Stats {
-    /// Payload bytes that left this rank's memory over the links, whoever moved them.
-    pub bytes_sent: u64,
-    /// Words to peers: hellos (two each), tile signals, credits.
-    pub signals_sent: u64,
-    /// Operations finished.
-    pub operations: u64,
+    /// Which of the ranks that this process drives.
+    local: usize,
 }
 
 impl Rank {
-    pub(super) fn new(group: Arc<Group>, rank: usize) -> Rank {
-        Rank { group, rank }
+    pub(super) fn new(group: Arc<Group>, rank: usize, local: usize) -> Rank {
+        Rank { group, rank, local }
     }
 
     /// Which one, from 0.
@@ -48,7 +42,7 @@ impl Rank {
 
     /// How many there are.
     pub fn world(&self) -> usize {
-        self.group.members.len()
+        self.group.holdings.heaps.len()
     }
 
     /// The machine.
@@ -74,12 +68,12 @@ impl Rank {
 
     /// Where it runs.
     pub fn place(&self) -> Place {
-        self.member().place
+        self.local().place
     }
 
     /// The stream that its operations are enqueued on.
     pub fn stream(&self) -> Stream {
-        self.member().lane.stream
+        self.local().lane.stream
     }
 
     /// `bytes` of ordinary memory on its device.
@@ -104,32 +98,29 @@ impl Rank {
     /// # Errors
     /// As [`Rank::health`]; [`Error::BadArgument`], and no harm done, while the stream captures.
     pub fn synchronize(&self) -> Result<()> {
-        if self.driver().stream_is_capturing(self.stream())? {
-            let expected = "one whose capture has ended: what is captured runs when its graph is launched";
-            return Err(Error::bad_argument("the rank's stream", "one that captures", expected));
-        }
+        self.not_capturing()?;
         if let Err(error) = self.driver().stream_synchronize(self.stream()) {
             return Err(self.group.fail(error));
         }
         self.health()
     }
 
-    /// Whether the rank's finished operations went well. Reads its control block, and waits for nothing while all is well:
-    /// call it after a synchronisation of your own. On a failure it waits until every rank's kernels have given up, and
-    /// names the rank at the root.
+    /// Whether the rank's finished operations went well: one load of host memory while all is well, so call it after every
+    /// synchronisation of your own, also where graphs are replayed that no launch announces. On a failure it waits until the
+    /// group's kernels have given up, and names the rank at the root.
     ///
     /// # Errors
     /// [`Error::Wait`] where a wait for another rank was not satisfied, [`Error::Disagreed`] where ranks launched different
-    /// operations, [`Error::Aborted`] after [`Rank::abort`]; the same error again at every later call on any rank.
+    /// operations, [`Error::PeerExited`] where another process has ended, [`Error::Aborted`] after [`Rank::abort`]; the same
+    /// error again at every later call on any rank.
     pub fn health(&self) -> Result<()> {
         if let Some(error) = self.group.failure.get() {
             return Err(error.clone());
         }
-        let control = self.group.control(self.member())?;
-        if control.abort == abi::TW_ABORT_NONE as u64 && control.record.state == abi::TW_RECORD_EMPTY {
-            return Ok(());
+        match self.local().report.abort() {
+            0 => Ok(()),
+            _ => Err(self.diagnose()),
         }
-        Err(self.diagnose())
     }
 
     /// Finds out what went wrong. No lock is held while waiting: threads of several ranks may be here at once, and the
@@ -141,26 +132,52 @@ impl Rank {
             Ok(controls) => controls,
             Err(error) => return group.fail(error),
         };
-        for member in &group.members {
-            if let Err(error) = group.run_dry(member) {
+        for local in &group.holdings.locals {
+            if let Err(error) = group.run_dry(local) {
                 return group.fail(error);
             }
         }
-        match group.controls() {
+        match group.settled() {
             Ok(after) => group.fail(diagnose(&before, &after, &|hash| group.known(hash))),
             Err(error) => group.fail(error),
         }
     }
 
+    /// The orderly end of a rank: waits until its work is done, at most `deadline` (wall time), and tells whether all of it
+    /// went well. Heaps and streams go with the last handle of the group, without a further wait; dropping alone gives them
+    /// back, too, but tells nobody how things were.
+    ///
+    /// # Errors
+    /// As [`Rank::health`]; [`Error::Aborted`] where work is left at the deadline, which is given up then;
+    /// [`Error::BadArgument`] while the stream captures.
+    pub fn close(self, deadline: Duration) -> Result<()> {
+        self.not_capturing()?;
+        let stream = self.stream();
+        let done = self.driver().stream_wait(stream, deadline);
+        if !done.map_err(|error| self.group.fail(error))? {
+            let rank = self.rank;
+            self.abort(&format!(
+                "rank {rank} was closed with work that was not done after {:.3} s",
+                deadline.as_secs_f64()
+            ));
+            // Kernels that wait give up soon; one that computes finishes first.
+            let _ = self.driver().stream_wait(stream, GRACE);
+        }
+        self.health()
+    }
+
+    fn not_capturing(&self) -> Result<()> {
+        if self.driver().stream_is_capturing(self.stream())? {
+            let expected = "one whose capture has ended: what is captured runs when its graph is launched";
+            return Err(Error::bad_argument("the rank's stream", "one that captures", expected));
+        }
+        Ok(())
+    }
+
     /// Makes every rank's operations, running and launched, end soon and without a result. Later launches are refused.
     /// Without effect after another failure.
     pub fn abort(&self, why: &str) {
-        let error = Error::Aborted { why: why.to_string() };
-        // An abort word that cannot be written leaves the kernels to their deadline; the group is refused all the same.
-        if self.group.failure.set(error).is_ok() {
-            let _ = self.group.raise_abort();
-            self.group.barrier.wake();
-        }
+        self.group.give_up(Error::Aborted { why: why.to_string() });
     }
 
     /// Waits, on the host, until every rank of the group has called this as often; the ranks must have a thread each. What
@@ -173,24 +190,19 @@ impl Rank {
     /// as the group has failed. [`Error::BadArgument`] where another thread of this rank waits already.
     pub fn host_barrier(&self, deadline: Duration) -> Result<()> {
         let failed = || self.group.failure.get().cloned();
+        if let Some(peers) = &self.group.peers {
+            return peers.barrier(self.driver(), self.rank, deadline, failed);
+        }
         self.group.barrier.wait(self.driver(), self.rank, deadline, failed)
     }
 
-    /// What it has sent, as its kernels counted: of finished operations, and part of a running one.
-    ///
-    /// # Errors
-    /// The driver's.
-    pub fn stats(&self) -> Result<Stats> {
-        let control = self.group.control(self.member())?;
-        Ok(Stats {
-            bytes_sent: control.bytes_sent,
-            signals_sent: control.signals_sent,
-            operations: control.epoch_finished,
-        })
+    /// What it has done so far. Reads host memory alone.
+    pub fn stats(&self) -> Stats {
+        Stats::of(&self.local().report.read(), self.world())
     }
 
-    pub(super) fn member(&self) -> &super::Member {
-        &self.group.members[self.rank]
+    pub(super) fn local(&self) -> &Local {
+        &self.group.holdings.locals[self.local]
     }
 
     pub(crate) fn driver(&self) -> &dyn Driver {
@@ -216,6 +228,7 @@ impl Rank {
     pub(crate) fn abi_group(&self) -> TwGroup {
         TwGroup {
             rank: self.rank as u32,
+            report: self.local().report.device(),
             ..self.group.abi
         }
     }
@@ -223,9 +236,18 @@ impl Rank {
     /// Runs `enqueue` as the only one on this rank, unless the group has failed. What it launches is counted by
     /// [`Launching::count`].
     pub(crate) fn in_order<T>(&self, enqueue: impl FnOnce(&mut Launching<'_>) -> Result<T>) -> Result<T> {
-        let mut launched = Group::launched(self.member());
+        // A failure that only kernels know of so far; outside the lock, which finding out takes.
+        if self.group.failure.get().is_none() && self.local().report.abort() != 0 {
+            self.diagnose();
+        }
+        let mut launched = Group::launched(self.local());
         if let Some(error) = self.group.failure.get() {
             return Err(Error::Poisoned(Arc::new(error.clone())));
+        }
+        // Every operation needs every rank: the next one would wait for a launch that cannot come.
+        let gone = |peers: &Peers| peers.gone_before(launched.eager + 1, self.world());
+        if let (false, Some(gone)) = (launched.captured, self.group.peers.as_ref().and_then(gone)) {
+            return Err(gone);
         }
         let captured = self.driver().stream_is_capturing(self.stream())?;
         enqueue(&mut Launching {
@@ -236,7 +258,7 @@ impl Rank {
 
     /// Gives back memory of this rank, behind the work in its stream.
     pub(crate) fn retire(&self, ptr: DevicePtr) -> Result<()> {
-        self.group.retire(self.member(), ptr)
+        self.group.retire(self.local(), ptr)
     }
 }
 

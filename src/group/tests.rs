@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::fake::Fake;
 use super::*;
-use crate::abi::{TwDescriptor, TwWaitRecord};
+use crate::abi::{TwDescriptor, TwReport, TwWaitRecord};
 use crate::dtype::DType;
 use crate::op::{Op, OpSpec, Operands};
 
@@ -185,6 +185,11 @@ fn a_failure_is_the_groups_and_stays() {
         ..Default::default()
     };
     poke(&ranks[0], 0, &control.to_bytes());
+    for rank in &ranks {
+        rank.local()
+            .report
+            .tell(offset_of!(TwReport, abort), abi::TW_ABORT_WAIT as u64);
+    }
     let text = "all-reduce (epoch 1): rank 0 waited 1.500 ms for rank 1's hello: expected 0x1, saw 0x0 (deadline); \
                 rank 1 never launched an operation";
     for rank in &ranks {
@@ -214,7 +219,7 @@ fn an_abort_reaches_every_rank() {
             rank.health().unwrap_err().to_string(),
             "the group was aborted: the user left"
         );
-        let control = rank.group.control(rank.member()).unwrap();
+        let control = rank.group.control(&rank.group.holdings.heaps[rank.rank()]).unwrap();
         assert_eq!(control.abort, abi::TW_ABORT_HOST as u64);
     }
 }
@@ -223,16 +228,16 @@ fn an_abort_reaches_every_rank() {
 fn stats_are_what_kernels_counted() {
     let (_, node) = Fake::node(1);
     let ranks = node.group(2, &config()).unwrap();
-    poke(&ranks[1], offset_of!(TwControl, bytes_sent), &7u64.to_le_bytes());
-    poke(&ranks[1], offset_of!(TwControl, signals_sent), &5u64.to_le_bytes());
-    poke(&ranks[1], offset_of!(TwControl, epoch_finished), &3u64.to_le_bytes());
-    assert_eq!(ranks[0].stats().unwrap(), Stats::default());
+    let report = &ranks[1].local().report;
+    report.tell(offset_of!(TwReport, bytes_sent) + 8, 7);
+    report.tell(offset_of!(TwReport, signals_sent), 5);
+    report.tell(offset_of!(TwReport, operations), 3);
+    report.tell(offset_of!(TwReport, longest_wait_ns), 2_000);
+    assert_eq!((ranks[0].stats().operations(), ranks[0].stats().straggler()), (0, None));
+    let stats = ranks[1].stats();
     assert_eq!(
-        ranks[1].stats().unwrap(),
-        Stats {
-            bytes_sent: 7,
-            signals_sent: 5,
-            operations: 3
-        }
+        (stats.fused.operations, stats.unfused.bytes_sent, stats.signals_sent),
+        (3, 7, 5)
     );
+    assert_eq!(stats.straggler(), Some((0, Duration::from_micros(2))));
 }

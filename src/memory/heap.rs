@@ -39,7 +39,37 @@ impl Heap {
         }
     }
 
-    /// Where it is mapped; the same for every rank in this process.
+    /// What another process exported: `bytes` on `owner`, mapped for `accessors` of this one. Without any it is held, and mapped
+    /// nowhere.
+    #[cfg(target_os = "linux")]
+    pub fn import(
+        driver: &Arc<dyn Driver>,
+        fd: std::os::fd::BorrowedFd<'_>,
+        owner: Place,
+        bytes: usize,
+        accessors: &[Place],
+    ) -> Result<Heap> {
+        let memory = driver.physical_import(fd, owner, bytes)?;
+        let ptr = match accessors {
+            [] => Ok(0),
+            accessors => driver.physical_map(memory, bytes, accessors),
+        };
+        match ptr {
+            Ok(ptr) => Ok(Heap {
+                driver: driver.clone(),
+                memory,
+                ptr,
+                bytes,
+            }),
+            Err(error) => {
+                // The mapping's error is the one to report.
+                let _ = driver.physical_release(memory);
+                Err(error)
+            }
+        }
+    }
+
+    /// Where it is mapped, 0 where it is not; the same for every rank in this process.
     pub fn ptr(&self) -> DevicePtr {
         self.ptr
     }
@@ -58,7 +88,7 @@ impl Heap {
 impl Drop for Heap {
     fn drop(&mut self) {
         // Nobody is left to hear of a failure here; what cannot be unmapped must not be released.
-        if self.driver.physical_unmap(self.ptr, self.bytes).is_ok() {
+        if self.ptr == 0 || self.driver.physical_unmap(self.ptr, self.bytes).is_ok() {
             let _ = self.driver.physical_release(self.memory);
         }
     }

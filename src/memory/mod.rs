@@ -6,6 +6,7 @@ pub(crate) mod heap;
 pub(crate) mod layout;
 mod mat;
 pub(crate) mod multicast;
+pub(crate) mod report;
 
 pub use buffer::Buffer;
 pub use element::Element;

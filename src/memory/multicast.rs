@@ -27,6 +27,20 @@ pub(crate) fn possible(driver: &dyn Driver, places: &[Place]) -> Result<usize, S
     driver.multicast_granularity(places).map_err(|error| error.to_string())
 }
 
+/// What one of `world` ranks in several processes has: the granularity of a multicast object's bytes, or why it cannot join
+/// one.
+#[cfg(target_os = "linux")]
+pub(crate) fn offered(driver: &dyn Driver, place: Place, world: usize) -> Result<usize, String> {
+    match driver.multicast_claim(place.device) {
+        Ok(true) => {}
+        Ok(false) => return Err("its device has no multicast".to_string()),
+        Err(error) => return Err(error.to_string()),
+    }
+    // Only how many there are counts; the others' have no ordinal that is surely known here.
+    let places = vec![place; world];
+    driver.multicast_granularity(&places).map_err(|error| error.to_string())
+}
+
 /// The heaps of all ranks, bound to one object and mapped for all devices. Undone in reverse when dropped, before the heaps
 /// go: the owner sees to it that no kernel still runs.
 #[derive(Debug)]
@@ -46,22 +60,52 @@ impl SharedHeaps {
             let expected = format!("{bytes} bytes, as rank 0's");
             return Err(Error::bad_argument("a heap", other.bytes(), expected));
         }
-        let mut shared = SharedHeaps {
+        let mut shared = SharedHeaps::around(driver, driver.multicast_create(places.len(), bytes)?, bytes);
+        for place in places {
+            shared.add(*place)?;
+        }
+        for (place, heap) in places.iter().zip(heaps) {
+            shared.bind(*place, heap)?;
+        }
+        shared.map(places)?;
+        Ok(shared)
+    }
+
+    /// Around an object that no heap is bound to. What follows has an order, over all processes that have the object: every device
+    /// is added before the first heap is bound, and every heap is bound before a kernel uses the mapping.
+    pub fn around(driver: &Arc<dyn Driver>, object: Multicast, bytes: usize) -> SharedHeaps {
+        SharedHeaps {
             driver: driver.clone(),
-            object: driver.multicast_create(places.len(), bytes)?,
+            object,
             bytes,
             bound: Vec::new(),
             ptr: None,
-        };
-        for place in places {
-            driver.multicast_add_device(shared.object, *place)?;
         }
-        for (place, heap) in places.iter().zip(heaps) {
-            driver.multicast_bind(shared.object, *place, heap.memory(), 0, bytes)?;
-            shared.bound.push(*place);
-        }
-        shared.ptr = Some(driver.multicast_map(shared.object, bytes, places)?);
-        Ok(shared)
+    }
+
+    /// Adds a device of this process.
+    pub fn add(&self, place: Place) -> Result<()> {
+        self.driver.multicast_add_device(self.object, place)
+    }
+
+    /// Binds the heap of a rank of this process.
+    pub fn bind(&mut self, place: Place, heap: &Heap) -> Result<()> {
+        self.driver
+            .multicast_bind(self.object, place, heap.memory(), 0, self.bytes)?;
+        self.bound.push(place);
+        Ok(())
+    }
+
+    /// Maps it for devices of this process.
+    pub fn map(&mut self, accessors: &[Place]) -> Result<()> {
+        self.ptr = Some(self.driver.multicast_map(self.object, self.bytes, accessors)?);
+        Ok(())
+    }
+
+    /// What another process imports.
+    #[cfg(target_os = "linux")]
+    pub fn export(&self) -> Result<std::os::fd::OwnedFd> {
+        self.driver.multicast_export(self.object)
     }
 
     /// Where it is mapped, for every rank.

@@ -16,6 +16,7 @@ use crate::driver::{Launch, TensorMap};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::memory::RawMat;
+use crate::route::Path;
 
 /// How many waves a CTA of a two-shot all-reduce pushes before it reduces its first block.
 const WINDOW: u32 = 2;
@@ -121,7 +122,7 @@ impl Maker<'_> {
         let m = a.m as u64;
         let products = config.product_bytes(self.spec, m);
         let Some(gemm) = config.gemm else {
-            let op = if config.path == crate::route::Path::Fused {
+            let op = if config.path == Path::Fused {
                 self.spec.op
             } else {
                 self.spec.op.collective()
@@ -314,6 +315,10 @@ impl Maker<'_> {
             Op::AllGatherGemm => (m, 0),
             _ => (m, on.cols),
         };
+        let path = match config.path {
+            Path::Fused => abi::TW_PATH_FUSED,
+            _ => abi::TW_PATH_UNFUSED,
+        };
         let (tail, tail_eps) = spec.tail.code();
         let desc = TwDescriptor {
             op: op.code(),
@@ -336,6 +341,7 @@ impl Maker<'_> {
             tail_eps,
         };
         let mut params = self.params(desc, a);
+        params.path = path;
         (params.m, params.n) = (on.rows as u32, on.cols as u32);
         params.k = match op {
             _ if op.has_gemm() => spec.k as u32,

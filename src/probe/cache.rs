@@ -63,22 +63,18 @@ impl Probe {
         let gpus = indices(&**driver, topology, devices)?;
         wanted.gpus = gpus.iter().map(|(_, gpu)| topology.gpus[*gpu].uuid.clone()).collect();
         let place = folder.map(|folder| folder.join(wanted.file_name()));
-        if let Some(path) = place
-            && let Some(probe) = load(&path, &wanted, topology)
-        {
-            let excluded = probe.excluded().len();
-            // A link may have been repaired since.
-            let note = (excluded > 0).then(|| {
-                format!(
-                    "{excluded} of {} ordered pairs are excluded by the probe kept in {}; `tileweave topo --probe` tries again",
-                    probe.links.len(),
-                    path.display()
-                )
-            });
-            let from = Some(path);
-            return Ok(Cached { probe, from, note });
+        if let Some(kept) = place.and_then(|place| kept_at(place, &wanted, topology)) {
+            return Ok(kept);
         }
         Probe::renewed(folder, driver, topology, devices, progress)
+    }
+
+    /// The probe of all of a topology's GPUs that is kept in `folder`, whether this process sees them or not.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn kept(folder: &Path, driver: &dyn Driver, topology: &Topology) -> Option<Cached> {
+        let mut wanted = Probe::unknown(driver, topology);
+        wanted.gpus = topology.gpus.iter().map(|gpu| gpu.uuid.clone()).collect();
+        kept_at(folder.join(wanted.file_name()), &wanted, topology)
     }
 
     /// A new probe of these devices, which takes the place of what `folder` held.
@@ -133,6 +129,22 @@ impl Probe {
             failed(&place, error)
         })
     }
+}
+
+/// The probe in a file, with what a person should know of it.
+fn kept_at(path: PathBuf, wanted: &Probe, topology: &Topology) -> Option<Cached> {
+    let probe = load(&path, wanted, topology)?;
+    let excluded = probe.excluded().len();
+    // A link may have been repaired since.
+    let note = (excluded > 0).then(|| {
+        format!(
+            "{excluded} of {} ordered pairs are excluded by the probe kept in {}; `tileweave topo --probe` tries again",
+            probe.links.len(),
+            path.display()
+        )
+    });
+    let from = Some(path);
+    Some(Cached { probe, from, note })
 }
 
 /// The probe in a file, where it is one, and of these GPUs, this driver and this version.

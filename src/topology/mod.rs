@@ -6,12 +6,16 @@
 //! [`probe`](crate::probe) tries it. `docs/topology.md`.
 
 mod check;
+#[cfg(target_os = "linux")]
+mod merge;
 mod notes;
 #[cfg(all(feature = "nvml", target_os = "linux"))]
 mod nvml;
 mod read;
 mod snapshot;
 
+#[cfg(target_os = "linux")]
+pub(crate) use merge::merge;
 pub(crate) use read::same_uuid;
 pub use read::{read, read_nvml};
 

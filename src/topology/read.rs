@@ -108,6 +108,14 @@ impl Topology {
     }
 }
 
+#[cfg(target_os = "linux")]
+impl Topology {
+    /// The index in [`Topology::gpus`] of a device.
+    pub(crate) fn gpu_of(&self, device: &Identity) -> Option<usize> {
+        find(std::slice::from_ref(device), &self.gpus)[0]
+    }
+}
+
 /// A device, as the driver has it.
 struct Seen {
     identity: Identity,

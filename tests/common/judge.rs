@@ -66,11 +66,11 @@ pub fn check_traffic(node: &Node, ranks: &[Rank]) {
         return;
     }
     for rank in ranks {
-        let stats = rank.stats().unwrap();
+        let stats = rank.stats();
         let seen = node.driver().observed_traffic(rank.place());
         assert_eq!(
             seen,
-            Some((stats.bytes_sent, stats.signals_sent)),
+            Some((stats.bytes_sent(), stats.signals_sent)),
             "rank {}",
             rank.rank()
         );

@@ -223,11 +223,13 @@ pub fn atomics(case: &Case) {
         assert!(others, "all other exchanges see the winner's word");
         let word = |at| u64::from(out[at]) | u64::from(out[at + 1]) << 32;
         assert_eq!(word(2), (0..all as u64).map(|t| (1 << 33) + t).sum::<u64>());
+        let largest = (0..all as u64).map(|t| (t % 7) << 40 | t).max();
+        assert_eq!(Some(word(6)), largest);
         assert_eq!(word(4), all as u64 * ((1 << 33) + 1));
         assert_eq!(
             &out[2048..2048 + all],
             vec![1; all],
-            "every old value of the last word, too"
+            "every old value of the word at 4, too"
         );
     });
 }

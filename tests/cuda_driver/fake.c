@@ -122,6 +122,7 @@ int cuEventCreate(Event** e, unsigned flags) {
   return kOk;
 }
 int cuEventDestroy_v2(Event* e) { free(e); return kOk; }
+int cuEventQuery(Event* e) { return e->captured ? kInvalidHandle : kOk; }
 int cuEventRecord(Event* e, Stream* s) {
   if (e->context != s->context) return kInvalidHandle;
   e->captured = s->graph ? s : 0; e->recorded = !s->graph;

@@ -132,7 +132,7 @@ pub struct RunArgs {
     #[arg(long, value_name = "SPEC", value_parser = str::parse::<Fault>)]
     pub fault: Option<Fault>,
     /// Bound on any wait for another rank, in milliseconds
-    #[arg(long, value_name = "T", allow_negative_numbers = true, default_value_t = 10_000, value_parser = parse_deadline)]
+    #[arg(long, value_name = "T", allow_negative_numbers = true, env = "TILEWEAVE_DEADLINE_MS", default_value_t = 10_000, value_parser = parse_deadline)]
     pub deadline_ms: u64,
 }
 

@@ -127,6 +127,7 @@ impl From<Error> for Failure {
                     .with("chain", Vec::<Value>::new())
             }
             Error::Missing {
+                at,
                 rank,
                 missing,
                 left,
@@ -134,7 +135,7 @@ impl From<Error> for Failure {
             } => {
                 let peer = missing.iter().chain(left).next().copied().unwrap_or(*rank);
                 let wait = json!({
-                    "op": "host-barrier", "epoch": 0, "rank": rank, "peer": peer, "tile": 0, "expected": 0, "seen": 0,
+                    "op": at.trim_start_matches("the ").replace(' ', "-"), "epoch": 0, "rank": rank, "peer": peer, "tile": 0, "expected": 0, "seen": 0,
                     "waited_ms": waited.as_secs_f64() * 1e3,
                 });
                 let mut failure = Failure::new(Kind::Timeout, message).with("chain", vec![wait.clone()]);
@@ -143,6 +144,10 @@ impl From<Error> for Failure {
                 }
                 failure
             }
+            Error::PeerExited { rank, .. } => Failure::new(Kind::PeerExited, message).with("peer", *rank),
+            Error::Mismatch { rank, peer, .. } => Failure::new(Kind::Disagreement, message)
+                .with("rank", *rank)
+                .with("peer", *peer),
             Error::Aborted { .. } => Failure::new(Kind::Aborted, message),
             Error::Simulator { .. } => Failure::new(Kind::WrongResult, message),
             // Here the program chose the heap: whoever reads this chose the sizes.

@@ -91,4 +91,7 @@ TW_DEV u64 atom_add_relaxed_sys(gaddr a, u64 x) {
 TW_DEV void red_add_relaxed_gpu(gaddr a, u64 x) {
   asm volatile("red.relaxed.gpu.global.add.u64 [%0], %1;" ::"l"(a), "l"(x) : "memory");
 }
+TW_DEV void red_max_relaxed_gpu(gaddr a, u64 x) {
+  asm volatile("red.relaxed.gpu.global.max.u64 [%0], %1;" ::"l"(a), "l"(x) : "memory");
+}
 }  // namespace mx

@@ -32,6 +32,7 @@ void tw_sim_store_word(TwSelf*, uint64_t addr, uint64_t value, uint32_t release,
 uint32_t tw_sim_atomic_add(TwSelf*, uint64_t addr, uint32_t value, uint32_t site);
 uint32_t tw_sim_atomic_cas(TwSelf*, uint64_t addr, uint32_t want, uint32_t put, uint32_t site);
 uint64_t tw_sim_add_relaxed(TwSelf*, uint64_t addr, uint64_t value);
+uint64_t tw_sim_max_relaxed(TwSelf*, uint64_t addr, uint64_t value);
 void tw_sim_load_packet(TwSelf*, uint64_t addr, uint32_t* to, uint32_t tag, uint32_t site);
 void tw_sim_store_packet(TwSelf*, uint64_t addr, const uint32_t* from);
 

@@ -22,4 +22,5 @@ TW_MACHINE u32 atom_cas_acq_rel_gpu(gaddr a, u32 want, u32 put, Site s) {
 }
 TW_MACHINE u64 atom_add_relaxed_sys(gaddr a, u64 x) { return tw_sim_add_relaxed(self(), a, x); }
 TW_MACHINE void red_add_relaxed_gpu(gaddr a, u64 x) { tw_sim_add_relaxed(self(), a, x); }
+TW_MACHINE void red_max_relaxed_gpu(gaddr a, u64 x) { tw_sim_max_relaxed(self(), a, x); }
 }  // namespace mx

@@ -17,6 +17,15 @@ fn handle(event: Event) -> sys::CUevent {
     std::ptr::with_exposed_provenance_mut(event.0)
 }
 
+/// An event of the current context, which measures time.
+fn create_event() -> Result<Event> {
+    let mut event = std::ptr::null_mut();
+    let flags = sys::CUevent_flags_enum::CU_EVENT_DEFAULT as u32;
+    // SAFETY: `event` outlives the call.
+    unsafe { cu!(cuEventCreate(&mut event, flags)) }?;
+    Ok(Event(event.expose_provenance()))
+}
+
 impl Driver for CudaDriver {
     fn kind(&self) -> Kind {
         Kind::Cuda
@@ -121,11 +130,20 @@ impl Driver for CudaDriver {
         // An event and the streams that record it must be of one context.
         let (_, context) = self.place(place)?;
         let _current = Current::push(context)?;
-        let mut event = std::ptr::null_mut();
-        let flags = sys::CUevent_flags_enum::CU_EVENT_DEFAULT as u32;
-        // SAFETY: `event` outlives the call.
-        unsafe { cu!(cuEventCreate(&mut event, flags)) }?;
-        Ok(Event(event.expose_provenance()))
+        create_event()
+    }
+
+    fn event_create_for(&self, stream: Stream) -> Result<Event> {
+        let (_current, _) = self.enter(stream)?;
+        create_event()
+    }
+
+    fn event_done(&self, event: Event) -> Result<bool> {
+        // SAFETY: the event is alive: the caller's word.
+        match unsafe { sys::cuEventQuery(handle(event)) } {
+            sys::CUresult::CUDA_ERROR_NOT_READY => Ok(false),
+            code => super::library::check("cuEventQuery", code).map(|()| true),
+        }
     }
 
     fn event_destroy(&self, event: Event) -> Result<()> {

@@ -17,7 +17,7 @@ const NAMES: [&str; 1] = ["nvcuda.dll"];
 const OLDEST: i32 = 12050;
 
 /// Every symbol that this driver calls. A test compares the list with the sources.
-pub(super) const SYMBOLS: [&str; 76] = [
+pub(super) const SYMBOLS: [&str; 77] = [
     "cuCtxFromGreenCtx",
     "cuCtxGetDevice",
     "cuCtxPopCurrent_v2",
@@ -38,6 +38,7 @@ pub(super) const SYMBOLS: [&str; 76] = [
     "cuEventCreate",
     "cuEventDestroy_v2",
     "cuEventElapsedTime",
+    "cuEventQuery",
     "cuEventRecord",
     "cuFuncLoad",
     "cuGetErrorString",
@@ -209,6 +210,7 @@ mod tests {
             include_str!("copies.rs"),
             include_str!("device.rs"),
             include_str!("graphs.rs"),
+            include_str!("host_words.rs"),
             include_str!("identity.rs"),
             include_str!("kernels.rs"),
             include_str!("library.rs"),
@@ -217,6 +219,7 @@ mod tests {
             include_str!("shares.rs"),
             include_str!("tensor_map.rs"),
             include_str!("virtual_memory.rs"),
+            include_str!("wait.rs"),
         ];
         let mut called = vec!["cuEventElapsedTime".to_string()];
         for source in sources {

@@ -4,6 +4,8 @@
 //! behind its last reader or discarder: who overwrites staging must know that it was consumed. Reads of what the host
 //! wrote are not tracked so, and stores to the own device's memory only once devices load from each other's.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use super::cta::Cta;
 use super::fiber::Fiber;
 use super::machine::Machine;
@@ -157,16 +159,32 @@ impl Machine {
 
     /// Writes bytes of one granule in allocated memory, as `tag`.
     pub fn write(&mut self, addr: u64, data: &[u8], tag: u64) {
-        // SAFETY: the caller has found the granule allocated, so bytes and shadow are mapped; fibers are not running.
+        self.mark(addr, data.len() as u64, tag);
+        // SAFETY: the caller has found the granule allocated, so its bytes are mapped; fibers are not running.
+        unsafe { std::ptr::copy_nonoverlapping(data.as_ptr(), addr as *mut u8, data.len()) };
+        self.touched(addr, data.len() as u64);
+    }
+
+    /// As [`Machine::write`], for an aligned word: threads of the host and other processes find it whole, and behind it what
+    /// was written before.
+    pub fn write_word(&mut self, addr: u64, word: u64, tag: u64) {
+        self.mark(addr, 8, tag);
+        // SAFETY: as in `write`; aligned, and whoever shares it reads it atomically.
+        unsafe { AtomicU64::from_ptr(addr as *mut u64) }.store(word, Ordering::Release);
+        self.touched(addr, 8);
+    }
+
+    /// Notes `bytes` of one granule of allocated memory as written by `tag`.
+    pub fn mark(&mut self, addr: u64, bytes: u64, tag: u64) {
+        // SAFETY: the caller has found the granule allocated, so bytes and shadow are mapped; fibers are not running. Memory
+        // that others have is not unwritten.
         unsafe {
             let granule = self.layout.shadow(addr);
-            if *granule == UNWRITTEN && data.len() as u64 != GRANULE {
+            if *granule == UNWRITTEN && bytes != GRANULE {
                 std::ptr::write_bytes((addr / GRANULE * GRANULE) as *mut u8, 0xff, GRANULE as usize);
             }
-            *granule = shadow::after_write(*granule, tag, shadow::mask(addr, data.len() as u64));
-            std::ptr::copy_nonoverlapping(data.as_ptr(), addr as *mut u8, data.len());
+            *granule = shadow::after_write(*granule, tag, shadow::mask(addr, bytes));
         }
-        self.touched(addr, data.len() as u64);
     }
 
     /// Lets a pending store arrive, and before it what must arrive before it.
@@ -186,8 +204,19 @@ impl Machine {
         if unsafe { *self.layout.shadow(store.addr) } == UNALLOCATED {
             return;
         }
+        if let Kind::Release(snapshot) = &store.kind {
+            self.cover(store.addr, snapshot);
+        }
         self.publish(&store);
-        self.write(store.addr, &store.data[..usize::from(store.bytes)], store.tag);
+        match store.kind {
+            Kind::Weak => self.write(store.addr, &store.data[..usize::from(store.bytes)], store.tag),
+            // Signals are words of 8 bytes.
+            _ => self.write_word(
+                store.addr,
+                store.data[..8].try_into().map_or(0, u64::from_le_bytes),
+                store.tag,
+            ),
+        }
     }
 
     /// The bytes are dead. Reads of them before a write are errors from now on.

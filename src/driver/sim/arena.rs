@@ -8,10 +8,11 @@
 
 use std::collections::BTreeMap;
 use std::ffi::c_void;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustix::mm::{Advice, MapFlags, MprotectFlags, ProtFlags};
 
+use super::foreign::Outside;
 use super::multicast::Team;
 use super::physical::Physical;
 use super::shadow::{GRANULE, HOST, UNALLOCATED, UNWRITTEN};
@@ -112,6 +113,14 @@ impl Allocations {
         self.live.range(..=addr).next_back().map(|(s, a)| (*s, a))
     }
 
+    /// Start and end of all mapped memory that other nodes may have, too.
+    pub fn shared_ranges(&self) -> Vec<(u64, u64)> {
+        let shared = self.physical.values().filter(|p| p.foreign);
+        shared
+            .filter_map(|p| p.mapped_at.map(|at| (at, at + p.bytes)))
+            .collect()
+    }
+
     /// Start and length of every allocation.
     pub fn ranges(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
         self.live.iter().map(|(s, a)| (*s, a.bytes))
@@ -152,6 +161,8 @@ impl Allocations {
 pub(super) struct Arena {
     pub layout: Layout,
     allocations: Mutex<Allocations>,
+    /// Memory that it has in common with other nodes.
+    pub outside: Arc<Outside>,
 }
 
 pub(super) fn os_error(call: &'static str) -> impl FnOnce(rustix::io::Errno) -> Error {
@@ -198,6 +209,7 @@ impl Arena {
         Ok(Arena {
             layout,
             allocations: Mutex::new(allocations),
+            outside: Arc::default(),
         })
     }
 
@@ -249,6 +261,18 @@ impl Arena {
         };
         a.live.insert(start, allocation);
         Ok(start)
+    }
+
+    /// Lets every device touch an ordinary allocation, whose bytes are 0 and count as written.
+    pub fn open_to_all(&self, start: u64) -> Result<()> {
+        let mut a = self.lock();
+        if let Some(allocation) = a.live.get_mut(&start) {
+            allocation.accessors = u32::MAX;
+            let bytes = allocation.bytes;
+            // Fresh pages read 0, as do those that were given back.
+            self.set_shadow(start, bytes, HOST)?;
+        }
+        Ok(())
     }
 
     pub fn no_room(&self, device: usize, bytes: usize) -> Error {

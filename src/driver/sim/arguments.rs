@@ -12,22 +12,17 @@ use crate::error::{Error, Result};
 const MOST_CTAS: u32 = 8;
 
 impl SimNode {
+    /// A device's number on the machine.
     pub(super) fn check_device(&self, name: &str, device: usize) -> Result<usize> {
-        if device >= self.gpus {
-            let expected = format!("below {}, the devices present", self.gpus);
-            return Err(Error::bad_argument(name, device, expected));
-        }
-        Ok(device)
+        self.seen.get(device).copied().ok_or_else(|| {
+            let expected = format!("below {}, the devices present", self.seen.len());
+            Error::bad_argument(name, device, expected)
+        })
     }
 
+    /// The place by the machine's numbers.
     pub(super) fn check_place(&self, place: Place) -> Result<Place> {
-        if place.device >= self.gpus {
-            return Err(Error::bad_argument(
-                "device",
-                place.device,
-                format!("below {}, the devices present", self.gpus),
-            ));
-        }
+        let device = self.check_device("device", place.device)?;
         if place.shares == 0 || place.share >= place.shares {
             let value = format!("{} of {}", place.share, place.shares);
             return Err(Error::bad_argument(
@@ -43,7 +38,16 @@ impl SimNode {
                 format!("at most {}, an SM each", self.sms),
             ));
         }
-        Ok(place)
+        Ok(Place { device, ..place })
+    }
+
+    /// A place of the machine by this process' numbers.
+    pub(super) fn place_here(&self, place: Place) -> Place {
+        let here = self.seen.iter().position(|device| *device == place.device);
+        Place {
+            device: here.unwrap_or(place.device),
+            ..place
+        }
     }
 
     /// The devices of `accessors`, a bit each.
@@ -137,6 +141,16 @@ pub(super) fn check_faults(faults: &[Fault], gpus: usize) -> Result<()> {
                 format!("devices below {gpus}"),
             ));
         }
+    }
+    Ok(())
+}
+
+/// Devices that are there, each once, and at least one.
+pub(super) fn check_seen(seen: &[usize], gpus: usize) -> Result<()> {
+    let twice = (1..seen.len()).any(|i| seen[..i].contains(&seen[i]));
+    if seen.is_empty() || twice || seen.iter().any(|device| *device >= gpus) {
+        let expected = format!("devices below {gpus}, each once, and at least one");
+        return Err(Error::bad_argument("visible", format!("{seen:?}"), expected));
     }
     Ok(())
 }

@@ -254,7 +254,11 @@ callbacks! {
     }
 
     fn tw_sim_add_relaxed(me, addr: u64, value: u64) -> u64 {
-        checked(me, |m, cta, f| m.add_relaxed(cta, f, addr, value))
+        checked(me, |m, cta, f| m.change_relaxed(cta, f, addr, |old| old.wrapping_add(value)))
+    }
+
+    fn tw_sim_max_relaxed(me, addr: u64, value: u64) -> u64 {
+        checked(me, |m, cta, f| m.change_relaxed(cta, f, addr, |old| old.max(value)))
     }
 
     fn tw_sim_load_packet(me, addr: u64, to: *mut [u32; 4], tag: u32, site: u32) {
@@ -290,7 +294,10 @@ callbacks! {
         if with(me, |m, _, f| { f.polls += 1; m.polls_too_long(f) }) {
             give_way(me);
         }
-        with(me, |m, _, _| m.now)
+        with(me, |m, _, _| {
+            m.pass_time();
+            m.now
+        })
     }
 
     fn tw_sim_pause(me, until: u64) {

@@ -8,6 +8,8 @@
 use std::cell::OnceCell;
 use std::rc::Rc;
 
+use super::shadow;
+
 pub(super) type Row = Rc<[u32]>;
 
 /// Rows by CTA slot.
@@ -154,6 +156,15 @@ impl Snapshot {
             }
             row.into()
         })
+    }
+
+    /// Whether the releasing thread knew what `tag` names.
+    pub fn knows(&self, tag: u64) -> bool {
+        let w = shadow::writer(tag);
+        if w.slot != self.slot || w.clock < self.start {
+            return self.view.others.knows(w.slot, w.who, w.clock);
+        }
+        self.row().get(usize::from(w.who)).is_some_and(|c| *c >= w.clock)
     }
 
     /// True where an acquire of `scope` on `device` pairs with this release: each must reach the other.

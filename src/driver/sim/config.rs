@@ -185,6 +185,9 @@ pub type LaunchHook = Arc<dyn Fn(LaunchSeen<'_>, &mut TwParams) + Send + Sync>;
 pub struct SimConfig {
     /// Devices, 1 to 16.
     pub gpus: usize,
+    /// Of these, the ones that this process sees, by their numbers on the machine: they are its devices 0, 1, ... `None`: all. Faults,
+    /// links and reports name devices by the machine's numbers.
+    pub visible: Option<Vec<usize>>,
     /// SMs of a device, 1 to 256.
     pub sms: u32,
     /// Same seed and same program, same run.
@@ -208,6 +211,9 @@ pub struct SimConfig {
     /// How long (of real time) a blocked call waits for attached threads that stay away from the driver before it gives
     /// up: the node cannot advance without them.
     pub patience: Duration,
+    /// The node runs what is enqueued by itself and in the wall's time, whoever waits: for callers who poll, or who launch without
+    /// being attached, as on a GPU. Results are as ever; schedules are not repeated.
+    pub free_running: bool,
 }
 
 impl SimConfig {
@@ -215,6 +221,7 @@ impl SimConfig {
     pub fn new(gpus: usize, seed: u64) -> Self {
         SimConfig {
             gpus,
+            visible: None,
             sms: 4,
             seed,
             lateness: None,
@@ -226,6 +233,7 @@ impl SimConfig {
             faults: Vec::new(),
             launch_hook: None,
             patience: Duration::from_secs(120),
+            free_running: false,
         }
     }
 }
@@ -234,6 +242,7 @@ impl std::fmt::Debug for SimConfig {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("SimConfig")
             .field("gpus", &self.gpus)
+            .field("visible", &self.visible)
             .field("sms", &self.sms)
             .field("seed", &self.seed)
             .field("lateness", &self.lateness)
@@ -244,6 +253,7 @@ impl std::fmt::Debug for SimConfig {
             .field("multicast", &self.multicast)
             .field("faults", &self.faults)
             .field("launch_hook", &self.launch_hook.is_some())
+            .field("free_running", &self.free_running)
             .finish_non_exhaustive()
     }
 }

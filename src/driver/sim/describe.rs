@@ -34,7 +34,13 @@ impl SimConfig {
         }
     }
 
+    /// The devices that are seen, by the machine's numbers.
+    pub(super) fn seen(&self) -> Vec<usize> {
+        self.visible.clone().unwrap_or_else(|| (0..self.gpus).collect())
+    }
+
     pub(super) fn describe(&self) -> Topology {
+        let seen = self.seen();
         let gpu = |device: usize| {
             let Identity {
                 uuid,
@@ -64,9 +70,9 @@ impl SimConfig {
         };
         let link = |from: usize, to: usize| {
             let claim = |yes: bool| if yes { Status::Yes } else { Status::No };
-            let PeerClaim { access, atomics } = self.claims(from, to);
+            let PeerClaim { access, atomics } = self.claims(seen[from], seen[to]);
             // A link is one thing: without one direction there is no NVLink between the two.
-            let joined = access && self.claims(to, from).access;
+            let joined = access && self.claims(seen[to], seen[from]).access;
             Link {
                 from,
                 to,
@@ -82,13 +88,14 @@ impl SimConfig {
                 atomics: claim(atomics),
             }
         };
-        let pairs = (0..self.gpus).flat_map(|from| (0..self.gpus).map(move |to| (from, to)));
+        let all = 0..seen.len();
+        let pairs = all.clone().flat_map(|from| all.clone().map(move |to| (from, to)));
         Topology {
             version: VERSION,
             source: Source::Simulated,
             driver: "simulated".into(),
             cuda: None,
-            gpus: (0..self.gpus).map(gpu).collect(),
+            gpus: seen.iter().map(|device| gpu(*device)).collect(),
             links: pairs
                 .filter(|(from, to)| from != to)
                 .map(|(from, to)| link(from, to))

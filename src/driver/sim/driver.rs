@@ -29,7 +29,7 @@ impl Driver for SimNode {
     }
 
     fn device_count(&self) -> usize {
-        self.gpus
+        self.seen.len()
     }
 
     fn place_info(&self, place: Place) -> Result<PlaceInfo> {
@@ -78,10 +78,21 @@ impl Driver for SimNode {
         let StreamKey {
             device, share, shares, ..
         } = self.stream_key(stream)?;
-        Ok(Place { device, share, shares })
+        Ok(self.place_here(Place { device, share, shares }))
     }
 
     fn stream_destroy(&self, stream: Stream) -> Result<()> {
+        {
+            let mut s = self.node.shared.lock();
+            let head = s.streams.get(&stream.0).ok_or_else(|| bad_stream(stream.0))?;
+            let key = head.key;
+            // Nothing to wait for: whoever ends it may do so while others hold the node up.
+            if head.is_idle() {
+                s.streams.remove(&stream.0);
+                s.asks.push(Ask::End { key });
+                return Ok(());
+            }
+        }
         let result = self.run(stream, Command::Close);
         if self.stream_is_capturing(stream)? {
             return result;
@@ -109,10 +120,14 @@ impl Driver for SimNode {
             if let Some(capture) = &mut head.capture {
                 return Err(capture.refuse(SYNCHRONIZE));
             }
-            if head.done >= head.enqueued || patience.is_zero() {
-                return Ok(head.done >= head.enqueued);
+            let (idle, enqueued) = (head.is_idle(), head.enqueued);
+            if idle {
+                s.find_done(stream.0, enqueued);
             }
-            head.enqueued
+            if idle || patience.is_zero() {
+                return Ok(idle);
+            }
+            enqueued
         };
         let end = Instant::now().checked_add(patience);
         self.node.shared.wait_at_most(stream.0, position, end)
@@ -125,6 +140,25 @@ impl Driver for SimNode {
         let event = s.next_event;
         s.events.insert(event, Recorded::Never);
         Ok(Event(event))
+    }
+
+    fn event_done(&self, event: Event) -> Result<bool> {
+        let recorded = *self
+            .node
+            .shared
+            .lock()
+            .events
+            .get(&event.0)
+            .ok_or_else(|| bad_event(event))?;
+        recorded.happens()?;
+        match recorded {
+            Recorded::At(record) => self.node.shared.ask(|answer| Ask::Happened {
+                event: event.0,
+                record,
+                answer,
+            }),
+            Recorded::Never | Recorded::Captured { .. } => Ok(true),
+        }
     }
 
     fn event_destroy(&self, event: Event) -> Result<()> {
@@ -169,7 +203,8 @@ impl Driver for SimNode {
         for event in [start, end] {
             s.events.get(&event.0).ok_or_else(|| bad_event(event))?.happens()?;
         }
-        Ok(None)
+        drop(s);
+        self.elapsed_ms(start, end)
     }
 
     fn alloc(&self, place: Place, bytes: usize) -> Result<DevicePtr> {
@@ -185,7 +220,11 @@ impl Driver for SimNode {
                 "an address that alloc gave",
             ));
         }
-        self.enqueue(stream, Command::Free { ptr }).map(drop)
+        let mut s = self.node.shared.lock();
+        match s.streams.get(&stream.0) {
+            Some(head) if head.is_idle() && s.dead.is_none() => self.arena.free(ptr),
+            _ => s.enqueue(stream.0, Command::Free { ptr }).map(drop),
+        }
     }
 
     fn copy_in(&self, dst: DevicePtr, src: &[u8], stream: Stream) -> Result<()> {
@@ -287,13 +326,15 @@ impl Driver for SimNode {
     fn physical_map(&self, memory: Physical, bytes: usize, accessors: &[Place]) -> Result<DevicePtr> {
         self.no_capture_here("physical_map")?;
         let owner = self.arena.physical_device(memory.0)?;
-        let refused = accessors
-            .iter()
-            .find_map(|place| self.config.refuses(place.device, owner));
-        if let Some(refusal) = refused {
-            return Err(refusal);
+        for place in accessors {
+            if let Some(refusal) = self.config.refuses(self.check_place(*place)?.device, owner) {
+                return Err(refusal);
+            }
         }
-        self.arena.physical_map(memory.0, bytes, self.devices_of(accessors)?)
+        let ptr = self.arena.physical_map(memory.0, bytes, self.devices_of(accessors)?)?;
+        // Linked by it, the node goes on by itself with what is enqueued.
+        self.node.shared.wake();
+        Ok(ptr)
     }
 
     fn physical_unmap(&self, ptr: DevicePtr, bytes: usize) -> Result<()> {
@@ -354,6 +395,14 @@ impl Driver for SimNode {
         self.arena.multicast_unmap(ptr, bytes)
     }
 
+    fn multicast_export(&self, _: Multicast) -> Result<OwnedFd> {
+        Err(multicast_between_processes())
+    }
+
+    fn multicast_import(&self, _: BorrowedFd<'_>) -> Result<Multicast> {
+        Err(multicast_between_processes())
+    }
+
     fn multicast_release(&self, object: Multicast) -> Result<()> {
         self.arena.multicast_release(object.0)
     }
@@ -396,6 +445,7 @@ impl Driver for SimNode {
         }
         let mut params = *params;
         if let Some(hook) = &self.hook {
+            let place = self.place_here(place);
             hook(LaunchSeen { kernel, place, launch }, &mut params);
         }
         self.enqueue(stream, Command::Launch(Box::new(Request { entry, launch, params })))
@@ -449,6 +499,14 @@ impl Driver for SimNode {
     }
 
     fn observed_traffic(&self, place: Place) -> Option<(u64, u64)> {
-        self.node.shared.lock().traffic.get(place.device).copied()
+        let device = self.seen.get(place.device)?;
+        self.node.shared.lock().traffic.get(*device).copied()
+    }
+}
+
+fn multicast_between_processes() -> Error {
+    Error::Unavailable {
+        what: "a multicast object of several processes".into(),
+        reason: "the simulated node adds up and stores in its switch for the devices of one process alone".into(),
     }
 }

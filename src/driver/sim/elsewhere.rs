@@ -99,6 +99,7 @@ impl Driver for SimNode {
         fn host_words(&self, Place) -> Result<HostWords>;
         fn host_words_free(&self, HostWords) -> Result<()>;
         fn event_create(&self, Place) -> Result<Event>;
+        fn event_done(&self, Event) -> Result<bool>;
         fn event_destroy(&self, Event) -> Result<()>;
         fn event_record(&self, Event, Stream) -> Result<()>;
         fn stream_wait_event(&self, Stream, Event) -> Result<()>;

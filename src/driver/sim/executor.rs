@@ -9,6 +9,7 @@ use corosensei::CoroutineResult;
 
 use super::cta::Cta;
 use super::fiber::{Fiber, SelfC, Wait};
+use super::foreign::Rest;
 use super::machine::Machine;
 use super::product::THREADS;
 use super::report::{self, Trouble};
@@ -20,6 +21,8 @@ pub(super) enum Stop {
     Satisfied,
     /// Somebody has a question.
     Attention,
+    /// No kernel runs on a linked node, and no stream can go on: until a caller does something.
+    Quiet,
     /// The machine found a fault, or nothing can ever run again. The report.
     Fault(String),
 }
@@ -59,7 +62,14 @@ pub(super) unsafe fn advance(m: *mut Machine, self_slot: *mut *mut SelfC, attent
                 // SAFETY: no fiber is running.
                 let m = unsafe { &mut *m };
                 if !m.streams_stir && !m.idle() {
-                    return Stop::Fault(report::deadlock(m, "nothing can run any more"));
+                    if !m.linked() {
+                        return Stop::Fault(report::deadlock(m, "nothing can run any more"));
+                    }
+                    match m.rest() {
+                        Rest::Rested => {}
+                        Rest::Quiet => return Stop::Quiet,
+                        Rest::Stuck(why) => return Stop::Fault(report::deadlock(m, &why)),
+                    }
                 }
             }
         }
@@ -68,7 +78,11 @@ pub(super) unsafe fn advance(m: *mut Machine, self_slot: *mut *mut SelfC, attent
         if let Some((trouble, fiber)) = m.trouble.take() {
             return Stop::Fault(report::fiber_trouble(m, trouble, fiber));
         }
-        if m.fruitless > FRUITLESS {
+        if m.spins() {
+            if let Rest::Stuck(why) = m.rest() {
+                return Stop::Fault(report::deadlock(m, &why));
+            }
+        } else if m.fruitless > FRUITLESS {
             return Stop::Fault(report::deadlock(m, "threads poll and poll, and nothing else happens"));
         }
     }

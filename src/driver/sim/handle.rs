@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::arena::Arena;
-use super::arguments::{check_faults, check_links};
+use super::arguments::{check_faults, check_links, check_seen};
 use super::character::Faults;
 use super::config::{Fault, LaunchHook, SimConfig};
 use super::launch::share_of;
@@ -21,7 +21,8 @@ pub struct SimNode {
     pub(super) node: Node,
     pub(super) arena: Arc<Arena>,
     pub(super) kernels: HashMap<&'static str, Entry>,
-    pub(super) gpus: usize,
+    /// The devices that are seen, by the machine's numbers.
+    pub(super) seen: Vec<usize>,
     pub(super) sms: u32,
     pub(super) hook: Option<LaunchHook>,
     /// As it was made; faults have changed since.
@@ -32,7 +33,7 @@ pub struct SimNode {
 impl std::fmt::Debug for SimNode {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("SimNode")
-            .field("gpus", &self.gpus)
+            .field("seen", &self.seen)
             .field("sms", &self.sms)
             .finish_non_exhaustive()
     }
@@ -53,16 +54,21 @@ impl SimNode {
         }
         check_faults(&config.faults, config.gpus)?;
         check_links(&config.links, config.gpus)?;
+        let seen = config.seen();
+        check_seen(&seen, config.gpus)?;
         let kernels = entries()?.into_iter().map(|e| (e.name, e)).collect();
         let arena = Arc::new(Arena::new(config.gpus)?);
-        let (gpus, sms, hook) = (config.gpus, config.sms, config.launch_hook.clone());
+        if config.free_running {
+            arena.outside.run_free();
+        }
+        let (sms, hook) = (config.sms, config.launch_hook.clone());
         let faults = Mutex::new(config.faults.clone());
         let node = Node::start(config.clone(), arena.clone())?;
         Ok(SimNode {
             node,
             arena,
             kernels,
-            gpus,
+            seen,
             sms,
             hook,
             config,
@@ -75,7 +81,7 @@ impl SimNode {
     /// # Errors
     /// [`Error::BadArgument`] for a device that is not there.
     pub fn plant(&self, fault: Fault) -> Result<()> {
-        check_faults(&[fault], self.gpus)?;
+        check_faults(&[fault], self.config.gpus)?;
         let mut planted = self.faults.lock().unwrap_or_else(PoisonError::into_inner);
         planted.push(fault);
         let faults = Faults::new(&planted);

@@ -16,6 +16,7 @@ use super::clock::Rows;
 use super::config::SimConfig;
 use super::cta::{Cta, Window};
 use super::fiber::{Fiber, Wait};
+use super::foreign::Foreign;
 use super::launch::Kernel;
 use super::link::Links;
 use super::operands::Tensor;
@@ -97,8 +98,8 @@ pub(super) struct Machine {
     pub kernels: BTreeMap<u64, Kernel>,
     pub next_kernel: u64,
     pub streams: BTreeMap<StreamKey, StreamState>,
-    /// The last record of each event that happened, and what it knew.
-    pub events: BTreeMap<usize, (u64, Rc<Rows>)>,
+    /// The last record of each event that happened, what it knew, and when.
+    pub events: BTreeMap<usize, (u64, Rc<Rows>, u64)>,
     /// CTAs with a ready fiber.
     pub active: Vec<*mut Cta>,
     pub pending: Pending,
@@ -115,6 +116,7 @@ pub(super) struct Machine {
     pub parkings: u64,
     /// What the host has synchronised with.
     pub host: Rc<Rows>,
+    pub foreign: Foreign,
     pub trouble: Option<(Trouble, *mut Fiber)>,
     pub slab: Slab,
     pub windows: Vec<Window>,
@@ -152,6 +154,7 @@ impl Machine {
         Ok(Machine {
             me: std::ptr::null_mut(),
             layout: arena.layout,
+            foreign: Foreign::new(arena.outside.clone(), config.patience),
             arena,
             character,
             faults,

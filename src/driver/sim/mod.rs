@@ -42,6 +42,10 @@ mod executor;
 #[cfg(target_os = "linux")]
 mod fiber;
 #[cfg(target_os = "linux")]
+mod foreign;
+#[cfg(target_os = "linux")]
+mod free_running;
+#[cfg(target_os = "linux")]
 mod gathered;
 #[cfg(target_os = "linux")]
 mod handle;

@@ -13,6 +13,7 @@ use super::executor::{Stop, advance};
 use super::machine::Machine;
 use super::report;
 use super::shared::{Ask, Shared, State, gone};
+use super::stream::StreamKey;
 use super::table::self_slot;
 use crate::error::{Error, Result};
 
@@ -24,7 +25,7 @@ pub(super) struct Node {
 
 impl Node {
     pub fn start(config: SimConfig, arena: Arc<Arena>) -> Result<Node> {
-        let shared = Arc::new(Shared::new(config.gpus, config.patience));
+        let shared = Arc::new(Shared::new(config.gpus, config.patience, arena.outside.clone()));
         let theirs = shared.clone();
         let (started, starting) = channel();
         let thread = std::thread::Builder::new()
@@ -57,8 +58,7 @@ impl Drop for Node {
         {
             let mut s = self.shared.lock();
             s.shutdown = true;
-            self.shared.attention.store(true, Ordering::Relaxed);
-            self.shared.work.notify_one();
+            self.shared.bell.ring();
         }
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
@@ -89,7 +89,7 @@ fn run(shared: &Shared, machine: Machine) {
     loop {
         // SAFETY: no fiber is running outside `advance`; this thread alone has the machine.
         let machine = unsafe { &mut *m };
-        shared.attention.store(false, Ordering::Relaxed);
+        shared.bell.attention.store(false, Ordering::Relaxed);
         for ask in std::mem::take(&mut s.asks) {
             answer(machine, ask);
         }
@@ -98,17 +98,20 @@ fn run(shared: &Shared, machine: Machine) {
         }
         if s.dead.is_some() || !s.may_advance() {
             s.advancing = false;
-            s = shared.work.wait(s).unwrap_or_else(PoisonError::into_inner);
+            s = shared.bell.work.wait(s).unwrap_or_else(PoisonError::into_inner);
+            s.quiet = false;
             continue;
         }
         s.advancing = true;
         ingest(machine, &mut s);
         drop(s);
         // SAFETY: the machine is this thread's, and `slot` is this thread's `tw_self`.
-        let stop = unsafe { advance(m, slot, &shared.attention) };
+        let stop = unsafe { advance(m, slot, &shared.bell.attention) };
         s = shared.lock();
         // SAFETY: as above.
         publish(unsafe { &mut *m }, &mut s);
+        // A caller that rings does so with the lock.
+        s.quiet = matches!(stop, Stop::Quiet) && !shared.bell.attention.load(Ordering::Relaxed);
         if let Stop::Fault(report) = stop {
             s.dead = Some(Error::Simulator { report });
             // SAFETY: as above.
@@ -146,7 +149,16 @@ fn answer(m: &mut Machine, ask: Ask) {
             m.plant(faults);
             answer.send(Ok(())).is_ok()
         }
-        Ask::State { answer } => answer.send(Ok((m.digest, m.now))).is_ok(),
+        Ask::Happened { event, record, answer } => {
+            let happened = m.events.get(&event).is_some_and(|(last, ..)| *last >= record);
+            answer.send(Ok(happened)).is_ok()
+        }
+        Ask::When { event, answer } => answer.send(Ok(m.events.get(&event).map(|(.., at)| *at))).is_ok(),
+        Ask::End { key } => m.streams.remove(&key).is_some(),
+        Ask::State { answer } => {
+            m.pass_time();
+            answer.send(Ok((m.digest, m.now))).is_ok()
+        }
     };
 }
 
@@ -158,6 +170,9 @@ fn bad_range(report: String) -> Error {
 fn ingest(m: &mut Machine, s: &mut State) {
     m.targets.clear();
     m.satisfied = false;
+    for (key, position) in std::mem::take(&mut s.found) {
+        learn(m, key, position);
+    }
     let heads = s
         .streams
         .values_mut()
@@ -176,14 +191,22 @@ fn ingest(m: &mut Machine, s: &mut State) {
     }
 }
 
+/// The host has synchronised with a position of a stream, if that is done.
+fn learn(m: &mut Machine, key: StreamKey, position: u64) {
+    if let Some(stream) = m.streams.get(&key)
+        && stream.done >= position
+    {
+        join(&mut m.host, &Rc::clone(&stream.rows), &mut Vec::new());
+    }
+}
+
 /// Tells callers how far the streams are, and the host what it may now know.
 fn publish(m: &mut Machine, s: &mut State) {
     for (key, position) in std::mem::take(&mut m.targets) {
-        if let Some(stream) = m.streams.get(&key)
-            && stream.done >= position
-        {
-            join(&mut m.host, &Rc::clone(&stream.rows), &mut Vec::new());
-        }
+        learn(m, key, position);
+    }
+    if m.linked() {
+        m.foreign.tell(&m.host);
     }
     for head in s.streams.values_mut() {
         match m.streams.get(&head.key) {

@@ -157,6 +157,24 @@ impl Pending {
         !self.waiting[1].is_empty()
     }
 
+    /// All waiting stores for which `known` holds: data, then signals in the order of their issue.
+    pub fn covered(&self, known: impl Fn(&Store) -> bool) -> Vec<Id> {
+        let mut ids = Vec::new();
+        for list in &self.waiting {
+            let from = ids.len();
+            let stores = list.iter().map(|i| (*i, &self.stores[*i as usize]));
+            ids.extend(stores.filter_map(|(index, store)| {
+                let store = store.as_ref().filter(|s| known(s))?;
+                Some(Id {
+                    index,
+                    issue: store.issue,
+                })
+            }));
+            ids[from..].sort_unstable_by_key(|id| id.issue);
+        }
+        ids
+    }
+
     /// Any waiting store of data (false) or signal (true).
     pub fn any(&self, signal: bool, rng: &mut Rng) -> Option<Id> {
         let list = &self.waiting[usize::from(signal)];

@@ -1,7 +1,7 @@
 //! Physical memory: a memfd that lives on a device, is mapped once in this process, and can be handed to others.
 
 use std::ffi::c_void;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use rustix::mm::{MapFlags, ProtFlags};
@@ -9,6 +9,9 @@ use rustix::mm::{MapFlags, ProtFlags};
 use super::arena::{Allocation, Allocations, Arena, GRANULARITY, os_error};
 use super::shadow::{HOST, UNWRITTEN};
 use crate::error::{Error, Result};
+
+/// What a memfd is called, with the number of its device behind it.
+const NAME: &str = "tileweave-sim-";
 
 #[derive(Debug)]
 pub(super) struct Physical {
@@ -18,6 +21,8 @@ pub(super) struct Physical {
     inode: (u64, u64),
     /// Another process may write it: nothing is known of its content.
     pub foreign: bool,
+    /// Another node's arena made it.
+    imported: bool,
     pub mapped_at: Option<u64>,
     handles: u32,
     /// Times that it is bound to multicast objects.
@@ -27,14 +32,24 @@ pub(super) struct Physical {
 impl Arena {
     pub fn physical_create(&self, device: usize, bytes: usize) -> Result<u64> {
         check_physical_size(bytes)?;
-        let fd = rustix::fs::memfd_create("tileweave-sim", rustix::fs::MemfdFlags::CLOEXEC)
+        let fd = rustix::fs::memfd_create(format!("{NAME}{device}"), rustix::fs::MemfdFlags::CLOEXEC)
             .map_err(os_error("memfd_create"))?;
         rustix::fs::ftruncate(&fd, bytes as u64).map_err(os_error("ftruncate"))?;
         self.add_physical(fd, device, bytes, false)
     }
 
+    /// The memory lives where its name says; `device`: where the system gives no names.
     pub fn physical_import(&self, fd: BorrowedFd<'_>, device: usize, bytes: usize) -> Result<u64> {
         check_physical_size(bytes)?;
+        let device = named_device(fd).unwrap_or(device);
+        if device >= self.layout.devices {
+            let value = format!("memory of device {device}");
+            let expected = format!(
+                "that of one below {}: nodes that share memory have one SimConfig",
+                self.layout.devices
+            );
+            return Err(Error::bad_argument("fd", value, expected));
+        }
         let fd = fd.try_clone_to_owned().map_err(|e| Error::Driver {
             call: "dup",
             code: e.raw_os_error().unwrap_or(0).into(),
@@ -71,6 +86,7 @@ impl Arena {
                 bytes: bytes as u64,
                 inode,
                 foreign,
+                imported: foreign,
                 mapped_at: None,
                 handles: 1,
                 bound: 0,
@@ -88,7 +104,7 @@ impl Arena {
     pub fn physical_map(&self, id: u64, bytes: usize, accessors: u32) -> Result<u64> {
         let mut a = self.lock();
         let p = a.physical.get(&id).ok_or_else(|| bad_physical(id))?;
-        let (device, fd, foreign) = (p.device, p.fd.clone(), p.foreign);
+        let (device, fd, foreign, imported) = (p.device, p.fd.clone(), p.foreign, p.imported);
         if p.bytes != bytes as u64 {
             return Err(Error::bad_argument(
                 "bytes",
@@ -130,6 +146,9 @@ impl Arena {
         if let Some(p) = a.physical.get_mut(&id) {
             p.mapped_at = Some(start);
         }
+        if foreign {
+            self.outside.changed(imported, true);
+        }
         Ok(start)
     }
 
@@ -162,6 +181,9 @@ impl Arena {
         self.remove(&mut a, start)?;
         if let Some(p) = a.physical.get_mut(&id) {
             p.mapped_at = None;
+            if p.foreign {
+                self.outside.changed(p.imported, false);
+            }
         }
         drop_unused(&mut a, id);
         Ok(())
@@ -188,8 +210,11 @@ impl Arena {
             .filter(|p| p.handles > 0)
             .ok_or_else(|| bad_physical(id))?;
         let fd = rustix::io::fcntl_dupfd_cloexec(&*p.fd, 3).map_err(os_error("dup"))?;
-        p.foreign = true;
+        let first = !std::mem::replace(&mut p.foreign, true);
         if let Some(start) = p.mapped_at {
+            if first {
+                self.outside.changed(false, true);
+            }
             let bytes = p.bytes;
             // SAFETY: the mapping is live (its physical memory says so) and its shadow is mapped. The executor does not
             // run kernels on memory that is still being exchanged; a granule it marks in this moment keeps its mark.
@@ -212,6 +237,13 @@ pub(super) fn drop_unused(a: &mut Allocations, id: u64) {
 
 pub(super) fn bad_physical(id: u64) -> Error {
     Error::bad_argument("memory", id, "a handle of this node that was not released")
+}
+
+/// The device that memory was made on, by the name that its descriptor has in every process.
+fn named_device(fd: BorrowedFd<'_>) -> Option<usize> {
+    let link = rustix::fs::readlink(format!("/proc/self/fd/{}", fd.as_raw_fd()), Vec::new()).ok()?;
+    let name = link.to_str().ok()?.strip_prefix("/memfd:")?.strip_prefix(NAME)?;
+    name.split(' ').next()?.parse().ok()
 }
 
 fn check_physical_size(bytes: usize) -> Result<()> {

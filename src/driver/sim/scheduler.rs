@@ -107,11 +107,13 @@ impl Machine {
             }
         }
         self.progress_loads(false);
+        self.glance_outside();
         self.wake_stirred();
         self.wake_due();
     }
 
-    /// Nothing is ready: a TMA load completes, a signal arrives, or time jumps. False where none is left.
+    /// Nothing is ready: a TMA load completes, a signal arrives, or time jumps, which is the node's own. False where none
+    /// is left.
     pub fn idle(&mut self) -> bool {
         // Which of the two is later is the dice's business too.
         if !self.loads.is_empty() && (!self.pending.has_signals() || self.rng.next() & 1 == 0) {
@@ -124,6 +126,6 @@ impl Machine {
             self.wake_stirred();
             return true;
         }
-        self.jump_to_next()
+        !self.linked() && self.jump_to_next()
     }
 }

@@ -3,17 +3,18 @@
 //! One thread owns the machine ([`node`](super::node)). Callers put commands into stream queues and block until a position of a stream is
 //! reached; the node advances only while every attached thread is blocked (with none attached: while any thread is), and
 //! stops as soon as one blocked call has what it waits for. So what the machine does depends on the program alone, not
-//! on when its threads happen to run.
+//! on when its threads happen to run. A [linked](super::foreign) node advances whenever there is work.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::ThreadId;
 use std::time::{Duration, Instant};
 
 use super::capture::{Capture, Executable, Recorded};
 use super::character::Faults;
+use super::foreign::Outside;
 use super::stream::{Command, StreamKey};
 use crate::error::{Error, Result};
 
@@ -33,6 +34,21 @@ pub(super) enum Ask {
         faults: Faults,
         answer: Sender<Result<()>>,
     },
+    /// Whether the event's record of this number, or a later one, has happened.
+    Happened {
+        event: usize,
+        record: u64,
+        answer: Sender<Result<bool>>,
+    },
+    /// A stream without work is no more.
+    End {
+        key: StreamKey,
+    },
+    /// When the last record of an event that has happened did, in the node's time.
+    When {
+        event: usize,
+        answer: Sender<Result<Option<u64>>>,
+    },
     /// Schedule digest, simulated time.
     State {
         answer: Sender<Result<(u64, u64)>>,
@@ -51,11 +67,34 @@ pub(super) struct Head {
     pub capture: Option<Capture>,
 }
 
+impl Head {
+    /// No work is left, and none is captured.
+    pub fn is_idle(&self) -> bool {
+        self.done >= self.enqueued && self.capture.is_none()
+    }
+}
+
 /// A blocked call.
 pub(super) struct Waiter {
     pub stream: usize,
     pub position: u64,
     thread: ThreadId,
+}
+
+/// Calls the node's thread. Rung with the state's lock held, so that it is not missed by one who is about to sleep.
+#[derive(Default)]
+pub(super) struct Bell {
+    /// The node's thread should look up between two bursts.
+    pub attention: AtomicBool,
+    /// The node's thread sleeps here.
+    pub work: Condvar,
+}
+
+impl Bell {
+    pub fn ring(&self) {
+        self.attention.store(true, Ordering::Relaxed);
+        self.work.notify_one();
+    }
 }
 
 #[derive(Default)]
@@ -77,6 +116,12 @@ pub(super) struct State {
     pub executables: BTreeMap<usize, Executable>,
     pub next_graph: usize,
     pub advancing: bool,
+    /// A linked node that has found nothing to do.
+    pub quiet: bool,
+    /// Positions of streams that callers found done at once: the host has synchronised with them.
+    pub found: BTreeMap<StreamKey, u64>,
+    outside: Arc<Outside>,
+    bell: Arc<Bell>,
     pub dead: Option<Error>,
     pub shutdown: bool,
     /// Nobody runs the node any more.
@@ -90,6 +135,9 @@ impl State {
     }
 
     pub fn may_advance(&self) -> bool {
+        if self.outside.linked() {
+            return !self.quiet && self.streams.values().any(|h| h.done < h.enqueued);
+        }
         let blocked = |t: &ThreadId| self.elsewhere.contains_key(t) || self.waiters.values().any(|w| w.thread == *t);
         !self.waiters.is_empty() && !self.waiters.values().any(|w| self.reached(w)) && self.attached.keys().all(blocked)
     }
@@ -105,7 +153,20 @@ impl State {
         }
         head.queue.push(command);
         head.enqueued += 1;
-        Ok(head.enqueued)
+        let position = head.enqueued;
+        if self.outside.linked() {
+            self.bell.ring();
+        }
+        Ok(position)
+    }
+
+    /// A caller has found `stream` at `position` without waiting. Where the node runs by itself the host learns by that.
+    pub fn find_done(&mut self, stream: usize, position: u64) {
+        if self.outside.linked()
+            && let Some(head) = self.streams.get(&stream)
+        {
+            self.found.insert(head.key, position);
+        }
     }
 
     pub fn add_stream(&mut self, device: usize, share: usize, shares: usize) -> usize {
@@ -136,25 +197,24 @@ pub(super) fn bad_stream(stream: usize) -> Error {
 
 pub(super) struct Shared {
     state: Mutex<State>,
-    /// The node's thread sleeps here.
-    pub work: Condvar,
+    pub bell: Arc<Bell>,
     /// Blocked callers sleep here.
     pub progress: Condvar,
-    /// The node's thread should look up between two bursts.
-    pub attention: AtomicBool,
     patience: Duration,
 }
 
 impl Shared {
-    pub fn new(gpus: usize, patience: Duration) -> Shared {
+    pub fn new(gpus: usize, patience: Duration, outside: Arc<Outside>) -> Shared {
+        let bell: Arc<Bell> = Arc::default();
         Shared {
             state: Mutex::new(State {
                 traffic: vec![(0, 0); gpus],
+                outside,
+                bell: bell.clone(),
                 ..State::default()
             }),
-            work: Condvar::new(),
+            bell,
             progress: Condvar::new(),
-            attention: AtomicBool::new(false),
             patience,
         }
     }
@@ -185,9 +245,10 @@ impl Shared {
                 thread: std::thread::current().id(),
             },
         );
-        self.work.notify_one();
+        self.bell.work.notify_one();
         let result = loop {
             if s.waiters.get(&me).is_none_or(|w| s.reached(w)) {
+                s.find_done(stream, position);
                 break Ok(true);
             }
             if let Some(error) = &s.dead {
@@ -207,6 +268,14 @@ impl Shared {
                 && left >= self.patience
                 && !s.advancing
                 && before == s.streams.get(&stream).map(|h| h.done);
+            if stuck && s.outside.linked() {
+                break Err(Error::Simulator {
+                    report: format!(
+                        "the stream waits for what nobody has enqueued in {} s",
+                        self.patience.as_secs()
+                    ),
+                });
+            }
             if stuck && !s.may_advance() && !s.waiters.get(&me).is_none_or(|w| s.reached(w)) {
                 break Err(Error::Simulator {
                     report: format!(
@@ -221,7 +290,7 @@ impl Shared {
         };
         s.waiters.remove(&me);
         // The node may go on if the others are all blocked already.
-        self.work.notify_one();
+        self.bell.work.notify_one();
         result
     }
 
@@ -234,10 +303,17 @@ impl Shared {
                 return Err(gone());
             }
             s.asks.push(ask(answer));
-            self.attention.store(true, Ordering::Relaxed);
-            self.work.notify_one();
+            self.bell.ring();
         }
         answered.recv().unwrap_or_else(|_| Err(gone()))
+    }
+
+    /// Has a linked node look for work.
+    pub fn wake(&self) {
+        let s = self.lock();
+        if s.outside.linked() {
+            self.bell.ring();
+        }
     }
 
     pub fn attach(&self) -> ThreadId {
@@ -248,14 +324,14 @@ impl Shared {
 
     pub fn detach(&self, thread: ThreadId) {
         leave(&mut self.lock().attached, thread);
-        self.work.notify_one();
+        self.bell.work.notify_one();
     }
 
     /// The calling thread waits for other threads, and holds nobody up.
     pub fn go_elsewhere(&self) -> ThreadId {
         let thread = std::thread::current().id();
         *self.lock().elsewhere.entry(thread).or_default() += 1;
-        self.work.notify_one();
+        self.bell.work.notify_one();
         thread
     }
 

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::rc::Rc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::arena::{Allocations, clear};
@@ -103,6 +104,7 @@ impl Machine {
         };
         join(&mut stream.rows, &host, &mut Vec::new());
         let rows = stream.rows.clone();
+        let checked = !self.foreign.runs_free();
         match command {
             Command::Launch(request) => {
                 let kernel = self.start_kernel(key, *request, rows);
@@ -114,12 +116,12 @@ impl Machine {
             }
             Command::CopyIn { dst, data } => self.host_write(dst, &data)?,
             Command::CopyOut { src, bytes, to } => {
-                let data = self.host_read(src, bytes, Some(&rows))?;
+                let data = self.host_read(src, bytes, checked.then_some(&rows))?;
                 *to.lock().unwrap_or_else(PoisonError::into_inner) = data;
             }
             Command::Fill { dst, byte, bytes } => self.host_write(dst, &vec![byte; bytes as usize])?,
             Command::Copy { dst, src, bytes } => {
-                let mut data = self.host_read(src, bytes, Some(&rows))?;
+                let mut data = self.host_read(src, bytes, checked.then_some(&rows))?;
                 for end in [src, dst] {
                     self.cross_from(key.device, end, &mut data);
                 }
@@ -127,10 +129,11 @@ impl Machine {
             }
             Command::Free { ptr } => self.arena.free(ptr).map_err(|_| Trouble::BadFree { ptr })?,
             Command::Record { event, record } => {
-                self.events.insert(event, (record, rows));
+                self.pass_time();
+                self.events.insert(event, (record, rows, self.now));
             }
             Command::Wait { event, .. } => {
-                if let (Some(stream), Some((_, then))) = (self.streams.get_mut(&key), self.events.get(&event)) {
+                if let (Some(stream), Some((_, then, _))) = (self.streams.get_mut(&key), self.events.get(&event)) {
                     join(&mut stream.rows, then, &mut Vec::new());
                 }
             }
@@ -151,7 +154,7 @@ impl Machine {
         };
         stream.done += 1;
         let done = stream.done;
-        self.satisfied |= self.targets.iter().any(|(k, seq)| *k == key && *seq <= done);
+        self.satisfied |= self.linked() || self.targets.iter().any(|(k, seq)| *k == key && *seq <= done);
         self.digest = (self.digest ^ key.device as u64 ^ done << 8).wrapping_mul(0x0000_0100_0000_01b3);
         self.streams_stir = true;
         self.fruitless = 0;
@@ -185,7 +188,13 @@ impl Machine {
             }
             granules.fill(HOST);
             clear(self.layout.readers_of(addr, bytes));
-            std::ptr::copy_nonoverlapping(data.as_ptr(), addr as *mut u8, data.len());
+            match <[u8; 8]>::try_from(data) {
+                // A word that others may be polling.
+                Ok(word) if addr.is_multiple_of(8) => {
+                    AtomicU64::from_ptr(addr as *mut u64).store(u64::from_ne_bytes(word), Ordering::Release);
+                }
+                _ => std::ptr::copy_nonoverlapping(data.as_ptr(), addr as *mut u8, data.len()),
+            }
         }
         drop(allocations);
         self.touched(addr, bytes);

@@ -6,8 +6,9 @@
 
 use std::cmp::Reverse;
 use std::rc::Rc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 
-use super::clock::{Scope, Snapshot, View, join, join_one, raise};
+use super::clock::{Row, Rows, Scope, Snapshot, View, join, join_one, raise};
 use super::cta::Cta;
 use super::fiber::{Fiber, NO_PAYLOAD, NO_SITE, Polled, Wait};
 use super::machine::Machine;
@@ -26,9 +27,9 @@ pub(super) struct Published {
 const POLLS_IN_A_ROW: u32 = 32;
 
 impl Machine {
-    fn read_word(addr: u64) -> u64 {
-        // SAFETY: callers have checked alignment and allocation.
-        unsafe { *(addr as *const u64) }
+    pub fn read_word(addr: u64) -> u64 {
+        // SAFETY: callers have checked alignment and allocation; whoever shares the word writes it atomically.
+        unsafe { AtomicU64::from_ptr(addr as *mut u64) }.load(Ordering::Relaxed)
     }
 
     /// What a release by this thread publishes, and its tick.
@@ -47,6 +48,13 @@ impl Machine {
 
     /// Joins what the word's releases publish, if its present value is theirs.
     fn acquire(&mut self, cta: &Cta, f: &mut Fiber, addr: u64, value: u64, scope: Scope) {
+        // What another process wrote before the word is read after it.
+        fence(Ordering::Acquire);
+        if scope == Scope::Sys
+            && let Some(told) = self.told(addr)
+        {
+            self.learn(cta, f, &told, (cta.slot, true), told.get(cta.slot));
+        }
         let Some(published) = self.published.get(&addr).filter(|p| p.value == value) else {
             return;
         };
@@ -58,14 +66,22 @@ impl Machine {
     }
 
     fn join(&mut self, cta: &Cta, f: &mut Fiber, s: &Snapshot) {
+        let here = s.slot == cta.slot && s.start == cta.start;
+        self.learn(cta, f, &s.view.others, (s.slot, here), Some(s.row()));
+    }
+
+    /// The thread knows `rows` from here on, and the row of `slot`: where that is `here`, its own CTA's.
+    fn learn(&mut self, cta: &Cta, f: &mut Fiber, rows: &Rc<Rows>, (slot, here): (u16, bool), row: Option<&Row>) {
         let mut view: View = (**f.view.as_ref().unwrap_or(&cta.view)).clone();
         let mut gained = Vec::new();
-        join(&mut view.others, &s.view.others, &mut gained);
-        if s.slot == cta.slot && s.start == cta.start {
-            raise(&mut view.own, s.row());
-            gained.push(s.slot);
-        } else if join_one(&mut view.others, s.slot, s.row()) {
-            gained.push(s.slot);
+        join(&mut view.others, rows, &mut gained);
+        match row {
+            Some(row) if here => {
+                raise(&mut view.own, row);
+                gained.push(slot);
+            }
+            Some(row) if join_one(&mut view.others, slot, row) => gained.push(slot),
+            _ => {}
         }
         f.me.row = view.own.as_ptr();
         f.view = Some(Rc::new(view));
@@ -208,13 +224,17 @@ impl Machine {
         f: &mut Fiber,
         addr: u64,
         site: u32,
-        put: impl FnOnce(u32) -> Option<u32>,
+        put: impl Fn(u32) -> Option<u32>,
     ) -> Result<u32, Trouble> {
         self.atomic_ready(cta, f, addr, 4)?;
         let word = addr / 8 * 8;
-        let before = Self::read_word(word);
         // SAFETY: aligned and allocated: `atomic_ready` has checked both.
-        let old = unsafe { *(addr as *const u32) };
+        let place = unsafe { AtomicU32::from_ptr(addr as *mut u32) };
+        let (Ok(old) | Err(old)) = place.fetch_update(Ordering::SeqCst, Ordering::SeqCst, &put);
+        let shift = 8 * (addr - word);
+        let with = |part: u32, word: u64| word & !(u64::from(u32::MAX) << shift) | u64::from(part) << shift;
+        let after = Self::read_word(word);
+        let before = with(old, after);
         let ordered = !self.faults.ignores(site);
         if ordered {
             self.acquire(cta, f, word, before, Scope::Gpu);
@@ -222,18 +242,28 @@ impl Machine {
         if let Some(new) = put(old) {
             let tag = f.me.write_tag;
             let snapshot = ordered.then(|| self.snapshot(cta, f, Scope::Gpu, site));
-            self.write(addr, &new.to_le_bytes(), tag);
-            self.continue_sequence(word, before, snapshot);
+            self.mark(addr, 4, tag);
+            self.touched(addr, 4);
+            self.continue_sequence(word, before, with(new, after), snapshot);
         }
         Ok(old)
     }
 
-    /// red.add.relaxed.gpu.u64 and atom.add.relaxed.sys.u64: relaxed, so their scopes make no difference here.
-    pub fn add_relaxed(&mut self, cta: &Cta, f: &mut Fiber, addr: u64, value: u64) -> Result<u64, Trouble> {
+    /// red.add and red.max.relaxed.gpu.u64, atom.add.relaxed.sys.u64: relaxed, so their scopes make no difference here.
+    pub fn change_relaxed(
+        &mut self,
+        cta: &Cta,
+        f: &mut Fiber,
+        addr: u64,
+        put: impl Fn(u64) -> u64,
+    ) -> Result<u64, Trouble> {
         self.atomic_ready(cta, f, addr, 8)?;
-        let before = Self::read_word(addr);
-        self.write(addr, &before.wrapping_add(value).to_le_bytes(), f.me.write_tag);
-        self.continue_sequence(addr, before, None);
+        // SAFETY: aligned and allocated: `atomic_ready` has checked both.
+        let place = unsafe { AtomicU64::from_ptr(addr as *mut u64) };
+        let (Ok(before) | Err(before)) = place.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |b| Some(put(b)));
+        self.mark(addr, 8, f.me.write_tag);
+        self.touched(addr, 8);
+        self.continue_sequence(addr, before, put(before), None);
         Ok(before)
     }
 
@@ -257,9 +287,8 @@ impl Machine {
         }
     }
 
-    /// The word at `word` had the value `before` and was changed by a read-modify-write, releasing or not.
-    fn continue_sequence(&mut self, word: u64, before: u64, release: Option<Rc<Snapshot>>) {
-        let value = Self::read_word(word);
+    /// The word at `word` was changed from `before` to `value` by a read-modify-write, releasing or not.
+    fn continue_sequence(&mut self, word: u64, before: u64, value: u64, release: Option<Rc<Snapshot>>) {
         let mut snapshots = match self.published.remove(&word) {
             Some(p) if p.value == before => p.snapshots,
             _ => Vec::new(),
@@ -324,7 +353,7 @@ impl Machine {
             let word = u64::from(data[2 * half]) | u64::from(data[2 * half + 1]) << 32;
             if owner == device {
                 self.published.remove(&at);
-                self.write(at, &word.to_le_bytes(), f.me.write_tag);
+                self.write_word(at, word, f.me.write_tag);
             } else {
                 self.pending
                     .add(at, &word.to_le_bytes(), Kind::Relaxed, f.me.write_tag, owner as u16);
@@ -380,16 +409,24 @@ impl Machine {
         (now == parking && matches!(wait, Wait::Parked { .. })).then_some(f)
     }
 
-    /// With nothing left to run: the time of the next `pause`, if there is one.
-    pub fn jump_to_next(&mut self) -> bool {
+    /// When the next `pause` ends, if there is one.
+    pub fn next_deadline(&mut self) -> Option<u64> {
         while let Some(Reverse((until, parking, id))) = self.parked.peek().copied() {
             if self.still_parked(parking, id).is_some() {
-                self.now = self.now.max(until);
-                self.wake_due();
-                return true;
+                return Some(until);
             }
             self.parked.pop();
         }
-        false
+        None
+    }
+
+    /// With nothing left to run: goes to the time of the next `pause`, if there is one.
+    pub fn jump_to_next(&mut self) -> bool {
+        let Some(until) = self.next_deadline() else {
+            return false;
+        };
+        self.now = self.now.max(until);
+        self.wake_due();
+        true
     }
 }

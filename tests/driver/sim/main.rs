@@ -8,6 +8,7 @@ mod links;
 mod multicast;
 mod order;
 mod pipeline;
+mod processes;
 mod schedule;
 mod support;
 mod warpgroup;

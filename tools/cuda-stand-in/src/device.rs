@@ -25,7 +25,7 @@ fn uuid_bytes(text: &str) -> [u8; 16] {
 fn put_uuid(uuid: &Out<sys::CUuuid>, device: sys::CUdevice) -> Answer {
     let machine = machine()?;
     let ordinal = machine.ordinal(device)?;
-    let identity = machine.sim.identity(machine.visible[ordinal]).map_err(code_of)?;
+    let identity = machine.sim.identity(ordinal).map_err(code_of)?;
     uuid.put(sys::CUuuid {
         bytes: uuid_bytes(&identity.uuid).map(|byte| byte as c_char),
     })
@@ -47,13 +47,13 @@ fn claim(machine: &Machine, from: sys::CUdevice, to: sys::CUdevice) -> Answer<ti
     }
     machine
         .sim
-        .peer_claim(machine.visible[from], machine.visible[to])
+        .peer_claim(from, to)
         .map_err(code_of)
 }
 
 calls! {
     fn cuDeviceGetCount(count: Out<i32>) {
-        count.put(machine()?.visible.len() as i32)
+        count.put(machine()?.devices as i32)
     }
 
     fn cuDeviceGet(device: Out<sys::CUdevice>, ordinal: i32) {
@@ -64,7 +64,7 @@ calls! {
     fn cuDeviceGetName(name: Out<c_char>, room: i32, device: sys::CUdevice) {
         let machine = machine()?;
         let ordinal = machine.ordinal(device)?;
-        put_text(&name, room, &format!("simulated device {}", machine.visible[ordinal]))
+        put_text(&name, room, &format!("simulated device {}", ordinal))
     }
 
     fn cuDeviceGetAttribute(value: Out<i32>, which: u32, device: sys::CUdevice) {
@@ -84,7 +84,7 @@ calls! {
     fn cuDeviceGetPCIBusId(id: Out<c_char>, room: i32, device: sys::CUdevice) {
         let machine = machine()?;
         let ordinal = machine.ordinal(device)?;
-        let identity = machine.sim.identity(machine.visible[ordinal]).map_err(code_of)?;
+        let identity = machine.sim.identity(ordinal).map_err(code_of)?;
         put_text(&id, room, &identity.pci)
     }
 

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use cudarc::driver::sys;
-use tileweave::driver::{self, Driver};
+use tileweave::Error;
+use tileweave::driver::{self, Driver, Stream};
 
 use crate::answer::{Answer, BAD_HANDLE, INVALID, NOT_READY, Out, code_of};
 use crate::context::{current, current_place};
@@ -14,33 +15,48 @@ use crate::stream;
 
 const DISABLE_TIMING: u32 = sys::CUevent_flags_enum::CU_EVENT_DISABLE_TIMING as u32;
 const INTERPROCESS: u32 = sys::CUevent_flags_enum::CU_EVENT_INTERPROCESS as u32;
-/// How long one wait for an event lasts before it begins anew: it has no other end than the node's.
-const AGAIN: Duration = Duration::from_secs(3600);
+/// The longest time between two looks at an event that is waited for.
+const LOOK: Duration = Duration::from_millis(1);
 
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Event {
     pub context: usize,
     pub sim: driver::Event,
     timing: bool,
-    recorded: bool,
+    /// Where it was recorded last.
+    recorded: Option<Stream>,
 }
 
 fn find(machine: &Machine, event: sys::CUevent) -> Answer<Event> {
     machine.lock().events.get(event.addr()).copied()
 }
 
-fn happened(machine: &Machine, event: Event, patience: Duration) -> Answer<bool> {
-    machine.sim.event_wait(event.sim, patience).map_err(code_of)
+fn happened(machine: &Machine, event: Event) -> Answer<bool> {
+    machine.sim.event_done(event.sim).map_err(code_of)
+}
+
+/// Waits for an event. Its stream tells where the node has stopped, and may go before.
+fn wait(machine: &Machine, event: Event) -> Answer {
+    while !happened(machine, event)? {
+        let Some(stream) = event.recorded else { return Ok(()) };
+        // One that captures by now may not be waited for, and one that is gone cannot.
+        if machine.sim.stream_is_capturing(stream).unwrap_or(true) {
+            std::thread::sleep(LOOK);
+        } else if let Err(error @ Error::Simulator { .. }) = machine.sim.stream_wait(stream, LOOK) {
+            return Err(code_of(error));
+        }
+    }
+    Ok(())
 }
 
 fn elapsed(ms: &Out<f32>, start: sys::CUevent, end: sys::CUevent) -> Answer {
     let machine = machine()?;
     let both = [find(machine, start)?, find(machine, end)?];
-    if both.iter().any(|event| !event.timing || !event.recorded) {
+    if both.iter().any(|event| !event.timing || event.recorded.is_none()) {
         return Err(BAD_HANDLE);
     }
     for event in both {
-        if !happened(machine, event, Duration::ZERO)? {
+        if !happened(machine, event)? {
             return Err(NOT_READY);
         }
     }
@@ -58,7 +74,7 @@ calls! {
         let mut tables = machine.lock();
         let context = current(&tables)?;
         let timing = flags & DISABLE_TIMING == 0;
-        event.put(pointer(tables.events.add(Event { context, sim, timing, recorded: false })))
+        event.put(pointer(tables.events.add(Event { context, sim, timing, recorded: None })))
     }
 
     fn cuEventDestroy_v2(event: sys::CUevent) {
@@ -78,7 +94,7 @@ calls! {
     fn cuEventQuery(event: sys::CUevent) {
         let machine = machine()?;
         let event = find(machine, event)?;
-        match happened(machine, event, Duration::ZERO)? {
+        match happened(machine, event)? {
             true => Ok(()),
             false => Err(NOT_READY),
         }
@@ -87,8 +103,7 @@ calls! {
     fn cuEventSynchronize(event: sys::CUevent) {
         let machine = machine()?;
         let event = find(machine, event)?;
-        while !happened(machine, event, AGAIN)? {}
-        Ok(())
+        wait(machine, event)
     }
 
     fn cuEventElapsedTime(ms: Out<f32>, start: sys::CUevent, end: sys::CUevent) {
@@ -110,7 +125,7 @@ fn record(event: sys::CUevent, stream: sys::CUstream) -> Answer {
         if event.context != found.context {
             return Err(BAD_HANDLE);
         }
-        event.recorded = true;
+        event.recorded = Some(found.lane.stream);
         event.sim
     };
     order::before(machine, &found)?;

@@ -23,8 +23,8 @@ const VERSION: i32 = 13_000;
 
 pub(crate) struct Machine {
     pub sim: SimNode,
-    /// The node's device of each ordinal that callers see.
-    pub visible: Vec<usize>,
+    /// Devices that callers see; the node numbers them as they do.
+    pub devices: usize,
     pub sms: u32,
     tables: Mutex<Tables>,
 }
@@ -101,17 +101,18 @@ fn start() -> Answer<Machine> {
     config.sms = number("TILEWEAVE_STAND_IN_SMS", 8)? as u32;
     config.multicast = number("TILEWEAVE_STAND_IN_MULTICAST", 0)? != 0;
     config.free_running = true;
-    let sms = config.sms;
-    let visible = visible(gpus);
+    let (sms, visible) = (config.sms, visible(gpus));
     if visible.is_empty() {
         return Err(Code::CUDA_ERROR_NO_DEVICE);
     }
+    let devices = visible.len();
+    config.visible = Some(visible);
     let sim = SimNode::new(config).map_err(|error| {
         eprintln!("stand-in: {error}");
         code_of(error)
     })?;
     let tables = Tables {
-        primary: vec![None; visible.len()],
+        primary: vec![None; devices],
         contexts: Handles::new(Of::Context),
         streams: Handles::new(Of::Stream),
         events: Handles::new(Of::Event),
@@ -128,7 +129,7 @@ fn start() -> Answer<Machine> {
     };
     Ok(Machine {
         sim,
-        visible,
+        devices,
         sms,
         tables: Mutex::new(tables),
     })
@@ -143,14 +144,14 @@ impl Machine {
     pub fn ordinal(&self, device: sys::CUdevice) -> Answer<usize> {
         usize::try_from(device)
             .ok()
-            .filter(|ordinal| *ordinal < self.visible.len())
+            .filter(|ordinal| *ordinal < self.devices)
             .ok_or(Code::CUDA_ERROR_INVALID_DEVICE)
     }
 
     /// All of a device, by its ordinal.
     pub fn whole(&self, ordinal: usize) -> Place {
         Place {
-            device: self.visible[ordinal],
+            device: ordinal,
             share: 0,
             shares: 1,
         }

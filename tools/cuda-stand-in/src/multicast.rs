@@ -59,7 +59,7 @@ calls! {
         let machine = machine()?;
         object(machine, handle)?;
         let ordinal = named(machine, memory)?.ordinal.ok_or(BAD_HANDLE)?;
-        if flags != 0 || within != 0 || ordinal >= machine.visible.len() {
+        if flags != 0 || within != 0 || ordinal >= machine.devices {
             return Err(UNSUPPORTED);
         }
         let place: Place = machine.whole(ordinal);
@@ -85,5 +85,5 @@ calls! {
 fn complete(machine: &Machine, handle: u64) -> bool {
     // One more than all is refused.
     let joined = object(machine, handle).map_or(0, |what| what.team.len());
-    joined == machine.visible.len()
+    joined == machine.devices
 }

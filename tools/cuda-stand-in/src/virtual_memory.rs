@@ -5,23 +5,20 @@
 //! node's mapping for nobody; `cuMemMap` checks that it is of that, and `cuMemSetAccess` maps it for the devices.
 
 use std::cell::Cell;
-use std::fs::{File, Permissions};
+use std::fs::File;
 use std::os::fd::{BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
 use cudarc::driver::sys;
 use tileweave::driver::{Driver, Multicast, Physical, Place};
 
-use crate::answer::{Answer, BAD_HANDLE, Code, INVALID, In, Out, UNSUPPORTED, code_of};
+use crate::answer::{Answer, BAD_HANDLE, INVALID, In, Out, UNSUPPORTED, code_of};
 use crate::machine::{Machine, machine};
-use crate::memory::{Kind, Memory};
+use crate::memory::{Kind, Memory, current_ordinal};
 
 const PINNED: i32 = 1;
 const DEVICE: i32 = 1;
 const POSIX: u32 = 1;
 const READ_WRITE: u32 = 3;
-/// An exported descriptor's mode says, in its lowest bits, which of the node's devices the memory is on: an importer's call does not.
-const MODE: u32 = 0o600;
 
 /// What a `CUmemGenericAllocationHandle` stands for, which is the node's own number.
 #[derive(Debug, Clone)]
@@ -264,15 +261,10 @@ calls! {
             return Err(UNSUPPORTED);
         }
         let fd = match what.ordinal {
-            None => machine.sim.multicast_export(Multicast(handle)).map_err(code_of)?,
-            Some(ordinal) => {
-                let fd = machine.sim.physical_export(Physical(handle)).map_err(code_of)?;
-                let file = File::from(fd);
-                let mode = MODE | machine.visible[ordinal] as u32;
-                file.set_permissions(Permissions::from_mode(mode)).map_err(|_| Code::CUDA_ERROR_UNKNOWN)?;
-                OwnedFd::from(file)
-            }
+            None => machine.sim.multicast_export(Multicast(handle)),
+            Some(_) => machine.sim.physical_export(Physical(handle)),
         };
+        let fd = fd.map_err(code_of)?;
         // The caller's from here on.
         let raw = fd.into_raw_fd();
         to.put(raw).inspect_err(|_| {
@@ -290,17 +282,18 @@ calls! {
         // SAFETY: open, by the word of whoever called the C function, and not closed meanwhile.
         let fd = unsafe { BorrowedFd::borrow_raw(raw) };
         let file = File::from(fd.try_clone_to_owned().map_err(|_| INVALID)?);
-        let about = file.metadata().map_err(|_| INVALID)?;
-        let (device, bytes) = ((about.mode() & 0o17) as usize, about.size() as usize);
-        let ordinal = machine.visible.iter().position(|visible| *visible == device);
-        // A device that is not visible here may still be the owner of memory that is mapped here.
-        let place = Place { device, share: 0, shares: 1 };
-        let memory = machine.sim.physical_import(fd, place, bytes).map_err(code_of)?;
+        let bytes = file.metadata().map_err(|_| INVALID)?.len() as usize;
+        // It lives where it was made, whatever is said here.
+        let memory = machine.sim.physical_import(fd, machine.whole(0), bytes).map_err(code_of)?;
+        // CUDA does not say what it answers for memory of a device that is not visible. Here: the one that is asked from.
+        let ordinal = match machine.sim.physical_owner(memory).map_err(code_of)? {
+            Some(ordinal) => ordinal,
+            None => current_ordinal(machine).unwrap_or(0),
+        };
         let mut tables = machine.lock();
         if tables.named.contains_key(&memory.0) {
             *tables.imports.entry(memory.0).or_default() += 1;
         } else {
-            let ordinal = ordinal.unwrap_or(usize::MAX);
             tables.named.insert(memory.0, Named { bytes, ordinal: Some(ordinal), team: Vec::new() });
         }
         name(memory.0);

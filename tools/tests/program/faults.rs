@@ -81,3 +81,28 @@ fn what_fails_in_a_graph_is_named_too() {
     let told = format!("{} {}", disagree["expected"], disagree["seen"]);
     assert!(told.contains("M 20") && told.contains("M 19"), "{disagree}");
 }
+
+#[test]
+fn the_environment_sets_the_deadline_that_no_option_sets() {
+    let waited_ms = |deadline: &str, words: &str| {
+        let sizes = "run --ranks 2 --m 8 --n 64 --k 64 --fault silent:1 --json";
+        let output = std::process::Command::new(env!("CARGO_BIN_EXE_tileweave"))
+            .args(sizes.split(' ').chain(words.split_whitespace()))
+            .env("TILEWEAVE_DEADLINE_MS", deadline)
+            .output()
+            .expect("the program was built beside this test");
+        let text = String::from_utf8(output.stdout).expect("the program prints UTF-8");
+        let object: Value = serde_json::from_str(&text).expect("one object");
+        (output.status.code(), object["error"].clone())
+    };
+    // Simulated time: exactly the deadline, and what it takes to notice.
+    for (deadline, words, expected) in [("70", "", 70.0), ("70", "--deadline-ms 30", 30.0)] {
+        let (code, error) = waited_ms(deadline, words);
+        let waited = error["waited_ms"].as_f64().expect("a wait");
+        assert_eq!(code, Some(3), "{error}");
+        assert!((expected..expected + 5.0).contains(&waited), "{error}");
+    }
+    let (code, error) = waited_ms("soon", "");
+    assert_eq!((code, &error["kind"]), (Some(2), &"bad_input".into()), "{error}");
+    assert!(error["message"].to_string().contains("soon"), "{error}");
+}

@@ -103,6 +103,9 @@ impl Driver for SnapshotDriver {
     fn event_create(&self, _: Place) -> Result<Event> {
         cannot()
     }
+    fn event_done(&self, _: Event) -> Result<bool> {
+        cannot()
+    }
     fn event_destroy(&self, _: Event) -> Result<()> {
         cannot()
     }

@@ -1,0 +1,389 @@
+//! What remains between processes that have joined: a socket for each pair of ranks, and one thread that listens to all of its
+//! rank's. A socket that closes without a farewell is a rank that died; everybody hears of it at once, from the kernel.
+//!
+//! A packet is a JSON word. A rank says when it comes to the host barrier and when it gives up there, why it aborts, what it has
+//! launched when it goes in good order, and hands over small values. What a peer sends is bounded; a peer that sends anything else
+//! counts as lost.
+
+use std::collections::VecDeque;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd};
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, send, socketpair};
+use serde::{Deserialize, Serialize};
+
+use super::hall::{Given, Hall};
+use super::wire::{Broken, ready};
+use crate::error::{Error, Result};
+
+/// The longest packet.
+const LONGEST: usize = 32 << 10;
+/// Values that nobody has fetched; a peer that sends more speaks another language.
+const MOST_VALUES: usize = 64;
+/// How long a peer's thread may take to make room for a packet. It never waits for anybody, so it only has to be scheduled.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+#[derive(Debug, Serialize, Deserialize)]
+enum Word {
+    /// It has come to the host barrier, as often.
+    Barrier(u64),
+    /// It has given up there, in that round.
+    Left(u64),
+    /// It aborts the group.
+    Abort(String),
+    /// It goes in good order: operations launched, where that is known.
+    Farewell(Option<u64>),
+    /// For whoever fetches it.
+    Value(Vec<u8>),
+}
+
+/// What a peer has said last of the host barrier.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Seat {
+    At(u64),
+    Left(u64),
+}
+
+/// What is known of a peer.
+#[derive(Debug)]
+struct Peer {
+    seat: Seat,
+    values: VecDeque<Vec<u8>>,
+    farewell: Option<Option<u64>>,
+    /// Why nothing more comes from it, where that is no farewell.
+    lost: Option<String>,
+}
+
+/// What the listening thread tells the group. It may be called until the mesh is dropped.
+pub(crate) trait Hears: Send + Sync {
+    /// `peer` died, or speaks nonsense.
+    fn lost(&self, peer: usize, why: &str);
+    /// `peer` aborts the group.
+    fn aborted(&self, peer: usize, why: &str);
+    /// `peer` has gone in good order, having launched so many operations.
+    fn farewell(&self, _peer: usize, _launched: Option<u64>) {}
+}
+
+#[derive(Debug)]
+struct Inner {
+    rank: usize,
+    /// By rank; none for this one.
+    sockets: Vec<Option<OwnedFd>>,
+    /// Ends the thread.
+    end: OwnedFd,
+    peers: Mutex<Vec<Peer>>,
+    changed: Condvar,
+}
+
+#[derive(Debug)]
+pub(crate) struct Mesh {
+    inner: Arc<Inner>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Mesh {
+    /// Makes a socket for each pair of ranks, in a phase of its own: the lower rank does, and gives the other its end.
+    pub fn join(hall: &mut Hall, rank: usize, world: usize) -> Result<Mesh> {
+        let mut sockets: Vec<Option<OwnedFd>> = (0..world).map(|_| None).collect();
+        let made = (rank + 1..world).map(|peer| {
+            let (near, far) = pair()?;
+            sockets[peer] = Some(near);
+            Ok((Some(peer), far))
+        });
+        let made: Result<Given> = made.collect();
+        let heard = hall.gather("sockets", made.map(|given| ((), given)))?;
+        for (peer, ((), mut fds)) in heard.into_iter().enumerate() {
+            if fds.len() != usize::from(peer < rank) {
+                let (value, expected) = (fds.len(), "one from each lower rank");
+                return Err(Error::bad_argument(
+                    format!("sockets from rank {peer}"),
+                    value,
+                    expected,
+                ));
+            }
+            if let Some(fd) = fds.pop() {
+                sockets[peer] = Some(fd);
+            }
+        }
+        Mesh::of(rank, sockets)
+    }
+
+    fn of(rank: usize, sockets: Vec<Option<OwnedFd>>) -> Result<Mesh> {
+        let end = eventfd(0, EventfdFlags::CLOEXEC).map_err(|errno| failed("eventfd", errno))?;
+        let peer = || Peer {
+            seat: Seat::At(0),
+            values: VecDeque::new(),
+            farewell: None,
+            lost: None,
+        };
+        let inner = Inner {
+            rank,
+            end,
+            peers: Mutex::new(sockets.iter().map(|_| peer()).collect()),
+            sockets,
+            changed: Condvar::new(),
+        };
+        Ok(Mesh {
+            inner: Arc::new(inner),
+            thread: Mutex::new(None),
+        })
+    }
+
+    /// Begins to listen. Words that came before are heard now.
+    pub fn listen(&self, hears: Arc<dyn Hears>) -> Result<()> {
+        let inner = self.inner.clone();
+        let thread = std::thread::Builder::new()
+            .name(format!("tileweave {}", self.inner.rank))
+            .spawn(move || inner.run(&*hears))
+            .map_err(|error| Error::Driver {
+                call: "spawn",
+                code: error.raw_os_error().unwrap_or(0).into(),
+                message: error.to_string(),
+            })?;
+        *self.thread.lock().unwrap_or_else(PoisonError::into_inner) = Some(thread);
+        Ok(())
+    }
+
+    /// Tells all that the group is aborted. Whoever cannot be told will see this rank's socket close.
+    pub fn abort(&self, why: &str) {
+        let why: String = why.chars().take(LONGEST / 16).collect();
+        self.inner.say_to_all(&Word::Abort(why), Duration::ZERO);
+    }
+
+    /// Tells all that this rank goes in good order. Does not wait.
+    pub fn farewell(&self, launched: Option<u64>) {
+        self.inner.say_to_all(&Word::Farewell(launched), Duration::ZERO);
+    }
+
+    /// Gives `peer` a value of at most 4 KiB.
+    pub fn give(&self, peer: usize, value: &[u8]) -> Result<()> {
+        if value.len() > 4 << 10 {
+            return Err(Error::bad_argument(
+                "a value for a peer",
+                format!("{} bytes", value.len()),
+                "at most 4096",
+            ));
+        }
+        let word = Word::Value(value.to_vec());
+        self.inner.say(peer, &word, PATIENCE).map_err(|broken| Error::Driver {
+            call: "send",
+            code: 0,
+            message: format!("to rank {peer}: {broken}"),
+        })
+    }
+
+    /// The next value that `peer` gives; `None`: it is lost, or none comes before `until`.
+    pub fn take(&self, peer: usize, until: Instant) -> Option<Vec<u8>> {
+        let mut found = None;
+        self.inner.wait(until, |peers| {
+            found = peers[peer].values.pop_front();
+            found.is_some() || peers[peer].lost.is_some() || peers[peer].farewell.is_some()
+        });
+        found
+    }
+
+    /// What `peer` had launched when it went in good order; `None`: it has not gone.
+    pub fn gone(&self, peer: usize) -> Option<Option<u64>> {
+        self.inner.lock()[peer].farewell
+    }
+
+    /// Comes to the host barrier in `round` (from 1), and waits for all, at most until `until` or `failed`: who is absent, and who has
+    /// left; none is neither once all have come.
+    pub fn meet(&self, round: u64, until: Instant, failed: impl Fn() -> bool) -> (Vec<usize>, Vec<usize>) {
+        self.inner.say_to_all(&Word::Barrier(round), PATIENCE);
+        let rank = self.inner.rank;
+        let here = |seat: Seat| match seat {
+            Seat::At(at) => at >= round,
+            // It has been there.
+            Seat::Left(at) => at > round,
+        };
+        let come = |peers: &mut Vec<Peer>| {
+            let mut others = (0..peers.len()).filter(|peer| *peer != rank && !here(peers[*peer].seat));
+            // One that has gone in good order will not come any more.
+            failed() || others.clone().next().is_none() || others.any(|peer| peers[peer].farewell.is_some())
+        };
+        self.inner.wait(until, come);
+        let peers = self.inner.lock();
+        let others = (0..peers.len()).filter(|peer| *peer != rank && !here(peers[*peer].seat));
+        let (left, absent): (Vec<usize>, Vec<usize>) = others.partition(|peer| peers[*peer].seat == Seat::Left(round));
+        drop(peers);
+        if !(absent.is_empty() && left.is_empty()) {
+            self.inner.say_to_all(&Word::Left(round), PATIENCE);
+        }
+        (absent, left)
+    }
+
+    /// Whoever waits here looks again.
+    pub fn wake(&self) {
+        // Under the lock: one that has just looked is waiting by now.
+        drop(self.inner.lock());
+        self.inner.changed.notify_all();
+    }
+}
+
+impl Drop for Mesh {
+    fn drop(&mut self) {
+        let _ = rustix::io::write(&self.inner.end, &1u64.to_ne_bytes());
+        let thread = self.thread.get_mut().unwrap_or_else(PoisonError::into_inner).take();
+        // The thread itself may hold the last of what owns the mesh.
+        if let Some(thread) = thread.filter(|thread| thread.thread().id() != std::thread::current().id()) {
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Inner {
+    /// Whole at every moment, whatever happened to a thread that held it.
+    fn lock(&self) -> MutexGuard<'_, Vec<Peer>> {
+        self.peers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until `done` or `until`.
+    fn wait(&self, until: Instant, mut done: impl FnMut(&mut Vec<Peer>) -> bool) {
+        let mut peers = self.lock();
+        while !done(&mut peers) {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return;
+            }
+            let (again, _) = self
+                .changed
+                .wait_timeout(peers, left)
+                .unwrap_or_else(PoisonError::into_inner);
+            peers = again;
+        }
+    }
+
+    fn say_to_all(&self, word: &Word, patience: Duration) {
+        for peer in 0..self.sockets.len() {
+            // One that is lost is heard of from the thread that listens.
+            let _ = self.say(peer, word, patience);
+        }
+    }
+
+    fn say(&self, peer: usize, word: &Word, patience: Duration) -> Result<(), Broken> {
+        let Some(socket) = self.sockets.get(peer).and_then(Option::as_ref) else {
+            return Ok(());
+        };
+        let packet = serde_json::to_vec(word).map_err(|error| Broken::Garbage(error.to_string()))?;
+        let until = Instant::now() + patience;
+        loop {
+            match send(socket, &packet, SendFlags::NOSIGNAL | SendFlags::DONTWAIT) {
+                Ok(_) => return Ok(()),
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => {
+                    if !ready(&mut [PollFd::new(socket, PollFlags::OUT)], until)? {
+                        return Err(Broken::Late);
+                    }
+                }
+                Err(Errno::PIPE | Errno::CONNRESET) => return Err(Broken::Closed),
+                Err(errno) => return Err(Broken::System("send", errno)),
+            }
+        }
+    }
+
+    /// The thread that listens, until the mesh is dropped.
+    fn run(&self, hears: &dyn Hears) {
+        let mut open: Vec<usize> = (0..self.sockets.len())
+            .filter(|peer| self.sockets[*peer].is_some())
+            .collect();
+        let mut packet = vec![0; LONGEST];
+        loop {
+            let mut fds = vec![PollFd::new(&self.end, PollFlags::IN)];
+            fds.extend(
+                open.iter()
+                    .filter_map(|peer| Some(PollFd::new(self.sockets[*peer].as_ref()?, PollFlags::IN))),
+            );
+            let day = Instant::now() + Duration::from_secs(86_400);
+            if ready(&mut fds, day).is_err() {
+                // Without memory for a poll nothing can be heard of: the deadline bounds every wait all the same.
+                std::thread::sleep(Duration::from_millis(10));
+                continue;
+            }
+            let spoke: Vec<bool> = fds.iter().map(|fd| !fd.revents().is_empty()).collect();
+            if spoke[0] {
+                return;
+            }
+            let mut still = Vec::with_capacity(open.len());
+            for (peer, spoke) in open.into_iter().zip(&spoke[1..]) {
+                if !spoke || self.hear(peer, &mut packet, hears) {
+                    still.push(peer);
+                }
+            }
+            open = still;
+        }
+    }
+
+    /// Hears one packet of `peer`; whether more may come.
+    fn hear(&self, peer: usize, packet: &mut [u8], hears: &dyn Hears) -> bool {
+        let Some(socket) = &self.sockets[peer] else {
+            return false;
+        };
+        let lost = match recv(socket.as_fd(), &mut *packet, RecvFlags::DONTWAIT | RecvFlags::TRUNC) {
+            Err(Errno::AGAIN | Errno::INTR) => return true,
+            // No packet is empty.
+            Ok((_, 0)) | Err(Errno::CONNRESET | Errno::PIPE) => "its process ended".to_string(),
+            Ok((_, bytes)) if bytes > LONGEST => format!("it sent a packet of {bytes} bytes"),
+            Ok((bytes, _)) => match serde_json::from_slice(&packet[..bytes]) {
+                Ok(word) => match self.take_in(peer, word, hears) {
+                    Ok(()) => return true,
+                    Err(lost) => lost,
+                },
+                Err(error) => format!("it sent what is no word of ranks: {error}"),
+            },
+            Err(errno) => format!("its socket failed: {errno}"),
+        };
+        let mut peers = self.lock();
+        if peers[peer].farewell.is_none() {
+            peers[peer].lost = Some(lost.clone());
+            drop(peers);
+            hears.lost(peer, &lost);
+        }
+        self.changed.notify_all();
+        false
+    }
+
+    fn take_in(&self, peer: usize, word: Word, hears: &dyn Hears) -> Result<(), String> {
+        let mut peers = self.lock();
+        match word {
+            Word::Barrier(round) => peers[peer].seat = Seat::At(round),
+            Word::Left(round) => peers[peer].seat = Seat::Left(round),
+            Word::Value(_) if peers[peer].values.len() == MOST_VALUES => {
+                return Err(format!("it sent more than {MOST_VALUES} values that nobody fetched"));
+            }
+            Word::Value(value) => peers[peer].values.push_back(value),
+            Word::Abort(why) => {
+                drop(peers);
+                hears.aborted(peer, &why);
+            }
+            Word::Farewell(launched) => {
+                peers[peer].farewell = Some(launched);
+                drop(peers);
+                hears.farewell(peer, launched);
+            }
+        }
+        self.changed.notify_all();
+        Ok(())
+    }
+}
+
+fn pair() -> Result<(OwnedFd, OwnedFd)> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None).map_err(|errno| failed("socketpair", errno))
+}
+
+fn failed(call: &'static str, errno: Errno) -> Error {
+    Error::Driver {
+        call,
+        code: errno.raw_os_error().into(),
+        message: errno.to_string(),
+    }
+}
+
+#[cfg(test)]
+#[path = "mesh_tests.rs"]
+mod tests;

@@ -1,0 +1,160 @@
+//! Meshes in one process.
+
+use super::*;
+
+/// What was heard, in order, by rank.
+#[derive(Default)]
+struct Log(Mutex<Vec<String>>);
+
+impl Log {
+    fn push(&self, line: String) {
+        self.0.lock().unwrap().push(line);
+    }
+
+    /// Waits until so much was heard.
+    fn wait(&self, lines: usize) -> Vec<String> {
+        loop {
+            let heard = self.0.lock().unwrap().clone();
+            if heard.len() >= lines {
+                return heard;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+}
+
+impl Hears for Log {
+    fn lost(&self, peer: usize, why: &str) {
+        self.push(format!("{peer} lost: {why}"));
+    }
+    fn aborted(&self, peer: usize, why: &str) {
+        self.push(format!("{peer} aborted: {why}"));
+    }
+    fn farewell(&self, peer: usize, launched: Option<u64>) {
+        self.push(format!("{peer} gone after {launched:?}"));
+    }
+}
+
+fn meshes(world: usize) -> (Vec<Mesh>, Vec<Arc<Log>>) {
+    let mut sockets: Vec<Vec<Option<OwnedFd>>> = (0..world).map(|_| (0..world).map(|_| None).collect()).collect();
+    for a in 0..world {
+        for b in a + 1..world {
+            let (near, far) = pair().unwrap();
+            (sockets[a][b], sockets[b][a]) = (Some(near), Some(far));
+        }
+    }
+    let logs: Vec<Arc<Log>> = (0..world).map(|_| Arc::default()).collect();
+    let listening = sockets
+        .into_iter()
+        .zip(&logs)
+        .enumerate()
+        .map(|(rank, (sockets, log))| {
+            let mesh = Mesh::of(rank, sockets).unwrap();
+            mesh.listen(log.clone()).unwrap();
+            mesh
+        });
+    (listening.collect(), logs)
+}
+
+fn soon() -> Instant {
+    Instant::now() + Duration::from_secs(30)
+}
+
+const ALL: (Vec<usize>, Vec<usize>) = (Vec::new(), Vec::new());
+
+#[test]
+fn a_socket_that_closes_is_a_rank_that_died_unless_it_said_farewell() {
+    let (mut meshes, logs) = meshes(4);
+    meshes[2].farewell(Some(7));
+    drop(meshes.remove(2));
+    for rank in [0, 1, 3] {
+        assert_eq!(logs[rank].wait(1), ["2 gone after Some(7)"]);
+    }
+    assert_eq!((meshes[0].gone(2), meshes[0].gone(1)), (Some(Some(7)), None));
+    // Without a word.
+    drop(meshes.remove(1));
+    for rank in [0, 3] {
+        assert_eq!(logs[rank].wait(2)[1..], ["1 lost: its process ended"]);
+    }
+    meshes[0].abort("tired");
+    assert_eq!(logs[3].wait(3)[2..], ["0 aborted: tired"]);
+}
+
+#[test]
+fn nonsense_makes_a_peer_lost() {
+    for (packet, told) in [
+        (vec![b'x'; 100], "1 lost: it sent what is no word of ranks"),
+        (vec![b' '; LONGEST + 1], "1 lost: it sent a packet of 32769 bytes"),
+    ] {
+        let (meshes, logs) = meshes(2);
+        send(
+            meshes[1].inner.sockets[0].as_ref().unwrap(),
+            &packet,
+            SendFlags::NOSIGNAL,
+        )
+        .unwrap();
+        let heard = logs[0].wait(1);
+        assert!(heard[0].starts_with(told), "{heard:?}");
+    }
+    let (meshes, logs) = meshes(2);
+    for _ in 0..=MOST_VALUES {
+        meshes[1].give(0, b"more").unwrap();
+    }
+    assert_eq!(
+        logs[0].wait(1),
+        ["1 lost: it sent more than 64 values that nobody fetched"]
+    );
+    assert!(meshes[1].give(0, &[0; 5000]).is_err());
+}
+
+#[test]
+fn values_come_in_order_and_are_waited_for_in_bounds() {
+    let (mut meshes, _logs) = meshes(2);
+    meshes[0].give(1, b"one").unwrap();
+    meshes[0].give(1, &[255; 4096]).unwrap();
+    assert_eq!(meshes[1].take(0, soon()).unwrap(), b"one");
+    assert_eq!(meshes[1].take(0, soon()).unwrap(), [255; 4096]);
+    assert_eq!(meshes[1].take(0, Instant::now()), None);
+    drop(meshes.remove(0));
+    assert_eq!(meshes[0].take(0, soon()), None);
+}
+
+#[test]
+fn nobody_leaves_the_barrier_before_all_have_come() {
+    let (meshes, _logs) = meshes(4);
+    let here = std::sync::atomic::AtomicU64::new(0);
+    std::thread::scope(|scope| {
+        for mesh in &meshes {
+            let here = &here;
+            scope.spawn(move || {
+                for round in 1..=100 {
+                    here.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+                    assert_eq!(mesh.meet(round, soon(), || false), ALL);
+                    assert!(here.load(std::sync::atomic::Ordering::SeqCst) >= 4 * round);
+                }
+            });
+        }
+    });
+}
+
+#[test]
+fn who_is_absent_and_who_gave_up_is_told_apart_and_may_come_again() {
+    let (meshes, _logs) = meshes(3);
+    let brief = || Instant::now() + Duration::from_millis(1);
+    assert_eq!(meshes[2].meet(1, brief(), || false), (vec![0, 1], vec![]));
+    // Its word that it gave up travels.
+    loop {
+        let told = meshes[0].meet(1, brief(), || false);
+        if told == (vec![1], vec![2]) {
+            break;
+        }
+        assert_eq!(told.0.len() + told.1.len(), 2, "{told:?}");
+    }
+    std::thread::scope(|scope| {
+        for mesh in &meshes {
+            scope.spawn(|| assert_eq!(mesh.meet(1, soon(), || false), ALL));
+        }
+    });
+    // A failure ends the wait.
+    assert_eq!(meshes[0].meet(2, soon(), || true).0, [1, 2]);
+}

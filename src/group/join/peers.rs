@@ -1,0 +1,141 @@
+//! The other ranks of a group that spans processes: what is heard of them becomes the group's failure, and its failures become theirs.
+
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+use super::super::Group;
+use super::mesh::{Hears, Mesh};
+use crate::abi;
+use crate::driver::Driver;
+use crate::error::{Error, Result};
+
+#[derive(Debug)]
+pub(crate) struct Peers {
+    mesh: Mesh,
+    /// The next round of the host barrier, from 1.
+    round: Mutex<u64>,
+}
+
+impl Peers {
+    pub fn new(mesh: Mesh) -> Peers {
+        Peers {
+            mesh,
+            round: Mutex::new(1),
+        }
+    }
+
+    /// From here on the group hears of its peers.
+    pub fn listen(&self, group: &Arc<Group>) -> Result<()> {
+        self.mesh.listen(Arc::new(Watch(Arc::downgrade(group))))
+    }
+
+    /// Tells all why this rank gives up.
+    pub fn abort(&self, why: &Error) {
+        self.mesh.abort(&why.to_string());
+        self.mesh.wake();
+    }
+
+    /// Whoever waits for peers looks again.
+    pub fn wake(&self) {
+        self.mesh.wake();
+    }
+
+    /// Tells all that this rank goes, having launched so many operations.
+    pub fn farewell(&self, launched: Option<u64>) {
+        self.mesh.farewell(launched);
+    }
+
+    /// A peer that has gone after fewer operations than `launched`, of `world` ranks.
+    pub fn gone_before(&self, launched: u64, world: usize) -> Option<Error> {
+        (0..world).find_map(|peer| {
+            let last = self.mesh.gone(peer)??;
+            (last < launched).then(|| left(peer, last, launched))
+        })
+    }
+
+    /// The host barrier between processes; as [`HostBarrier::wait`](super::super::barrier::HostBarrier::wait).
+    pub fn barrier(
+        &self,
+        driver: &dyn Driver,
+        rank: usize,
+        deadline: Duration,
+        failed: impl Fn() -> Option<Error>,
+    ) -> Result<()> {
+        let begin = Instant::now();
+        let Ok(mut round) = self.round.try_lock().or_else(|busy| match busy {
+            std::sync::TryLockError::Poisoned(poisoned) => Ok(PoisonError::into_inner(poisoned)),
+            std::sync::TryLockError::WouldBlock => Err(()),
+        }) else {
+            return Err(Error::bad_argument(
+                "the host barrier's caller",
+                format!("a second thread of rank {rank}"),
+                "one thread of each rank",
+            ));
+        };
+        if let Some(error) = failed() {
+            return Err(Error::Poisoned(Arc::new(error)));
+        }
+        let _elsewhere = driver.wait_elsewhere();
+        // An end beyond what a clock can tell is none.
+        let until = begin
+            .checked_add(deadline)
+            .unwrap_or_else(|| begin + Duration::from_secs(1 << 31));
+        let (missing, left) = self.mesh.meet(*round, until, || failed().is_some());
+        if missing.is_empty() && left.is_empty() {
+            *round += 1;
+            return Ok(());
+        }
+        Err(match failed() {
+            Some(error) => Error::Poisoned(Arc::new(error)),
+            None => Error::Missing {
+                at: "the host barrier".to_string(),
+                rank,
+                missing,
+                left,
+                waited: begin.elapsed(),
+            },
+        })
+    }
+}
+
+fn left(peer: usize, last: u64, launched: u64) -> Error {
+    Error::PeerExited {
+        rank: peer,
+        why: format!("it left its group after {last} operations, and this rank launches number {launched}"),
+    }
+}
+
+/// Holds no group: the last handle of one may go at any time.
+struct Watch(Weak<Group>);
+
+impl Hears for Watch {
+    fn lost(&self, peer: usize, why: &str) {
+        let Some(group) = self.0.upgrade() else { return };
+        // Where kernels here have found a reason of their own, that came first, and is looked into.
+        let own = [abi::TW_ABORT_WAIT as u64, abi::TW_ABORT_DISAGREED as u64];
+        if !group.kernels_gave_up(|cause| own.contains(&cause)) {
+            group.lose(Error::PeerExited {
+                rank: peer,
+                why: why.to_string(),
+            });
+        }
+    }
+
+    fn aborted(&self, peer: usize, why: &str) {
+        let Some(group) = self.0.upgrade() else { return };
+        if !group.kernels_gave_up(|cause| cause != abi::TW_ABORT_NONE as u64) {
+            group.lose(Error::Aborted {
+                why: format!("rank {peer} gave up: {why}"),
+            });
+        }
+    }
+
+    fn farewell(&self, peer: usize, launched: Option<u64>) {
+        let Some(group) = self.0.upgrade() else { return };
+        if let (Some(last), Some(mine)) = (launched, group.launched_here())
+            && mine > last
+        {
+            group.lose(left(peer, last, mine));
+        }
+    }
+}

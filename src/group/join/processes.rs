@@ -1,0 +1,290 @@
+//! A group of which this process drives one rank. Everything that ranks decide by is a function of what all have said: facts are the
+//! least that any rank has, and the machine is as one rank tells it. Each rank makes a heap and maps the others'; nobody launches
+//! before all have.
+
+use std::collections::HashMap;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use serde::{Deserialize, Serialize};
+
+use super::super::holdings::{Holdings, Local};
+use super::super::links::{self, Links};
+use super::super::{GROUPS, Group, GroupConfig, Numerics, Rank, RankPlace, budget, holdings, residence};
+use super::hall::{Given, Hall};
+use super::id::digest;
+use super::machine;
+use super::mesh::Mesh;
+use super::peers::Peers;
+use super::places::{self, Told};
+use super::words::Process;
+use crate::abi::TwControl;
+use crate::driver::{Driver, Place};
+use crate::error::{Error, Result};
+use crate::memory::heap::Heap;
+use crate::memory::layout::Layout;
+use crate::memory::multicast::{self, SharedHeaps};
+use crate::op::Facts;
+use crate::op::kernel::Kernel;
+
+/// What a rank's device offers to the group.
+#[derive(Debug, Serialize, Deserialize)]
+struct Offer {
+    hopper: bool,
+    /// Resident CTAs, in the order of [`Kernel::all_clusters`].
+    ctas: Vec<u32>,
+    /// Bytes that its part of a multicast object is a multiple of, or why it has none.
+    multicast: Result<usize, String>,
+    /// A hash of the machine as it was told: what does not survive the way would give ranks different routes.
+    machine: String,
+}
+
+/// One that joins.
+pub(super) struct Joiner<'a> {
+    pub driver: &'a Arc<dyn Driver>,
+    pub rank: usize,
+    pub at: RankPlace,
+    pub config: &'a GroupConfig,
+}
+
+impl Joiner<'_> {
+    /// The group of `processes`, all of which are in the hall.
+    pub fn join(&self, hall: &mut Hall, processes: &[Process]) -> Result<Rank> {
+        let (driver, config, world) = (self.driver, self.config, processes.len());
+        let told = hall.gather("place", self.prepare().map(|told| (told, Given::new())))?;
+        let told: Vec<Told> = told.into_iter().map(|(told, _)| told).collect();
+        places::check(&told, processes)?;
+        let mut links = machine::agree(driver, hall, self.rank, &told, config.probing)?;
+        let gpus: Vec<usize> = told
+            .iter()
+            .map(|told| {
+                links
+                    .topology()
+                    .gpu_of(&told.identity())
+                    .unwrap_or(links.topology().gpus.len())
+            })
+            .collect();
+        let offers = hall.gather("offer", self.offer(world, &links).map(|offer| (offer, Given::new())))?;
+        let offers: Vec<Offer> = offers.into_iter().map(|(offer, _)| offer).collect();
+        let unit = self.multicast(&offers, &told, &links);
+
+        holdings::give_back();
+        // From here on what was made is given back whatever happens, and not before the work in its stream is done.
+        let mut holdings = Holdings::default();
+        let number = GROUPS.fetch_add(1, Ordering::Relaxed);
+        let layout = Layout::new(config.heap_bytes, world, config.one_shot_bytes)?;
+        let exported = self.make(number, &mut holdings, &layout, *unit.as_ref().unwrap_or(&1));
+        let heard = hall.gather("heap", exported.map(|(bytes, fd)| (bytes, vec![(None, fd)])))?;
+        let imported = self.import(&mut holdings, heard, &told, &links, &gpus);
+        hall.gather("mapping", imported.map(|()| ((), Given::new())))?;
+        let mesh = Mesh::join(hall, self.rank, world)?;
+        let shared = match unit {
+            Ok(_) => self.share(hall, &holdings.heaps, world)?,
+            Err(reason) => Err(reason),
+        };
+        if let (Numerics::InSwitch, Err(reason)) = (config.numerics, &shared) {
+            links.say(format!("no sums in the switch, though asked for: {reason}"));
+        }
+        let mut machine = links.machine_on(&gpus);
+        // Whoever claimed what: here is one.
+        machine.multicast |= shared.is_ok();
+        let facts = Facts {
+            world,
+            layout,
+            hopper: offers.iter().all(|offer| offer.hopper),
+            ctas: least(&offers),
+            alternative: links::alternative(&**driver, &machine, config.alternative),
+            machine,
+            multicast: shared.as_ref().map(drop).map_err(String::clone),
+        };
+        holdings.shared = shared.ok();
+        let mut group = Group::of(driver, number, holdings, facts, links, config);
+        group.peers = Some(Peers::new(mesh));
+        let group = Arc::new(group);
+        let listening = group.peers.as_ref().map_or(Ok(()), |peers| peers.listen(&group));
+        hall.gather("readiness", listening.map(|()| ((), Given::new())))?;
+        Ok(Rank::new(group, self.rank, 0))
+    }
+
+    fn prepare(&self) -> Result<Told> {
+        let RankPlace { place, stream } = self.at;
+        let stream = stream.ok_or_else(|| Error::bad_argument("the rank's stream", "none", "one to launch on"))?;
+        if self.driver.stream_is_capturing(stream)? {
+            let expected = "one that does not: a group is made before its launches are captured";
+            return Err(Error::bad_argument("the rank's stream", "one that captures", expected));
+        }
+        // All kernels are there before the first launch: loading one under a kernel that waits may deadlock.
+        self.driver.load_kernels(place)?;
+        Told::of(&**self.driver, place, stream)
+    }
+
+    fn offer(&self, world: usize, links: &Links) -> Result<Offer> {
+        let place = self.at.place;
+        let ctas = residence::resident_ctas(&**self.driver, &[place], self.config.max_ctas)?;
+        let of = |kernel: (Kernel, u32)| ctas.get(&kernel).copied().unwrap_or(0);
+        let described = serde_json::to_vec(&(links.topology(), links.probe())).unwrap_or_default();
+        Ok(Offer {
+            hopper: residence::all_hopper(&**self.driver, &[place])?,
+            ctas: Kernel::all_clusters().map(of).collect(),
+            multicast: multicast::offered(&**self.driver, place, world),
+            machine: digest([described.as_slice()]),
+        })
+    }
+
+    /// The bytes that heaps are multiples of so that a multicast object can hold them, or why there is none.
+    fn multicast(&self, offers: &[Offer], told: &[Told], links: &Links) -> Result<usize, String> {
+        if self.config.numerics == Numerics::Exact {
+            return Err("it was not asked of the group (GroupConfig::numerics, Numerics::InSwitch)".to_string());
+        }
+        links.multicast()?;
+        for (b, two) in told.iter().enumerate() {
+            if let Some(a) = told[..b].iter().position(|one| one.shares_device(two)) {
+                let device = &two.uuid;
+                return Err(format!(
+                    "ranks {a} and {b} share {device}, and each rank of a multicast team needs a device of its own"
+                ));
+            }
+        }
+        let parts = offers.iter().enumerate();
+        let parts = parts.map(|(rank, offer)| offer.multicast.clone().map_err(|why| format!("rank {rank}: {why}")));
+        parts
+            .collect::<Result<Vec<_>, _>>()
+            .map(|parts| parts.into_iter().max().unwrap_or(1))
+    }
+
+    /// This rank's part: its heap, whose control block is ready for the peers' first words, exported.
+    fn make(&self, number: u64, holdings: &mut Holdings, layout: &Layout, unit: usize) -> Result<(usize, OwnedFd)> {
+        let (driver, RankPlace { place, stream }) = (self.driver, self.at);
+        holdings.budget = Some(budget::claim(driver, number, &[place], self.config.max_ctas)?);
+        let heap = Heap::new(driver, place, self.config.heap_bytes, unit, &[place])?;
+        let (ptr, memory, bytes) = (heap.ptr(), heap.memory(), heap.bytes());
+        holdings.heaps.push(heap);
+        let local = Local::new(driver, self.rank, place, stream)?;
+        let stream = local.lane.stream;
+        holdings.locals.push(local);
+        driver.fill(ptr, 0, layout.zeroed_bytes(), stream)?;
+        driver.copy_in(ptr, &TwControl::initial().to_bytes(), stream)?;
+        driver.stream_synchronize(stream)?;
+        Ok((bytes, driver.physical_export(memory)?))
+    }
+
+    /// Maps the others' heaps for this rank's device, in rank order with its own. One that the machine's links do not reach is held and
+    /// not mapped: operations with it are declined on all ranks.
+    fn import(
+        &self,
+        holdings: &mut Holdings,
+        heard: Vec<(usize, Vec<OwnedFd>)>,
+        told: &[Told],
+        links: &Links,
+        gpus: &[usize],
+    ) -> Result<()> {
+        let place = self.at.place;
+        let mut own = holdings.heaps.pop();
+        for (rank, (bytes, fds)) in heard.into_iter().enumerate() {
+            if rank == self.rank {
+                holdings.heaps.extend(own.take());
+                continue;
+            }
+            let [fd] = fds.as_slice() else {
+                let name = format!("the heaps that rank {rank} gives");
+                return Err(Error::bad_argument(name, fds.len(), "one"));
+            };
+            // A device that is not visible here has no ordinal; only that of the mapping counts then.
+            let owner: Place = told[rank].here(&**self.driver)?.unwrap_or(place);
+            let reached = gpus[rank] == gpus[self.rank] || links.reaches(gpus[self.rank], gpus[rank]);
+            let accessors: &[Place] = if reached { &[place] } else { &[] };
+            holdings
+                .heaps
+                .push(Heap::import(self.driver, fd.as_fd(), owner, bytes, accessors)?);
+        }
+        Ok(())
+    }
+
+    /// One address for all heaps, in four steps that no rank is ahead in. What fails on one rank is nobody's then.
+    fn share(&self, hall: &mut Hall, heaps: &[Heap], world: usize) -> Result<Result<SharedHeaps, String>> {
+        let (driver, place) = (self.driver, self.at.place);
+        let Some(heap) = heaps.get(self.rank) else {
+            return Ok(Err("this rank has no heap".to_string()));
+        };
+        let bytes = heap.bytes();
+        let mut given = Given::new();
+        let mut shared = match self.rank {
+            0 => driver
+                .multicast_create(world, bytes)
+                .map(|object| SharedHeaps::around(driver, object, bytes))
+                .map(Some),
+            _ => Ok(None),
+        };
+        if let Ok(Some(object)) = &shared {
+            match object.export() {
+                Ok(fd) => given.push((None, fd)),
+                Err(error) => shared = Err(error),
+            }
+        }
+        let mut fds = match agree(
+            hall,
+            "multicast object",
+            shared.as_ref().map(drop).map_err(Error::to_string),
+            given,
+        )? {
+            Ok(fds) => fds,
+            Err(reason) => return Ok(Err(reason)),
+        };
+        let joined = shared.and_then(|shared| match (shared, fds.pop()) {
+            (Some(shared), _) => Ok(shared),
+            (None, Some(fd)) => Ok(SharedHeaps::around(driver, driver.multicast_import(fd.as_fd())?, bytes)),
+            (None, None) => Err(Error::bad_argument(
+                "the multicast object from rank 0",
+                "none",
+                "a descriptor",
+            )),
+        });
+        let joined = joined.and_then(|shared| shared.add(place).map(|()| shared));
+        let step = |hall: &mut Hall, phase, done: &Result<SharedHeaps>| {
+            let said = done.as_ref().map(drop).map_err(Error::to_string);
+            agree(hall, phase, said, Given::new())
+        };
+        if let Err(reason) = step(hall, "multicast devices", &joined)? {
+            return Ok(Err(reason));
+        }
+        let bound = joined.and_then(|mut shared| shared.bind(place, heap).map(|()| shared));
+        if let Err(reason) = step(hall, "multicast binding", &bound)? {
+            return Ok(Err(reason));
+        }
+        let mapped = bound.and_then(|mut shared| shared.map(&[place]).map(|()| shared));
+        if let Err(reason) = step(hall, "multicast mapping", &mapped)? {
+            return Ok(Err(reason));
+        }
+        mapped.map(Ok)
+    }
+}
+
+/// Whether all ranks have done a step that need not succeed: what rank 0 gave this rank, else the first reason against it.
+fn agree(hall: &mut Hall, phase: &str, mine: Result<(), String>, given: Given) -> Result<Result<Vec<OwnedFd>, String>> {
+    let heard = hall.gather(phase, Ok((mine, given)))?;
+    let mut first = Vec::new();
+    for (rank, (said, fds)) in heard.into_iter().enumerate() {
+        if let Err(why) = said {
+            return Ok(Err(format!("rank {rank}: {why}")));
+        }
+        if rank == 0 {
+            first = fds;
+        }
+    }
+    Ok(Ok(first))
+}
+
+/// For each kernel what is resident on every rank.
+fn least(offers: &[Offer]) -> HashMap<(Kernel, u32), u32> {
+    let kernels = Kernel::all_clusters().enumerate();
+    let least = |index: usize| {
+        offers
+            .iter()
+            .map(|offer| offer.ctas.get(index).copied().unwrap_or(0))
+            .min()
+    };
+    kernels
+        .map(|(index, kernel)| (kernel, least(index).unwrap_or(0)))
+        .collect()
+}
