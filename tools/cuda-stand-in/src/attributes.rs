@@ -1,7 +1,7 @@
 //! What a device says of itself, by attribute. One that is not listed is an error, so that nobody goes by a number that was made up.
 
-use sys::CUdevice_attribute_enum as Attribute;
 use cudarc::driver::sys;
+use sys::CUdevice_attribute_enum as Attribute;
 use tileweave::driver::Driver;
 
 use crate::answer::{Answer, INVALID, code_of};

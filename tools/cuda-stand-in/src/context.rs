@@ -46,7 +46,12 @@ pub(crate) fn current_place(machine: &Machine) -> Answer<Place> {
 
 fn known(machine: &Machine, context: sys::CUcontext) -> Answer<usize> {
     let handle = context.addr();
-    machine.lock().contexts.get(handle).map(|_| handle).map_err(|_| NO_CONTEXT)
+    machine
+        .lock()
+        .contexts
+        .get(handle)
+        .map(|_| handle)
+        .map_err(|_| NO_CONTEXT)
 }
 
 /// Makes a context on a place of a device.
@@ -71,7 +76,9 @@ pub(crate) fn destroy(machine: &Machine, handle: usize) -> Answer {
         .filter(|(_, stream)| stream.context == handle)
         .map(|(stream, _)| stream)
         .collect();
-    let streams = streams.into_iter().filter_map(|stream| tables.streams.remove(stream).ok());
+    let streams = streams
+        .into_iter()
+        .filter_map(|stream| tables.streams.remove(stream).ok());
     let lanes: Vec<Lane> = streams
         .map(|stream| stream.lane)
         .chain(context.per_thread.into_values())

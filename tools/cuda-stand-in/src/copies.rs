@@ -24,7 +24,9 @@ fn to_device(dst: u64, src: &In<u8>, bytes: usize, stream: sys::CUstream) -> Ans
         return Ok(());
     }
     let result = if machine.lock().is_locked(src.addr(), bytes) {
-        machine.sim.copy_anywhere(dst, src.addr() as u64, bytes, found.lane.stream)
+        machine
+            .sim
+            .copy_anywhere(dst, src.addr() as u64, bytes, found.lane.stream)
     } else {
         machine.sim.copy_in(dst, src.bytes(bytes)?, found.lane.stream)
     };
@@ -37,7 +39,9 @@ fn to_host(dst: &mut Out<u8>, src: u64, bytes: usize, stream: sys::CUstream) -> 
         return Ok(());
     }
     let result = if machine.lock().is_locked(dst.addr(), bytes) {
-        machine.sim.copy_anywhere(dst.addr() as u64, src, bytes, found.lane.stream)
+        machine
+            .sim
+            .copy_anywhere(dst.addr() as u64, src, bytes, found.lane.stream)
     } else {
         machine.sim.copy_out(dst.bytes_mut(bytes)?, src, found.lane.stream)
     };

@@ -45,10 +45,7 @@ fn claim(machine: &Machine, from: sys::CUdevice, to: sys::CUdevice) -> Answer<ti
     if from == to {
         return Err(Code::CUDA_ERROR_INVALID_DEVICE);
     }
-    machine
-        .sim
-        .peer_claim(from, to)
-        .map_err(code_of)
+    machine.sim.peer_claim(from, to).map_err(code_of)
 }
 
 calls! {

@@ -60,7 +60,10 @@ fn elapsed(ms: &Out<f32>, start: sys::CUevent, end: sys::CUevent) -> Answer {
             return Err(NOT_READY);
         }
     }
-    let between = machine.sim.event_elapsed_ms(both[0].sim, both[1].sim).map_err(code_of)?;
+    let between = machine
+        .sim
+        .event_elapsed_ms(both[0].sim, both[1].sim)
+        .map_err(code_of)?;
     ms.put(between.ok_or(NOT_READY)? as f32)
 }
 

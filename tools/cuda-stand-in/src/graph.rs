@@ -29,7 +29,11 @@ fn instantiate(exec: &Out<sys::CUgraphExec>, graph: sys::CUgraph, flags: u64) ->
     let lane = {
         let tables = machine.lock();
         let graph = tables.graphs.get(graph.addr())?;
-        tables.contexts.get(graph.context).map_err(|_| Code::CUDA_ERROR_CONTEXT_IS_DESTROYED)?.null
+        tables
+            .contexts
+            .get(graph.context)
+            .map_err(|_| Code::CUDA_ERROR_CONTEXT_IS_DESTROYED)?
+            .null
     };
     let sim = machine.lock().graphs.get(graph.addr())?.sim;
     let ready = machine.sim.graph_instantiate(sim, lane.stream).map_err(code_of)?;

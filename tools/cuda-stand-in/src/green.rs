@@ -3,7 +3,7 @@
 use cudarc::driver::sys;
 use tileweave::driver::Place;
 
-use crate::answer::{Answer, Code, INVALID, NO_CONTEXT, Out, In, UNSUPPORTED};
+use crate::answer::{Answer, Code, INVALID, In, NO_CONTEXT, Out, UNSUPPORTED};
 use crate::context::{create, destroy};
 use crate::handles::pointer;
 use crate::machine::machine;

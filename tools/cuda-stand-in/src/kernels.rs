@@ -105,12 +105,20 @@ fn set_attribute(handle: usize, which: u32, value: i32) -> Answer {
 fn occupancy(blocks: &Out<i32>, handle: usize, threads: i32, shared: usize) -> Answer {
     let machine = machine()?;
     let place = current_place(machine)?;
-    let (threads, shared) = (u32::try_from(threads).map_err(|_| INVALID)?, shared.min(u32::MAX as usize) as u32);
+    let (threads, shared) = (
+        u32::try_from(threads).map_err(|_| INVALID)?,
+        shared.min(u32::MAX as usize) as u32,
+    );
     let Ok(name) = name(machine, handle, shared) else {
         find(machine, handle)?;
         return blocks.put(0);
     };
-    let launch = Launch { grid: 1, threads, shared, cluster: 1 };
+    let launch = Launch {
+        grid: 1,
+        threads,
+        shared,
+        cluster: 1,
+    };
     blocks.put(machine.sim.ctas_per_sm(name, launch, place).map_err(code_of)? as i32)
 }
 

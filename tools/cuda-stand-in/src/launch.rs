@@ -60,7 +60,10 @@ fn launch(
     // SAFETY: every kernel here takes one `TwParams` by value, so whoever launches it has one there: the contract of `kernelParams`.
     let params = unsafe { params.read_unaligned() };
     order::before(machine, &found)?;
-    machine.sim.launch(name, launch, &params, found.lane.stream).map_err(code_of)
+    machine
+        .sim
+        .launch(name, launch, &params, found.lane.stream)
+        .map_err(code_of)
 }
 
 calls! {

@@ -45,7 +45,10 @@ impl Tables {
 
     /// Bytes of a device that are taken.
     fn taken(&self, ordinal: usize) -> usize {
-        let own = self.memory.values().filter(|memory| memory.ordinal == ordinal && memory.kind != Kind::Mapped);
+        let own = self
+            .memory
+            .values()
+            .filter(|memory| memory.ordinal == ordinal && memory.kind != Kind::Mapped);
         let physical = self.named.values().filter(|named| named.ordinal == Some(ordinal));
         own.map(|memory| memory.bytes).sum::<usize>() + physical.map(|named| named.bytes).sum::<usize>()
     }

@@ -16,13 +16,22 @@ pub(crate) fn before(machine: &Machine, found: &Found) -> Answer {
     let (others, null): (Vec<Lane>, Lane) = {
         let tables = machine.lock();
         let context = tables.contexts.get(found.context)?;
-        let blocking = tables.streams.all().filter(|(_, stream)| stream.context == found.context && stream.blocking);
-        let all = blocking.map(|(_, stream)| stream.lane).chain(context.per_thread.values().copied());
+        let blocking = tables
+            .streams
+            .all()
+            .filter(|(_, stream)| stream.context == found.context && stream.blocking);
+        let all = blocking
+            .map(|(_, stream)| stream.lane)
+            .chain(context.per_thread.values().copied());
         (all.collect(), context.null)
     };
     if !found.legacy {
         // What is captured depends on nothing that runs now.
-        return if captures(&found.lane)? { Ok(()) } else { follow(machine, found.lane, null) };
+        return if captures(&found.lane)? {
+            Ok(())
+        } else {
+            follow(machine, found.lane, null)
+        };
     }
     for other in others {
         if captures(&other)? {
@@ -35,6 +44,12 @@ pub(crate) fn before(machine: &Machine, found: &Found) -> Answer {
 
 /// `later` waits for what is in `earlier` now.
 fn follow(machine: &Machine, later: Lane, earlier: Lane) -> Answer {
-    machine.sim.event_record(earlier.mark, earlier.stream).map_err(code_of)?;
-    machine.sim.stream_wait_event(later.stream, earlier.mark).map_err(code_of)
+    machine
+        .sim
+        .event_record(earlier.mark, earlier.stream)
+        .map_err(code_of)?;
+    machine
+        .sim
+        .stream_wait_event(later.stream, earlier.mark)
+        .map_err(code_of)
 }

@@ -29,12 +29,19 @@ const RELEASE_THRESHOLD: u32 = sys::CUmemPool_attribute_enum::CU_MEMPOOL_ATTR_RE
 fn default_of(machine: &Machine, device: sys::CUdevice) -> Answer<usize> {
     let ordinal = machine.ordinal(device)?;
     let mut tables = machine.lock();
-    let own = tables.pools.all().find(|(_, pool)| pool.default && pool.ordinal == ordinal);
+    let own = tables
+        .pools
+        .all()
+        .find(|(_, pool)| pool.default && pool.ordinal == ordinal);
     if let Some((handle, _)) = own {
         return Ok(handle);
     }
     let attributes = BTreeMap::new();
-    Ok(tables.pools.add(Pool { ordinal, default: true, attributes }))
+    Ok(tables.pools.add(Pool {
+        ordinal,
+        default: true,
+        attributes,
+    }))
 }
 
 /// On a stream that captures it is refused: an allocation would become the graph's.

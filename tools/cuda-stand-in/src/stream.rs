@@ -72,7 +72,10 @@ pub(crate) fn find(machine: &Machine, handle: sys::CUstream) -> Answer<Found> {
     let (handle, mut tables) = (handle.addr(), machine.lock());
     if handle > PER_THREAD {
         let entry = tables.streams.get(handle)?;
-        tables.contexts.get(entry.context).map_err(|_| Code::CUDA_ERROR_CONTEXT_IS_DESTROYED)?;
+        tables
+            .contexts
+            .get(entry.context)
+            .map_err(|_| Code::CUDA_ERROR_CONTEXT_IS_DESTROYED)?;
         return Ok(Found {
             context: entry.context,
             lane: entry.lane,
@@ -122,7 +125,11 @@ fn create(stream: &Out<sys::CUstream>, context: usize, flags: u32) -> Answer {
     let mut tables = machine.lock();
     reap(machine, &mut tables);
     let blocking = flags & NON_BLOCKING == 0;
-    stream.put(pointer(tables.streams.add(StreamEntry { context, lane, blocking })))
+    stream.put(pointer(tables.streams.add(StreamEntry {
+        context,
+        lane,
+        blocking,
+    })))
 }
 
 calls! {

@@ -62,7 +62,11 @@ fn owner_of(properties: &In<sys::CUmemAllocationProp>) -> Answer<usize> {
     if ints.at(0)? != PINNED || ints.at(1)? as u32 & !POSIX != 0 {
         return Err(UNSUPPORTED);
     }
-    ordinal_in(machine()?, &ints, std::mem::offset_of!(sys::CUmemAllocationProp, location))
+    ordinal_in(
+        machine()?,
+        &ints,
+        std::mem::offset_of!(sys::CUmemAllocationProp, location),
+    )
 }
 
 pub(crate) fn named(machine: &Machine, handle: u64) -> Answer<Named> {

@@ -3,7 +3,7 @@
 use cudarc::driver::sys;
 use tileweave::{DType, Op, Path, Rank};
 
-use crate::common::{Case, Data, judge, Sum, synchronize};
+use crate::common::{Case, Data, Sum, judge, synchronize};
 use crate::support::{config, cuda_node, group_for, inside, load};
 
 fn stream(rank: &Rank) -> sys::CUstream {

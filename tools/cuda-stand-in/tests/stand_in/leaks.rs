@@ -12,7 +12,9 @@ pub fn live() -> [usize; 8] {
     let mut counts = [0; 8];
     // SAFETY: the function takes a pointer to eight counts and returns a code.
     let code = unsafe {
-        let call = library.get::<unsafe extern "C" fn(*mut [usize; 8]) -> u32>(b"tileweave_stand_in_live").unwrap();
+        let call = library
+            .get::<unsafe extern "C" fn(*mut [usize; 8]) -> u32>(b"tileweave_stand_in_live")
+            .unwrap();
         call(&mut counts)
     };
     assert_eq!(code, 0);

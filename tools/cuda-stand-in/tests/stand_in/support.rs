@@ -56,7 +56,10 @@ pub fn config() -> GroupConfig {
 
 /// A group sized for the case.
 pub fn group_for(node: &Node, case: &Case) -> Vec<Rank> {
-    let config = config().one_shot_bytes(8 << 10).sized_for(&case.all_specs(), case.world).unwrap();
+    let config = config()
+        .one_shot_bytes(8 << 10)
+        .sized_for(&case.all_specs(), case.world)
+        .unwrap();
     node.group(case.world, &config).unwrap()
 }
 
@@ -76,5 +79,8 @@ pub fn on_the_node(case: &Case, path: Path) -> Vec<Vec<u8>> {
 
 /// Loads a case's operands on every rank.
 pub fn load(ranks: &[Rank], case: &Case, data: &Data) -> Vec<Loaded> {
-    ranks.iter().map(|rank| Loaded::new(rank, case, data).unwrap()).collect()
+    ranks
+        .iter()
+        .map(|rank| Loaded::new(rank, case, data).unwrap())
+        .collect()
 }
