@@ -38,6 +38,7 @@
 #![deny(unsafe_op_in_unsafe_fn)]
 
 pub mod abi;
+pub mod adapter;
 pub mod driver;
 mod dtype;
 mod error;

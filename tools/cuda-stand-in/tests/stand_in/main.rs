@@ -3,6 +3,7 @@
 //! The dynamic loader reads its search path once, so each test starts this program anew with the library on it.
 #![cfg(target_os = "linux")]
 
+mod adapter;
 mod calls;
 #[path = "../../../../tests/common/mod.rs"]
 mod common;
@@ -11,6 +12,7 @@ mod graphs;
 mod groups;
 mod leaks;
 mod machine;
+mod processes;
 mod support;
 mod threads;
 
@@ -35,8 +37,8 @@ fn folder() -> &'static Path {
     })
 }
 
-/// Runs one of the ignored tests in a process of its own that finds the library.
-fn run_inside(test: &str, environment: &[(&str, &str)]) {
+/// One of the ignored tests in a process of its own that finds the library.
+fn inside(test: &str, environment: &[(&str, &str)]) -> Command {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command
         .args(["--ignored", "--exact", "--nocapture", test])
@@ -46,8 +48,13 @@ fn run_inside(test: &str, environment: &[(&str, &str)]) {
         // What is found of simulated links is of no use to anybody else; and every test is to find it anew.
         .env("TILEWEAVE_CACHE", folder().join(test.replace("::", "-")))
         .env("CUDA_DEVICE_MAX_CONNECTIONS", "32")
+        .env_remove("CUDA_VISIBLE_DEVICES")
         .envs(environment.iter().copied());
-    let output = command.output().unwrap();
+    command
+}
+
+fn run_inside(test: &str, environment: &[(&str, &str)]) {
+    let output = inside(test, environment).output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
     assert!(
         output.status.success() && text.contains("1 passed"),
@@ -88,4 +95,10 @@ with_library!(
     failures::a_rank_that_never_launches_is_named;
     failures::an_abort_ends_what_runs;
     leaks::groups_leave_nothing_behind;
+    adapter::slices_are_launched_and_dropped;
+    adapter::views_and_buffers_are_slices;
+    adapter::what_nothing_orders_is_refused;
+    adapter::captures_are_for_the_unchecked_launch_without_events;
+    adapter::a_group_keeps_its_streams;
+    adapter::cudarcs_safe_layer_runs;
 );
