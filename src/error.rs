@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use crate::route::Path;
 
 /// What a wait for another rank waited for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum WaitKind {
     /// The peer's first word of this operation: it never launched, or launched late.
@@ -39,7 +41,7 @@ impl std::fmt::Display for WaitKind {
 }
 
 /// Why a wait ended without what it waited for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum WaitCause {
     /// The deadline passed.
@@ -61,7 +63,7 @@ impl std::fmt::Display for WaitCause {
 }
 
 /// One rank's first unsatisfied wait in a failed operation.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct WaitRecord {
     /// Operation, by its name in the program (`gemm-all-reduce`).

@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 pub(crate) enum Peers {}
 
 impl Peers {
-    pub fn abort(&self, _: &Error) {
+    pub fn failed(&self, _: &Error) {
         match *self {}
     }
 

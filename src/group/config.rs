@@ -47,6 +47,9 @@ pub struct GroupConfig {
     /// variable `TILEWEAVE_DEADLINE_MS` says, in milliseconds; else 120 s. Other ranks that have failed or ended are heard of
     /// long before.
     pub deadline: Duration,
+    /// How long a rank that [joins](crate::Rank::join) waits until all have joined (wall time); may differ between ranks. Default:
+    /// 120 s.
+    pub joining: Duration,
     /// When links are tried. Default: if needed.
     pub probing: Probing,
     /// What sums may depend on. Default: on the operands alone.
@@ -79,6 +82,7 @@ impl Default for GroupConfig {
             one_shot_bytes: 64 << 10,
             max_ctas: 0,
             deadline: default_deadline().unwrap_or(LIBRARY_DEADLINE),
+            joining: Duration::from_secs(120),
             probing: Probing::default(),
             numerics: Numerics::default(),
             alternative: Alternative::default(),
@@ -100,6 +104,11 @@ impl GroupConfig {
     /// With at most this many CTAs an operation.
     pub fn max_ctas(self, max_ctas: u32) -> Self {
         GroupConfig { max_ctas, ..self }
+    }
+
+    /// With this much time for all ranks to join.
+    pub fn joining(self, joining: Duration) -> Self {
+        GroupConfig { joining, ..self }
     }
 
     /// With links tried then.

@@ -80,16 +80,34 @@ impl Links {
         Machine::of(&self.topology, self.probe.as_ref(), gpus)
     }
 
-    /// Whether the first GPU was found to reach the second in some way; without a probe, whether anybody says so.
+    /// Whether the first GPU was found to reach the second in some way; without a probe, whether anybody says so; `None`: nobody knows.
     #[cfg(target_os = "linux")]
-    pub fn reaches(&self, from: usize, to: usize) -> bool {
+    pub fn reaches(&self, from: usize, to: usize) -> Option<bool> {
         let Some(probe) = &self.probe else {
-            let link = self.topology.link(from, to);
-            return link.is_some_and(|link| link.read == Status::Yes || link.write == Status::Yes);
+            let link = self.topology.link(from, to)?;
+            return match (link.read, link.write) {
+                (Status::Yes, _) | (_, Status::Yes) => Some(true),
+                (Status::Unknown, _) | (_, Status::Unknown) => None,
+                _ => Some(false),
+            };
         };
         let gpu = |index: usize| probe.gpu(&self.topology.gpus.get(index)?.uuid);
         let link = gpu(from).zip(gpu(to)).and_then(|(from, to)| probe.link(from, to));
-        link.is_some_and(LinkProbe::any_works)
+        Some(link.is_some_and(LinkProbe::any_works))
+    }
+
+    /// Whether the first GPU could map the second's memory, where nobody knew before.
+    #[cfg(target_os = "linux")]
+    pub fn found(&mut self, from: usize, to: usize, reached: bool) {
+        let mut links = self.topology.links.iter_mut();
+        if let Some(link) = links.find(|link| (link.from, link.to) == (from, to)) {
+            let found = if reached { Status::Yes } else { Status::No };
+            for status in [&mut link.read, &mut link.write, &mut link.atomics] {
+                if *status == Status::Unknown {
+                    *status = found;
+                }
+            }
+        }
     }
 
     /// What routes are decided by: a function of topology, probe and places alone.

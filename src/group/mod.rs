@@ -42,13 +42,13 @@ pub use node::Node;
 pub use rank::Rank;
 pub use stats::{PathStats, Stats};
 
-use crate::abi::{self, CONTROL_BYTES, TwControl, TwDescriptor, TwGroup};
+use crate::abi::{self, CONTROL_BYTES, TwControl, TwDescriptor, TwGroup, TwHello};
 use crate::driver::{DevicePtr, Driver, Place, Stream};
 use crate::error::{Error, Result};
 use crate::memory::heap::Heap;
 use crate::memory::layout::Layout;
 use crate::memory::multicast::{self, SharedHeaps};
-use crate::op::Facts;
+use crate::op::{Facts, descriptor};
 
 /// Where a rank runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -201,21 +201,36 @@ impl Group {
         let begin = Instant::now();
         loop {
             let controls = self.controls()?;
-            let local = |rank| self.holdings.locals.iter().any(|local| local.rank == rank);
+            let remote =
+                (0..controls.len()).filter(|rank| self.holdings.locals.iter().all(|local| local.rank != *rank));
             // An operation's last CTA advances `epoch` beyond what its first CTA left in `epoch_started`.
             let runs = |control: &TwControl| {
                 control.epoch == control.epoch_started && control.record.state != abi::TW_RECORD_COMPLETE
             };
-            let busy = controls
-                .iter()
-                .enumerate()
-                .any(|(rank, control)| !local(rank) && runs(control));
+            let busy = remote
+                .into_iter()
+                .any(|rank| runs(&controls[rank]) || self.announced(&controls, rank));
             // A rank whose process has ended never gives up; that it has is the failure then.
             if !busy || begin.elapsed() > SETTLING || self.failure.get().is_some() {
                 return Ok(controls);
             }
             std::thread::sleep(Duration::from_millis(1));
         }
+    }
+
+    /// Whether a rank's hello is here and what it tells of the operation is not yet: its words travel one by one.
+    fn announced(&self, controls: &[TwControl], rank: usize) -> bool {
+        let TwControl {
+            epoch_started, current, ..
+        } = &controls[rank];
+        let hellos = self.holdings.locals.iter().flat_map(|local| {
+            let mailboxes = &controls[local.rank].hello;
+            mailboxes.iter().map(|mailbox| mailbox[rank])
+        });
+        let told = |hello: TwHello| {
+            *epoch_started > hello.epoch || *epoch_started == hello.epoch && descriptor::hash(current) == hello.hash
+        };
+        hellos.into_iter().any(|hello| hello.epoch > 0 && !told(hello))
     }
 
     fn control(&self, heap: &Heap) -> Result<TwControl> {
@@ -242,11 +257,19 @@ impl Group {
         result
     }
 
-    /// The group's failure: the first one to be set.
+    /// The group's failure: the first one to be set, which the other processes are told.
     fn fail(&self, error: Error) -> Error {
-        let first = self.failure.get_or_init(|| error).clone();
+        if self.failure.set(error.clone()).is_ok() {
+            self.tell_peers();
+        }
         self.wake();
-        first
+        self.failure.get().cloned().unwrap_or(error)
+    }
+
+    fn tell_peers(&self) {
+        if let (Some(peers), Some(why)) = (&self.peers, self.failure.get()) {
+            peers.failed(why);
+        }
     }
 
     /// Whoever waits for other ranks looks again whether the group has failed.
@@ -259,8 +282,8 @@ impl Group {
 
     /// Fails for a reason of this process that kernels do not know of, has them give up, and tells the other processes.
     fn give_up(&self, error: Error) {
-        if let (true, Some(peers), Some(why)) = (self.lose(error), &self.peers, self.failure.get()) {
-            peers.abort(why);
+        if self.lose(error) {
+            self.tell_peers();
         }
     }
 
@@ -349,9 +372,6 @@ impl Drop for Group {
             let _ = self.raise_abort();
         }
         if let Some(peers) = &self.peers {
-            if let Some(why) = self.failure.get() {
-                peers.abort(why);
-            }
             peers.farewell(self.launched_here());
         }
         for local in &self.holdings.locals {

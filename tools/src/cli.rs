@@ -128,7 +128,7 @@ pub struct RunArgs {
     /// GPU timing: launches timed; the median counts
     #[arg(long, value_name = "I", allow_negative_numbers = true, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub iters: u32,
-    /// Simulated node: silent:R, drop-signal:FROM:TO, slow:R:FACTOR or disagree:R
+    /// Simulated node: silent:R, drop-signal:FROM:TO, slow:R:FACTOR, disagree:R, or with --processes kill:R
     #[arg(long, value_name = "SPEC", value_parser = str::parse::<Fault>)]
     pub fault: Option<Fault>,
     /// Bound on any wait for another rank, in milliseconds

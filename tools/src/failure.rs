@@ -16,6 +16,16 @@ pub enum Kind {
 }
 
 impl Kind {
+    const ALL: [Kind; 7] = [
+        Kind::BadInput,
+        Kind::WrongResult,
+        Kind::Timeout,
+        Kind::PeerExited,
+        Kind::Disagreement,
+        Kind::Aborted,
+        Kind::Unavailable,
+    ];
+
     fn name(self) -> &'static str {
         match self {
             Kind::BadInput => "bad_input",
@@ -72,6 +82,20 @@ impl Failure {
     pub fn with(mut self, name: &str, value: impl Into<Value>) -> Self {
         self.details.insert(name.into(), value.into());
         self
+    }
+
+    /// What [`Failure::to_json`] of another process of this program has written.
+    pub fn from_json(mut error: Map<String, Value>) -> Self {
+        let kind = error.remove("kind");
+        let kind = Kind::ALL
+            .into_iter()
+            .find(|known| kind.as_ref().is_some_and(|kind| kind == known.name()));
+        let message = error.remove("message");
+        Failure {
+            kind: kind.unwrap_or(Kind::Aborted),
+            message: message.as_ref().and_then(Value::as_str).unwrap_or("no message").into(),
+            details: error,
+        }
     }
 
     pub fn to_json(&self) -> String {

@@ -28,7 +28,10 @@ fn main() -> ExitCode {
     let result = result.unwrap_or_else(|_| Err(defect()));
     match result {
         Ok((text, code)) => {
-            print(&text);
+            // A rank that does not speak for all has nothing to say.
+            if !text.is_empty() {
+                print(&text);
+            }
             ExitCode::from(code)
         }
         Err(failure) => {
@@ -48,7 +51,8 @@ fn perform(parsed: cli::Parsed, json: bool) -> Result<(String, u8), Failure> {
         cli::Parsed::Version => version::describe(json)?,
         cli::Parsed::Run(args) => {
             let report = run::run(&args)?;
-            if json { report.to_json()? } else { report.to_table() }
+            let text = report.map(|report| if json { report.to_json() } else { Ok(report.to_table()) });
+            text.transpose()?.unwrap_or_default()
         }
         cli::Parsed::Topo(args) => {
             let report = topo::run(&args)?;

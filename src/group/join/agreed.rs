@@ -26,6 +26,7 @@ pub(super) fn agreed(driver: &dyn Driver, place: Place, config: &GroupConfig) ->
         one_shot_bytes,
         max_ctas,
         deadline,
+        joining: _,
         probing,
         numerics,
         alternative,

@@ -1,11 +1,9 @@
 //! What remains between processes that have joined: a socket for each pair of ranks, and one thread that listens to all of its
 //! rank's. A socket that closes without a farewell is a rank that died; everybody hears of it at once, from the kernel.
 //!
-//! A packet is a JSON word. A rank says when it comes to the host barrier and when it gives up there, why it aborts, what it has
-//! launched when it goes in good order, and hands over small values. What a peer sends is bounded; a peer that sends anything else
-//! counts as lost.
+//! A packet is a JSON word. A rank says when it comes to the host barrier and when it gives up there, why the group has failed, and
+//! what it has launched when it goes in good order. What a peer sends is bounded; a peer that sends anything else counts as lost.
 
-use std::collections::VecDeque;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -18,12 +16,10 @@ use serde::{Deserialize, Serialize};
 
 use super::hall::{Given, Hall};
 use super::wire::{Broken, ready};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, WaitRecord};
 
 /// The longest packet.
 const LONGEST: usize = 32 << 10;
-/// Values that nobody has fetched; a peer that sends more speaks another language.
-const MOST_VALUES: usize = 64;
 /// How long a peer's thread may take to make room for a packet. It never waits for anybody, so it only has to be scheduled.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -33,12 +29,32 @@ enum Word {
     Barrier(u64),
     /// It has given up there, in that round.
     Left(u64),
-    /// It aborts the group.
-    Abort(String),
+    /// The group has failed.
+    Failed(Reason),
     /// It goes in good order: operations launched, where that is known.
     Farewell(Option<u64>),
-    /// For whoever fetches it.
-    Value(Vec<u8>),
+}
+
+/// Why a group failed, as one rank tells the others: they return the same error.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Reason {
+    Gone {
+        rank: usize,
+        why: String,
+    },
+    Disagreed {
+        epoch: u64,
+        rank: usize,
+        peer: usize,
+        ours: String,
+        theirs: String,
+    },
+    Wait {
+        root: Box<WaitRecord>,
+        verdict: String,
+        chain: Vec<WaitRecord>,
+    },
+    Other(String),
 }
 
 /// What a peer has said last of the host barrier.
@@ -52,7 +68,6 @@ pub(crate) enum Seat {
 #[derive(Debug)]
 struct Peer {
     seat: Seat,
-    values: VecDeque<Vec<u8>>,
     farewell: Option<Option<u64>>,
     /// Why nothing more comes from it, where that is no farewell.
     lost: Option<String>,
@@ -62,8 +77,8 @@ struct Peer {
 pub(crate) trait Hears: Send + Sync {
     /// `peer` died, or speaks nonsense.
     fn lost(&self, peer: usize, why: &str);
-    /// `peer` aborts the group.
-    fn aborted(&self, peer: usize, why: &str);
+    /// `peer` knows that the group has failed.
+    fn failed(&self, peer: usize, reason: Reason);
     /// `peer` has gone in good order, having launched so many operations.
     fn farewell(&self, _peer: usize, _launched: Option<u64>) {}
 }
@@ -116,7 +131,6 @@ impl Mesh {
         let end = eventfd(0, EventfdFlags::CLOEXEC).map_err(|errno| failed("eventfd", errno))?;
         let peer = || Peer {
             seat: Seat::At(0),
-            values: VecDeque::new(),
             farewell: None,
             lost: None,
         };
@@ -148,42 +162,14 @@ impl Mesh {
         Ok(())
     }
 
-    /// Tells all that the group is aborted. Whoever cannot be told will see this rank's socket close.
-    pub fn abort(&self, why: &str) {
-        let why: String = why.chars().take(LONGEST / 16).collect();
-        self.inner.say_to_all(&Word::Abort(why), Duration::ZERO);
+    /// Tells all that the group has failed. Whoever cannot be told will see this rank's socket close.
+    pub fn failed(&self, reason: Reason) {
+        self.inner.say_to_all(&Word::Failed(reason), Duration::ZERO);
     }
 
     /// Tells all that this rank goes in good order. Does not wait.
     pub fn farewell(&self, launched: Option<u64>) {
         self.inner.say_to_all(&Word::Farewell(launched), Duration::ZERO);
-    }
-
-    /// Gives `peer` a value of at most 4 KiB.
-    pub fn give(&self, peer: usize, value: &[u8]) -> Result<()> {
-        if value.len() > 4 << 10 {
-            return Err(Error::bad_argument(
-                "a value for a peer",
-                format!("{} bytes", value.len()),
-                "at most 4096",
-            ));
-        }
-        let word = Word::Value(value.to_vec());
-        self.inner.say(peer, &word, PATIENCE).map_err(|broken| Error::Driver {
-            call: "send",
-            code: 0,
-            message: format!("to rank {peer}: {broken}"),
-        })
-    }
-
-    /// The next value that `peer` gives; `None`: it is lost, or none comes before `until`.
-    pub fn take(&self, peer: usize, until: Instant) -> Option<Vec<u8>> {
-        let mut found = None;
-        self.inner.wait(until, |peers| {
-            found = peers[peer].values.pop_front();
-            found.is_some() || peers[peer].lost.is_some() || peers[peer].farewell.is_some()
-        });
-        found
     }
 
     /// What `peer` had launched when it went in good order; `None`: it has not gone.
@@ -352,13 +338,9 @@ impl Inner {
         match word {
             Word::Barrier(round) => peers[peer].seat = Seat::At(round),
             Word::Left(round) => peers[peer].seat = Seat::Left(round),
-            Word::Value(_) if peers[peer].values.len() == MOST_VALUES => {
-                return Err(format!("it sent more than {MOST_VALUES} values that nobody fetched"));
-            }
-            Word::Value(value) => peers[peer].values.push_back(value),
-            Word::Abort(why) => {
+            Word::Failed(reason) => {
                 drop(peers);
-                hears.aborted(peer, &why);
+                hears.failed(peer, reason);
             }
             Word::Farewell(launched) => {
                 peers[peer].farewell = Some(launched);

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use super::super::Group;
-use super::mesh::{Hears, Mesh};
+use super::mesh::{Hears, Mesh, Reason};
 use crate::abi;
 use crate::driver::Driver;
 use crate::error::{Error, Result};
@@ -29,10 +29,9 @@ impl Peers {
         self.mesh.listen(Arc::new(Watch(Arc::downgrade(group))))
     }
 
-    /// Tells all why this rank gives up.
-    pub fn abort(&self, why: &Error) {
-        self.mesh.abort(&why.to_string());
-        self.mesh.wake();
+    /// Tells all why the group has failed.
+    pub fn failed(&self, error: &Error) {
+        self.mesh.failed(reason(error));
     }
 
     /// Whoever waits for peers looks again.
@@ -101,7 +100,39 @@ impl Peers {
 fn left(peer: usize, last: u64, launched: u64) -> Error {
     Error::PeerExited {
         rank: peer,
-        why: format!("it left its group after {last} operations, and this rank launches number {launched}"),
+        why: format!("it left the group after {last} operations, and this rank has number {launched} for it"),
+    }
+}
+
+/// The longest text that is told; a description of what was launched has some hundred characters.
+const LONGEST_TEXT: usize = 2000;
+
+fn reason(error: &Error) -> Reason {
+    let short = |text: &str| text.chars().take(LONGEST_TEXT).collect::<String>();
+    match error {
+        Error::PeerExited { rank, why } => Reason::Gone {
+            rank: *rank,
+            why: short(why),
+        },
+        Error::Disagreed {
+            epoch,
+            rank,
+            peer,
+            ours,
+            theirs,
+        } => Reason::Disagreed {
+            epoch: *epoch,
+            rank: *rank,
+            peer: *peer,
+            ours: short(ours),
+            theirs: short(theirs),
+        },
+        Error::Wait { root, verdict, chain } => Reason::Wait {
+            root: root.clone(),
+            verdict: short(verdict),
+            chain: chain.clone(),
+        },
+        error => Reason::Other(short(&error.to_string())),
     }
 }
 
@@ -121,13 +152,31 @@ impl Hears for Watch {
         }
     }
 
-    fn aborted(&self, peer: usize, why: &str) {
+    fn failed(&self, peer: usize, reason: Reason) {
         let Some(group) = self.0.upgrade() else { return };
-        if !group.kernels_gave_up(|cause| cause != abi::TW_ABORT_NONE as u64) {
-            group.lose(Error::Aborted {
-                why: format!("rank {peer} gave up: {why}"),
-            });
+        if group.kernels_gave_up(|cause| cause != abi::TW_ABORT_NONE as u64) {
+            return;
         }
+        group.lose(match reason {
+            Reason::Gone { rank, why } => Error::PeerExited { rank, why },
+            Reason::Disagreed {
+                epoch,
+                rank,
+                peer,
+                ours,
+                theirs,
+            } => Error::Disagreed {
+                epoch,
+                rank,
+                peer,
+                ours,
+                theirs,
+            },
+            Reason::Wait { root, verdict, chain } => Error::Wait { root, verdict, chain },
+            Reason::Other(why) => Error::Aborted {
+                why: format!("rank {peer} gave up: {why}"),
+            },
+        });
     }
 
     fn farewell(&self, peer: usize, launched: Option<u64>) {

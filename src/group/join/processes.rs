@@ -77,7 +77,13 @@ impl Joiner<'_> {
         let exported = self.make(number, &mut holdings, &layout, *unit.as_ref().unwrap_or(&1));
         let heard = hall.gather("heap", exported.map(|(bytes, fd)| (bytes, vec![(None, fd)])))?;
         let imported = self.import(&mut holdings, heard, &told, &links, &gpus);
-        hall.gather("mapping", imported.map(|()| ((), Given::new())))?;
+        let tried = hall.gather("mapping", imported.map(|tried| (tried, Given::new())))?;
+        for (from, (tried, _)) in tried.into_iter().enumerate() {
+            for (to, reached) in tried {
+                let gpu = |rank: usize| gpus.get(rank).copied().unwrap_or(usize::MAX);
+                links.found(gpu(from), gpu(to), reached);
+            }
+        }
         let mesh = Mesh::join(hall, self.rank, world)?;
         let shared = match unit {
             Ok(_) => self.share(hall, &holdings.heaps, world)?,
@@ -170,7 +176,8 @@ impl Joiner<'_> {
     }
 
     /// Maps the others' heaps for this rank's device, in rank order with its own. One that the machine's links do not reach is held and
-    /// not mapped: operations with it are declined on all ranks.
+    /// not mapped: operations with it are declined on all ranks. Where nobody knows of a link it is tried: with which ranks, and
+    /// whether that went well.
     fn import(
         &self,
         holdings: &mut Holdings,
@@ -178,9 +185,10 @@ impl Joiner<'_> {
         told: &[Told],
         links: &Links,
         gpus: &[usize],
-    ) -> Result<()> {
-        let place = self.at.place;
+    ) -> Result<Vec<(usize, bool)>> {
+        let (driver, place) = (self.driver, self.at.place);
         let mut own = holdings.heaps.pop();
+        let mut tried = Vec::new();
         for (rank, (bytes, fds)) in heard.into_iter().enumerate() {
             if rank == self.rank {
                 holdings.heaps.extend(own.take());
@@ -191,14 +199,23 @@ impl Joiner<'_> {
                 return Err(Error::bad_argument(name, fds.len(), "one"));
             };
             // A device that is not visible here has no ordinal; only that of the mapping counts then.
-            let owner: Place = told[rank].here(&**self.driver)?.unwrap_or(place);
-            let reached = gpus[rank] == gpus[self.rank] || links.reaches(gpus[self.rank], gpus[rank]);
-            let accessors: &[Place] = if reached { &[place] } else { &[] };
-            holdings
-                .heaps
-                .push(Heap::import(self.driver, fd.as_fd(), owner, bytes, accessors)?);
+            let owner: Place = told[rank].here(&**driver)?.unwrap_or(place);
+            let known = match gpus[rank] == gpus[self.rank] {
+                true => Some(true),
+                false => links.reaches(gpus[self.rank], gpus[rank]),
+            };
+            let import = |accessors: &[Place]| Heap::import(driver, fd.as_fd(), owner, bytes, accessors);
+            holdings.heaps.push(match known {
+                Some(true) => import(&[place])?,
+                Some(false) => import(&[])?,
+                None => {
+                    let mapped = import(&[place]);
+                    tried.push((rank, mapped.is_ok()));
+                    mapped.or_else(|_| import(&[]))?
+                }
+            });
         }
-        Ok(())
+        Ok(tried)
     }
 
     /// One address for all heaps, in four steps that no rank is ahead in. What fails on one rank is nobody's then.

@@ -15,7 +15,7 @@ use crate::error::{Error, Result};
 
 impl Rank {
     /// Joins the group of `world` ranks that share `id`, as rank `rank`, whose operations are enqueued on `stream`. Returns once
-    /// all have joined; `config.deadline` bounds that, in wall time.
+    /// all have joined; `config.joining` bounds that.
     ///
     /// The ranks may be processes of one user on one host, which see all devices or each its own, or threads of one process.
     /// The device and its context are the stream's; a rank's number says nothing of its device. All ranks of one process that drive
@@ -58,7 +58,7 @@ impl Rank {
             agreed: agreed(&**driver, place, config)?,
             // An end beyond what a clock can tell is as good as none.
             until: begin
-                .checked_add(config.deadline)
+                .checked_add(config.joining)
                 .unwrap_or_else(|| begin + Duration::from_secs(1 << 31)),
         };
         let until = comer.until;

@@ -12,9 +12,10 @@ use tileweave::{
     Alternative, Buffer, DType, GroupConfig, Node, Numerics, Op, OpSpec, Operands, Path, Plan, Rank, Route, Tail, Want,
 };
 
-use super::fault::Fault;
+use super::crew::Crew;
+use super::fault::{self, Fault};
 use super::graph::{self, Captured};
-use super::input::{Problem, available_memory};
+use super::input::{Problem, available_memory, total_memory};
 use super::shape::Shape;
 use super::timing;
 use crate::cli::{RouteArg, RunArgs};
@@ -49,13 +50,21 @@ pub struct Outcome {
 }
 
 /// The most that one rank's heap may have. An operation that would have more goes through this in several rounds.
-fn heap_share(machine: &Machine, node: &Node, ranks: usize) -> usize {
+fn heap_share(machine: &Machine, node: &Node, ranks: usize, crew: Crew) -> usize {
     /// Of what is available: operands and results, in two routes and in f64, need the rest.
     const OF_HOST_MEMORY: u64 = 4;
+    /// Processes must agree, and what is available changes while they ask.
+    const OF_ALL_MEMORY: u64 = 8;
     /// A third of the smallest GPU that kernels are built for.
     const OF_A_GPU: usize = 8 << 30;
     match machine {
-        Machine::Sim => usize::try_from(available_memory() / OF_HOST_MEMORY / ranks as u64).unwrap_or(usize::MAX),
+        Machine::Sim => {
+            let bytes = match crew {
+                Crew::Threads => available_memory() / OF_HOST_MEMORY,
+                Crew::Process(_) => total_memory() / OF_ALL_MEMORY,
+            };
+            usize::try_from(bytes / ranks as u64).unwrap_or(usize::MAX)
+        }
         Machine::Cuda(_) => OF_A_GPU / ranks.div_ceil(node.device_count().max(1)),
     }
 }
@@ -68,6 +77,7 @@ pub struct Lane {
     has_gemm: bool,
     /// What this rank does: the operation, another M's, or nothing.
     part: Part,
+    crew: Crew,
     /// The same captured, where it was.
     pub graph: Option<Captured>,
 }
@@ -75,6 +85,8 @@ pub struct Lane {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Part {
     Silent,
+    /// Its process is killed where it would launch.
+    Dies,
     Launches(LaunchSize),
 }
 
@@ -152,7 +164,7 @@ impl LaunchSize {
 }
 
 /// Runs the problem on `machine`.
-pub fn execute(machine: &Machine, problem: &Problem, args: &RunArgs) -> Result<Outcome, Failure> {
+pub fn execute(machine: &Machine, problem: &Problem, args: &RunArgs, crew: Crew) -> Result<Outcome, Failure> {
     let shape = &problem.shape;
     let node = machine.node(shape.ranks, args)?;
     let (m, _) = shape.result();
@@ -171,6 +183,7 @@ pub fn execute(machine: &Machine, problem: &Problem, args: &RunArgs) -> Result<O
     let specs: Vec<OpSpec> = (0..shape.ranks)
         .flat_map(|rank| routes.iter().map(move |route| (rank, *route)))
         .map(|(rank, route)| spec_of(rank, route))
+        .chain(crew.specs(shape.ranks))
         .collect();
     // Whoever runs this program wants it run by the crate, whatever else were faster.
     let config = GroupConfig::default()
@@ -181,14 +194,16 @@ pub fn execute(machine: &Machine, problem: &Problem, args: &RunArgs) -> Result<O
         false => config,
     };
     let config = config.clone().sized_for(&specs, shape.ranks)?;
-    let heap_bytes = config.heap_bytes.min(heap_share(machine, &node, shape.ranks));
-    let ranks = node.group(shape.ranks, &config.heap_bytes(heap_bytes))?;
+    let heap_bytes = config.heap_bytes.min(heap_share(machine, &node, shape.ranks, crew));
+    let ranks = crew.ranks(&node, shape.ranks, &config.heap_bytes(heap_bytes))?;
 
-    let mut lanes = Vec::with_capacity(shape.ranks);
-    for (rank, size) in ranks.into_iter().zip(&sizes) {
+    let mut lanes = Vec::with_capacity(ranks.len());
+    for rank in ranks {
         let index = rank.rank();
+        let size = &sizes[index];
         let part = match args.fault {
             Some(Fault::Silent { rank }) if rank == index => Part::Silent,
+            Some(Fault::Kill { rank }) if rank == index => Part::Dies,
             Some(Fault::Disagree { rank }) if rank == index => Part::Launches(LaunchSize::new(shape, index, other_m)),
             _ => Part::Launches(*size),
         };
@@ -201,11 +216,12 @@ pub fn execute(machine: &Machine, problem: &Problem, args: &RunArgs) -> Result<O
             buffers,
             has_gemm: shape.op.has_gemm(),
             part,
+            crew,
             graph: None,
         });
     }
     let route = lanes[0].plan.route(m);
-    let mut before = vec![(0, 0); shape.ranks];
+    let mut before = vec![(0, 0); lanes.len()];
     if let Some(replays) = args.graph {
         graph::capture(&node, &mut lanes, replays)?;
         before = traffic(&node, &lanes);
@@ -221,11 +237,10 @@ pub fn execute(machine: &Machine, problem: &Problem, args: &RunArgs) -> Result<O
     launch_everywhere(&node, &mut lanes)?;
     let results = download(&lanes, &sizes)?;
     let sent = traffic(&node, &lanes);
-    let (bytes_sent, signals_sent) = before
-        .iter()
-        .zip(sent)
+    let sent = before.iter().zip(sent);
+    let sent = sent
         .map(|(before, after)| (after.0 - before.0, after.1 - before.1))
-        .unzip();
+        .collect();
 
     let elapsed_ms = timing::measure(&node, &mut lanes, args.warmup, args.iters)?;
     // Sums of the switch have other bits at every run.
@@ -245,6 +260,10 @@ pub fn execute(machine: &Machine, problem: &Problem, args: &RunArgs) -> Result<O
     } else {
         None
     };
+    let ranks: Vec<&Rank> = lanes.iter().map(|lane| &lane.rank).collect();
+    let results = crew.gather(&ranks, results)?;
+    let other = other.map(|other| crew.gather(&ranks, other)).transpose()?;
+    let (bytes_sent, signals_sent) = crew.gather_counts(&ranks, sent)?.into_iter().unzip();
     let info = node.driver().place_info(lanes[0].rank.place())?;
     let device_name = describe_devices(&node, &info.name, shape.ranks);
     Ok(Outcome {
@@ -337,7 +356,11 @@ impl Lane {
 
     /// Launches this rank's part.
     pub fn launch(&mut self) -> tileweave::Result<()> {
-        let Part::Launches(size) = self.part else { return Ok(()) };
+        let size = match self.part {
+            Part::Launches(size) => size,
+            Part::Silent => return self.crew.stay_away(&self.rank),
+            Part::Dies => fault::kill_this_process(),
+        };
         let Buffers {
             x,
             weight,
@@ -431,7 +454,8 @@ pub fn on_every_rank<T: Send>(
 
 fn download(lanes: &[Lane], sizes: &[LaunchSize]) -> Result<Results, Failure> {
     let mut results = Results::default();
-    for (lane, size) in lanes.iter().zip(sizes) {
+    for lane in lanes {
+        let size = &sizes[lane.rank.rank()];
         let bytes = size.out.0 * size.out.1 * lane.buffers.dtype.size();
         results.y.push(lane.result().to_vec::<u8>(bytes)?);
         if let Some(residual) = &lane.buffers.residual {

@@ -97,6 +97,14 @@ impl Fault {
     }
 }
 
+/// Ends this process as the system does one that has used too much memory.
+pub fn kill_this_process() -> ! {
+    #[cfg(unix)]
+    let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
+    // Where there are no signals, and until this one arrives.
+    std::process::abort();
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

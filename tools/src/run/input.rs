@@ -232,11 +232,21 @@ fn check_size(shape: &Shape, dtype: DType, addend: bool, tail: bool) -> Result<(
     )))
 }
 
-/// Bytes that can be had without swapping; where the system does not tell, what any machine for this has.
+/// Bytes that can be had without swapping.
 pub fn available_memory() -> u64 {
+    memory("MemAvailable:")
+}
+
+/// All of the machine's memory, the same whichever process asks.
+pub fn total_memory() -> u64 {
+    memory("MemTotal:")
+}
+
+/// A line of what Linux tells of memory; where the system does not tell, what any machine for this has.
+fn memory(name: &str) -> u64 {
     const ASSUMED: u64 = 16 << 30;
     let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"));
+    let line = text.lines().find_map(|line| line.strip_prefix(name));
     let kib = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
     kib.map_or(ASSUMED, |kib| kib.saturating_mul(1024))
 }

@@ -5,12 +5,14 @@
 //! same operands also run on the other route, and the bits are compared.
 
 mod check;
+mod crew;
 mod exact;
 mod execute;
 pub mod fault;
 mod graph;
 mod input;
 pub mod output;
+mod processes;
 mod random;
 mod report;
 mod shape;
@@ -26,13 +28,16 @@ use tileweave::Op;
 use crate::cli::{Device, RouteArg, RunArgs};
 use crate::device;
 use crate::failure::Failure;
+use crew::Crew;
 use fault::Fault;
 use output::Place;
 use report::Report;
 
-pub fn run(args: &RunArgs) -> Result<Report, Failure> {
+/// Runs it; `None` in a process whose rank does not speak for all.
+pub fn run(args: &RunArgs) -> Result<Option<Report>, Failure> {
     refuse_unbuilt(args)?;
-    check_options(args)?;
+    let crew = Crew::find(args)?;
+    check_options(args, crew)?;
     let output = args
         .output
         .as_deref()
@@ -43,12 +48,26 @@ pub fn run(args: &RunArgs) -> Result<Report, Failure> {
     } else {
         args.common.device
     })?;
-    let ranks = args.common.ranks.unwrap_or_else(|| machine.default_ranks());
+    let ranks = match crew {
+        Crew::Process(told) => told.world,
+        Crew::Threads => args.common.ranks.unwrap_or_else(|| machine.default_ranks()),
+    };
     let progress = spinner();
     progress.set_message("making the operands");
     let problem = input::problem(args, ranks, matches!(machine, device::Machine::Sim))?;
     if let Some(fault) = args.fault {
         fault.check(problem.shape.ranks)?;
+    }
+    if let (Crew::Threads, true) = (crew, args.processes) {
+        let ranks = problem.shape.ranks;
+        // Every process makes its own.
+        drop(problem);
+        progress.set_message(format!(
+            "running {} in {ranks} processes ({})",
+            args.op.name(),
+            machine.word()
+        ));
+        return processes::launch(args, machine.word(), ranks).map(Some);
     }
     progress.set_message(format!(
         "running {} on {} ranks ({})",
@@ -56,7 +75,11 @@ pub fn run(args: &RunArgs) -> Result<Report, Failure> {
         problem.shape.ranks,
         machine.word()
     ));
-    let outcome = execute::execute(&machine, &problem, args)?;
+    let outcome =
+        execute::execute(&machine, &problem, args, crew).map_err(|failure| crew.name(failure, problem.shape.op))?;
+    if !crew.reports() {
+        return Ok(None);
+    }
     progress.set_message("comparing with the reference");
     let verdict = check::judge(
         &problem,
@@ -69,14 +92,14 @@ pub fn run(args: &RunArgs) -> Result<Report, Failure> {
     }
     progress.finish_and_clear();
     let shape = problem.shape;
-    Ok(Report {
-        op: shape.op.name(),
+    Ok(Some(Report {
+        op: shape.op.name().into(),
         ranks: shape.ranks,
         m: shape.m,
         n: shape.n,
         k: shape.k,
         dtype: problem.dtype.to_string(),
-        device: machine.word(),
+        device: machine.word().into(),
         device_name: outcome.device_name,
         route: outcome.route.path.to_string(),
         route_reason: outcome.route.reason,
@@ -87,21 +110,17 @@ pub fn run(args: &RunArgs) -> Result<Report, Failure> {
         bound: verdict.bound,
         bitwise_equal_unfused: verdict.bitwise_equal_unfused,
         bitwise_equal_across_ranks: verdict.bitwise_equal_across_ranks,
-        tail: problem.tail.map(|_| "residual-norm"),
+        tail: problem.tail.map(|_| "residual-norm".into()),
         result_digest: check::digest(outcome.results.all()),
         bytes_sent: outcome.bytes_sent,
         signals_sent: outcome.signals_sent,
         elapsed_ms: outcome.elapsed_ms,
-    })
+    }))
 }
 
 /// What the contract names and this version does not have: the answer is exit 4, never something else instead.
 fn refuse_unbuilt(args: &RunArgs) -> Result<(), Failure> {
-    let missing = [
-        (args.processes, "--processes"),
-        (args.route == RouteArg::Nccl, "--route nccl"),
-        (matches!(args.fault, Some(Fault::Kill { .. })), "--fault kill"),
-    ];
+    let missing = [(args.route == RouteArg::Nccl, "--route nccl")];
     match missing.iter().find(|(asked, _)| *asked) {
         Some((_, option)) => Err(Failure::unavailable(format!(
             "{option} is not built yet: run without it"
@@ -110,7 +129,11 @@ fn refuse_unbuilt(args: &RunArgs) -> Result<(), Failure> {
     }
 }
 
-fn check_options(args: &RunArgs) -> Result<(), Failure> {
+fn check_options(args: &RunArgs, crew: Crew) -> Result<(), Failure> {
+    if let (Some(fault @ Fault::Kill { .. }), Crew::Threads, false) = (args.fault, crew, args.processes) {
+        let expected = "--processes with it: a rank that is a thread cannot be killed";
+        return Err(Failure::bad_value("--fault", fault, expected));
+    }
     if args.in_place && args.op != Op::AllReduce {
         let expected = format!("--op all-reduce, not {}", args.op.name());
         return Err(Failure::bad_value("--in-place", "given", &expected));

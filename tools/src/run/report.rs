@@ -1,27 +1,27 @@
 //! What a run prints.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::failure::Failure;
 
 /// The JSON object, field for field.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct Report {
-    pub op: &'static str,
+    pub op: String,
     pub ranks: usize,
     pub m: usize,
     pub n: usize,
     pub k: usize,
     pub dtype: String,
     /// `sim` or `cuda`.
-    pub device: &'static str,
+    pub device: String,
     pub device_name: String,
     pub route: String,
     pub route_reason: String,
     pub kernel: String,
     pub wire: String,
     /// `residual-norm`, or none.
-    pub tail: Option<&'static str>,
+    pub tail: Option<String>,
     pub max_abs_err: f64,
     pub max_rel_err: f64,
     pub bound: f64,
@@ -64,7 +64,7 @@ impl Report {
             ("route", format!("{}: {}", self.route, self.route_reason)),
             ("kernel", self.kernel.clone()),
             ("wire", self.wire.clone()),
-            ("tail", self.tail.unwrap_or("none").into()),
+            ("tail", self.tail.as_deref().unwrap_or("none").into()),
             (
                 "largest error",
                 format!(

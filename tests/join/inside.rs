@@ -1,0 +1,74 @@
+//! What the processes that these tests start do: one rank each, told by environment variables.
+
+use std::io::{BufRead, Write};
+
+use super::*;
+
+pub const SPEC: &str = "TILEWEAVE_TEST_RANK";
+
+/// One rank's orders: `rank world id m deadline_ms what`.
+pub fn orders(rank: usize, world: usize, id: &str, deadline: Duration, what: &str) -> String {
+    format!("{rank} {world} {id} {} {what}", deadline.as_millis())
+}
+
+/// Says a line to whoever started this process.
+fn say(line: impl std::fmt::Display) {
+    let mut out = std::io::stderr().lock();
+    let _ = writeln!(out, "@{line}");
+}
+
+fn descriptors() -> usize {
+    std::fs::read_dir("/proc/self/fd").unwrap().count()
+}
+
+#[test]
+#[ignore = "a child of the tests in `processes`"]
+fn one_rank() {
+    let Ok(spec) = std::env::var(SPEC) else { return };
+    let words: Vec<&str> = spec.split(' ').collect();
+    let [rank, world, id, deadline, what] = words[..] else {
+        panic!("{spec}")
+    };
+    let (rank, world): (usize, usize) = (rank.parse().unwrap(), world.parse().unwrap());
+    let c = Case {
+        m: if what == "other" && rank == 1 { 69 } else { 70 },
+        ..case(Op::GemmAllReduce, world)
+    };
+    let deadline = Duration::from_millis(deadline.parse().unwrap());
+    let patience = if what == "impatient" { deadline } else { LONG };
+    let config = config(&c).deadline(deadline).joining(patience);
+    let (_, node) = sim(world, rank as u64);
+    let before = descriptors();
+    let id = Id::of(id);
+    let joined = match join(&node, rank, rank, world, &id, &config) {
+        Ok(rank) => rank,
+        Err(error) => return say(format!("error {error:?}")),
+    };
+    say("joined");
+    let data = Data::new(&c);
+    let path = c.routes()[0];
+    let rounds = if what == "endless" { usize::MAX } else { 3 };
+    let mut result = Ok(Vec::new());
+    if what == "silent" && rank == 1 {
+        // Until whoever started it says so.
+        let _ = std::io::stdin().lock().read_line(&mut String::new());
+    } else {
+        for _ in 0..rounds {
+            result = perform(&joined, &c, &data, path);
+            if result.is_err() {
+                break;
+            }
+        }
+    }
+    match result {
+        Ok(bytes) => say(format!(
+            "result {}",
+            bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>()
+        )),
+        Err(error) => say(format!("error {error:?}")),
+    }
+    drop(joined);
+    // What is left behind goes when the next group is made; a group of one makes nothing else.
+    drop(join(&node, rank, 0, 1, &id, &config));
+    say(format!("left {}", descriptors() as i64 - before as i64));
+}

@@ -1,0 +1,214 @@
+//! Processes, one for each rank: that they find each other and give the same bits, that the end of one is told to the others at
+//! once, and that nothing stays behind.
+
+use std::io::{BufRead, BufReader};
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixListener};
+use std::process::{Child, ChildStderr, Command, Stdio};
+use std::time::Instant;
+
+use super::inside::{SPEC, orders};
+use super::*;
+use crate::common::{deep, judge};
+
+/// A process that is one rank. It ends with this value at the latest.
+struct Process {
+    child: Child,
+    lines: std::io::Lines<BufReader<ChildStderr>>,
+}
+
+impl Process {
+    fn start(orders: &str) -> Process {
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["--ignored", "--exact", "--nocapture", "inside::one_rank"])
+            .env(SPEC, orders)
+            .env("RUST_BACKTRACE", "0")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        Process { child, lines }
+    }
+
+    /// What follows `word` on the next line that it says; other lines are not its own.
+    fn hear(&mut self, word: &str) -> String {
+        for line in self.lines.by_ref() {
+            let line = line.unwrap();
+            if let Some(said) = line.strip_prefix('@') {
+                return said
+                    .strip_prefix(word)
+                    .unwrap_or_else(|| panic!("{said:?}, not {word}"))
+                    .trim()
+                    .to_string();
+            }
+        }
+        panic!("nothing, instead of {word}");
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn name(test: &str) -> String {
+    format!("{test}-{}", std::process::id())
+}
+
+fn start(test: &str, world: usize, deadline: Duration, what: &str) -> Vec<Process> {
+    (0..world)
+        .map(|rank| Process::start(&orders(rank, world, &name(test), deadline, what)))
+        .collect()
+}
+
+fn bytes(hex: &str) -> Vec<u8> {
+    (0..hex.len() / 2)
+        .map(|i| u8::from_str_radix(&hex[2 * i..2 * i + 2], 16).unwrap())
+        .collect()
+}
+
+/// Abstract sockets of joining ranks.
+fn rendezvous() -> usize {
+    let table = std::fs::read_to_string("/proc/net/unix").unwrap();
+    table.lines().filter(|line| line.contains("@tileweave-")).count()
+}
+
+#[test]
+fn processes_give_the_bits_of_one_process_and_leave_nothing_behind() {
+    let world = 3;
+    let mut all = start("bits", world, LONG, "run");
+    let mut results = Vec::new();
+    for process in &mut all {
+        process.hear("joined");
+    }
+    for process in &mut all {
+        results.push(bytes(&process.hear("result")));
+    }
+    let c = case(Op::GemmAllReduce, world);
+    judge(&c, &Data::new(&c), &results, "processes");
+    assert_eq!(results, crate::common::run(&c, c.routes()[0], 0).unwrap());
+    for process in &mut all {
+        assert_eq!(process.hear("left"), "0", "descriptors are left");
+        assert!(process.child.wait().unwrap().success());
+    }
+}
+
+#[test]
+fn mismatched_plans_are_named_in_every_process() {
+    for process in &mut start("plans", 2, LONG, "other") {
+        process.hear("joined");
+        let error = process.hear("error");
+        assert!(
+            error.starts_with("Disagreed") && error.contains("M 70") && error.contains("M 69"),
+            "{error}"
+        );
+    }
+}
+
+#[test]
+fn a_rank_that_never_launches_is_named_by_the_deadline() {
+    let mut all = start("silent", 3, Duration::from_millis(500), "silent");
+    for process in &mut all {
+        process.hear("joined");
+    }
+    for rank in [0, 2] {
+        let error = all[rank].hear("error");
+        assert!(
+            error.starts_with("Wait") && error.contains("rank 1 never launched an operation"),
+            "{error}"
+        );
+    }
+}
+
+#[test]
+fn a_rank_that_never_comes_is_named_in_every_process() {
+    let id = name("absent");
+    let orders = |rank| orders(rank, 3, &id, Duration::from_millis(400), "impatient");
+    let mut here = [0, 1].map(|rank| Process::start(&orders(rank)));
+    for process in &mut here {
+        let error = process.hear("error");
+        assert!(
+            error.starts_with("Missing") && error.contains("missing: [2]"),
+            "{error}"
+        );
+    }
+}
+
+/// Survivors hear from the kernel, by the end of a socket, whatever the killed one was doing: joining, computing, waiting.
+#[test]
+fn one_that_is_killed_at_any_moment_is_named_by_all_others_at_once() {
+    let world = 3;
+    for seed in 0..100 * deep() as u64 {
+        // A small generator of the test's own: the moment and the victim.
+        let mut state = (seed + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let mut draw = |most: u64| {
+            state ^= state >> 29;
+            state = state.wrapping_mul(0xbf58_476d_1ce4_e5b9);
+            (state >> 33) % most
+        };
+        let victim = draw(world as u64) as usize;
+        let mut all = start(&format!("killed{seed}"), world, LONG, "endless");
+        // Every fourth is killed while the ranks join.
+        let joined = draw(4) > 0;
+        if joined {
+            all.iter_mut().for_each(|process| drop(process.hear("joined")));
+        }
+        std::thread::sleep(Duration::from_micros(draw(if joined { 30_000 } else { 15_000 })));
+        let begin = Instant::now();
+        all[victim].child.kill().unwrap();
+        for (rank, process) in all.iter_mut().enumerate().filter(|(rank, _)| *rank != victim) {
+            if joined {
+                let error = process.hear("error");
+                // A launch that comes after the news says that the group is poisoned by it.
+                let told = format!("PeerExited {{ rank: {victim}");
+                let error = error.strip_prefix("Poisoned(").unwrap_or(&error);
+                assert!(
+                    error.starts_with(&told),
+                    "seed {seed}, rank {rank} of victim {victim}: {error}"
+                );
+            } else {
+                // It may not even have greeted: the deadline is not waited for here.
+                process.child.kill().unwrap();
+            }
+        }
+        if joined {
+            assert!(
+                begin.elapsed() < Duration::from_secs(2),
+                "seed {seed}: {:?}",
+                begin.elapsed()
+            );
+        }
+    }
+}
+
+#[test]
+fn strangers_and_names_are_no_matter() {
+    let id = name("strangers");
+    let before = rendezvous();
+    let mut zero = Process::start(&orders(0, 2, &id, LONG, "run"));
+    while rendezvous() == before {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    let table = std::fs::read_to_string("/proc/net/unix").unwrap();
+    for line in table.lines() {
+        // Also other tests' rendezvous: strangers are no matter there, either.
+        let Some((_, name)) = line.split_once('@').filter(|(_, name)| name.starts_with("tileweave-")) else {
+            continue;
+        };
+        let address = SocketAddr::from_abstract_name(name.trim_end_matches('@')).unwrap();
+        if let Ok(mut stranger) = std::os::unix::net::UnixStream::connect_addr(&address) {
+            let _ = std::io::Write::write_all(&mut stranger, b"GET / HTTP/1.1\r\n\r\n");
+        }
+        // Its name is taken while it lives.
+        assert!(UnixListener::bind_addr(&address).is_err() || rendezvous() != before + 1);
+    }
+    let mut one = Process::start(&orders(1, 2, &id, LONG, "run"));
+    for process in [&mut zero, &mut one] {
+        process.hear("joined");
+        process.hear("result");
+    }
+}
