@@ -38,7 +38,6 @@
 #![deny(unsafe_op_in_unsafe_fn)]
 
 pub mod abi;
-#[cfg(feature = "cust")]
 pub mod adapter;
 pub mod driver;
 mod dtype;

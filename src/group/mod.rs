@@ -27,7 +27,7 @@ mod stats;
 mod tests;
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 #[cfg(not(target_os = "linux"))]
@@ -76,6 +76,8 @@ pub(crate) struct Group {
     links: links::Links,
     /// The ranks that other processes drive, where there are any.
     peers: Option<Peers>,
+    /// What an adapter has it keep, the streams above all. Last: the holdings look at streams when they are dropped.
+    kept: Mutex<Vec<Arc<dyn std::fmt::Debug + Send + Sync>>>,
 }
 
 /// The numbers of this process's groups.
@@ -203,6 +205,7 @@ impl Group {
             failure: OnceLock::new(),
             links,
             peers: None,
+            kept: Mutex::default(),
         }
     }
 
