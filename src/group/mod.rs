@@ -18,6 +18,7 @@ mod holdings;
 #[cfg(target_os = "linux")]
 mod join;
 mod links;
+mod nccl;
 mod node;
 mod rank;
 mod residence;
@@ -144,16 +145,31 @@ impl Group {
         }
         // Whoever claimed what: here is one.
         machine.multicast |= shared.is_ok();
+        let by_nccl = nccl::wanted(&**driver, &machine, config).and_then(|()| {
+            let library = nccl::library()?;
+            let id = library.unique_id().map_err(|error| error.to_string())?;
+            let made = nccl::Nccl::join(
+                driver,
+                &library,
+                &id,
+                &holdings,
+                &layout,
+                (config.deadline, config.deadline),
+            );
+            made.map_err(|error| error.to_string())
+        });
         let facts = Facts {
             world,
             layout,
             hopper: residence::all_hopper(&**driver, &places)?,
             ctas,
-            alternative: links::alternative(&**driver, &machine, config.alternative),
+            nccl: nccl::policy(&**driver, &machine, config.nccl),
+            communicators: by_nccl.as_ref().map(drop).map_err(String::clone),
             machine,
             multicast: shared.as_ref().map(drop).map_err(String::clone),
         };
         holdings.shared = shared.ok();
+        holdings.nccl = by_nccl.ok();
         let group = Arc::new(Group::of(driver, number, holdings, facts, links, config));
         Ok((0..world).map(|rank| Rank::new(group.clone(), rank, rank)).collect())
     }
@@ -259,6 +275,7 @@ impl Group {
         let word = (abi::TW_ABORT_HOST as u64).to_le_bytes();
         // Every rank is tried, whatever becomes of the others; the first failure is reported.
         let mut result = Ok(());
+        self.abort_nccl();
         for local in &self.holdings.locals {
             let heap = self.holdings.heaps[local.rank].ptr();
             result = result.and(self.driver.poke(heap + at, &word));
@@ -272,6 +289,7 @@ impl Group {
             self.tell_peers();
         }
         self.wake();
+        self.abort_nccl();
         self.failure.get().cloned().unwrap_or(error)
     }
 

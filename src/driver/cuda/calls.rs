@@ -364,6 +364,11 @@ impl Driver for CudaDriver {
         self.kernels.launch(kernel, launch, params, stream)
     }
 
+    fn in_context(&self, place: Place, body: &mut dyn FnMut() -> Result<()>) -> Result<()> {
+        let _current = Current::push(self.device(place.device)?.context)?;
+        body()
+    }
+
     fn stream_begin_capture(&self, stream: Stream) -> Result<()> {
         let (_current, stream) = self.enter(stream)?;
         graphs::begin(stream)

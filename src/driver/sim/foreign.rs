@@ -21,8 +21,10 @@ use super::shadow::UNALLOCATED;
 
 /// Naps are a quarter of the wait so far, within these bounds: what is waited for is found late by a quarter at most.
 const NAPS: (Duration, Duration) = (Duration::from_micros(20), Duration::from_micros(500));
-/// While something runs, polled words are looked at again after this.
+/// While something runs, polled words are looked at again after this, and after so many times as long as the last look took: there
+/// may be thousands of them.
 const GLANCE: Duration = Duration::from_micros(20);
+const GLANCE_SHARE: u32 = 8;
 /// Turns given away by polling threads, with nothing else happening, after which a linked node naps between them.
 const SPINS: u64 = 10_000;
 
@@ -62,6 +64,8 @@ pub(super) struct Foreign {
     /// When the machine's time was last that of the wall.
     clock: Option<Instant>,
     glanced: Option<Instant>,
+    /// How long that took.
+    glance: Duration,
     /// Since when it has rested, how many bursts it had run then, and whether its threads only polled.
     since: Option<Instant>,
     bursts: u64,
@@ -78,6 +82,7 @@ impl Foreign {
             told: Rc::default(),
             clock: None,
             glanced: None,
+            glance: Duration::ZERO,
             since: None,
             bursts: 0,
             spun: false,
@@ -164,17 +169,16 @@ impl Machine {
     pub fn glance_outside(&mut self) {
         self.pass_time();
         let Some(wall) = self.foreign.clock else { return };
-        if self
-            .foreign
-            .glanced
-            .is_none_or(|then| wall.saturating_duration_since(then) >= GLANCE)
-        {
+        let pause = GLANCE.max(self.foreign.glance * GLANCE_SHARE);
+        let since = |then| wall.saturating_duration_since(then);
+        if self.foreign.glanced.is_none_or(|then| since(then) >= pause) {
             self.look_outside();
         }
     }
 
     /// Has the watchers of shared words that others have changed look again.
     fn look_outside(&mut self) {
+        let begin = Instant::now();
         self.foreign.glanced = self.foreign.clock;
         let words: Vec<u64> = self.watch.keys().copied().collect();
         for word in words {
@@ -184,6 +188,7 @@ impl Machine {
             }
         }
         self.wake_stirred();
+        self.foreign.glance = begin.elapsed();
     }
 
     /// Whether a watched word is not what one of its watchers saw.
@@ -238,7 +243,7 @@ impl Machine {
             let seconds = self.foreign.patience.as_secs_f32();
             return Rest::Stuck(format!("nothing has come from other processes for {seconds} s"));
         }
-        let nap = (waited / 4).clamp(NAPS.0, NAPS.1);
+        let nap = (waited / 4).clamp(NAPS.0, NAPS.1).max(2 * self.foreign.glance);
         let left = end.map_or(nap, |end| Duration::from_nanos(end.saturating_sub(self.now)));
         std::thread::sleep(nap.min(left));
         Rest::Rested

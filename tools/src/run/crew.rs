@@ -21,6 +21,9 @@ const ROW: usize = 4 * COLUMNS;
 /// Rows of a rank that a heap has to have room for at once.
 const SMALL: usize = 64;
 
+/// Longer than any deadline that may be asked for.
+const A_DAY: Duration = Duration::from_secs(86_400);
+
 /// Where the ranks are.
 #[derive(Debug, Clone, Copy)]
 pub enum Crew {
@@ -85,6 +88,16 @@ impl Crew {
         // SAFETY: the stream is this node's, and nobody ends it: it goes with the process.
         let rank = unsafe { Rank::join(node, stream, told.rank, world, &id, &config) };
         Ok(vec![rank.inspect_err(|_| end(node, stream))?])
+    }
+
+    /// A rank that never launches. Where its peers are processes, it is there until they have found out: they would hear of
+    /// its end at once.
+    pub fn stay_away(self, rank: &Rank) -> tileweave::Result<()> {
+        match self {
+            Crew::Threads => Ok(()),
+            // Nobody comes: it ends when the first of them goes.
+            Crew::Process(_) => rank.host_barrier(A_DAY),
+        }
     }
 
     /// What the group must serve beside the operation itself.
