@@ -26,6 +26,7 @@ mod stats;
 #[cfg(test)]
 mod tests;
 
+use std::cmp::Ordering as Cmp;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
@@ -43,7 +44,7 @@ pub use node::Node;
 pub use rank::Rank;
 pub use stats::{PathStats, Stats};
 
-use crate::abi::{self, CONTROL_BYTES, TwControl, TwDescriptor, TwGroup, TwHello};
+use crate::abi::{self, CONTROL_BYTES, TwControl, TwDescriptor, TwGroup};
 use crate::driver::{DevicePtr, Driver, Place, Stream};
 use crate::error::{Error, Result};
 use crate::memory::heap::Heap;
@@ -237,19 +238,30 @@ impl Group {
         }
     }
 
-    /// Whether a rank's hello is here and what it tells of the operation is not yet: its words travel one by one.
+    /// Whether a rank's hello, or its record, is here, and what it launched is not yet: its words travel one by one.
     fn announced(&self, controls: &[TwControl], rank: usize) -> bool {
         let TwControl {
-            epoch_started, current, ..
+            epoch_started,
+            current,
+            record,
+            ..
         } = &controls[rank];
-        let hellos = self.holdings.locals.iter().flat_map(|local| {
+        // `None`: whatever it was.
+        let told = |epoch: u64, hash: Option<u64>| match epoch_started.cmp(&epoch) {
+            Cmp::Less => false,
+            Cmp::Equal => hash.is_none_or(|hash| descriptor::hash(current) == hash),
+            Cmp::Greater => true,
+        };
+        let mut hellos = self.holdings.locals.iter().flat_map(|local| {
             let mailboxes = &controls[local.rank].hello;
             mailboxes.iter().map(|mailbox| mailbox[rank])
         });
-        let told = |hello: TwHello| {
-            *epoch_started > hello.epoch || *epoch_started == hello.epoch && descriptor::hash(current) == hello.hash
+        let recorded = match (record.state, record.cause) {
+            (abi::TW_RECORD_COMPLETE, abi::TW_CAUSE_DISAGREED) => told(record.epoch, Some(record.expected)),
+            (abi::TW_RECORD_COMPLETE, _) => told(record.epoch, None),
+            _ => true,
         };
-        hellos.into_iter().any(|hello| hello.epoch > 0 && !told(hello))
+        !recorded || hellos.any(|hello| hello.epoch > 0 && !told(hello.epoch, Some(hello.hash)))
     }
 
     fn control(&self, heap: &Heap) -> Result<TwControl> {
@@ -404,6 +416,8 @@ impl Drop for Group {
             let _ = self.raise_abort();
         }
         if let Some(peers) = &self.peers {
+            // A rank that goes because of another must not look as if it went by itself.
+            self.tell_peers();
             peers.farewell(self.launched_here());
         }
         for local in &self.holdings.locals {
