@@ -4,6 +4,8 @@ mod bench;
 mod faults;
 mod files;
 mod operations;
+#[cfg(target_os = "linux")]
+mod processes;
 mod topo;
 mod usage;
 
