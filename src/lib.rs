@@ -38,6 +38,7 @@
 #![deny(unsafe_op_in_unsafe_fn)]
 
 pub mod abi;
+pub mod adapter;
 pub mod driver;
 mod dtype;
 mod error;
@@ -50,6 +51,7 @@ pub mod probe;
 pub mod reference;
 pub mod route;
 pub mod topology;
+mod trace;
 
 pub use dtype::{DType, Wire};
 pub use error::{Error, Result, WaitCause, WaitKind, WaitRecord};

@@ -44,6 +44,16 @@ pub struct Place {
     pub shares: usize,
 }
 
+impl std::fmt::Display for Place {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.device)?;
+        match self.shares {
+            1 => Ok(()),
+            shares => write!(f, " ({} of {shares})", self.share),
+        }
+    }
+}
+
 /// Facts about a place.
 #[derive(Debug, Clone)]
 pub struct PlaceInfo {

@@ -28,7 +28,7 @@ mod tests;
 
 use std::cmp::Ordering as Cmp;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 #[cfg(not(target_os = "linux"))]
@@ -51,6 +51,7 @@ use crate::memory::heap::Heap;
 use crate::memory::layout::Layout;
 use crate::memory::multicast::{self, SharedHeaps};
 use crate::op::{Facts, descriptor};
+use crate::trace;
 
 /// Where a rank runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,6 +77,8 @@ pub(crate) struct Group {
     links: links::Links,
     /// The ranks that other processes drive, where there are any.
     peers: Option<Peers>,
+    /// What an adapter has it keep, the streams above all. Last: the holdings look at streams when they are dropped.
+    kept: Mutex<Vec<Arc<dyn std::fmt::Debug + Send + Sync>>>,
 }
 
 /// The numbers of this process's groups.
@@ -171,7 +174,9 @@ impl Group {
         holdings.shared = shared.ok();
         holdings.nccl = by_nccl.ok();
         let group = Arc::new(Group::of(driver, number, holdings, facts, links, config));
-        Ok((0..world).map(|rank| Rank::new(group.clone(), rank, rank)).collect())
+        let ranks: Vec<Rank> = (0..world).map(|rank| Rank::new(group.clone(), rank, rank)).collect();
+        trace::group_made(&ranks[0], places.iter().map(Place::to_string));
+        Ok(ranks)
     }
 
     /// The group of what was made ready.
@@ -201,6 +206,7 @@ impl Group {
             failure: OnceLock::new(),
             links,
             peers: None,
+            kept: Mutex::default(),
         }
     }
 
@@ -283,9 +289,20 @@ impl Group {
         result
     }
 
+    /// Makes `error` the group's failure, unless it has one; whether it is.
+    fn settle(&self, error: Error) -> bool {
+        let mut first = false;
+        self.failure.get_or_init(|| {
+            first = true;
+            trace::group_failed(self.number, &error);
+            error
+        });
+        first
+    }
+
     /// The group's failure: the first one to be set, which the other processes are told.
     fn fail(&self, error: Error) -> Error {
-        if self.failure.set(error.clone()).is_ok() {
+        if self.settle(error.clone()) {
             self.tell_peers();
         }
         self.wake();
@@ -317,7 +334,7 @@ impl Group {
     /// Fails for a reason that the ranks of other processes know or are, and has the kernels here give up; whether it is the first
     /// failure.
     fn lose(&self, error: Error) -> bool {
-        let first = self.failure.set(error).is_ok();
+        let first = self.settle(error);
         if first {
             // An abort word that cannot be written leaves the kernels to their deadline; the group is refused all the same.
             let _ = self.raise_abort();

@@ -35,6 +35,13 @@ impl Rank {
         Rank { group, rank, local }
     }
 
+    /// Has the group keep something until it is gone.
+    #[cfg(feature = "cudarc-0-19")]
+    pub(crate) fn keep(&self, what: Arc<dyn std::fmt::Debug + Send + Sync>) {
+        let kept = self.group.kept.lock();
+        kept.unwrap_or_else(std::sync::PoisonError::into_inner).push(what);
+    }
+
     /// Which one, from 0.
     pub fn rank(&self) -> usize {
         self.rank

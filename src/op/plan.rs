@@ -16,6 +16,7 @@ use crate::error::{Error, Result};
 use crate::group::Rank;
 use crate::memory::{Mat, MatMut};
 use crate::route::{self, Path, Route};
+use crate::trace;
 
 /// An operation planned on a rank, for every M up to the spec's `max_m`. Cheap to clone, may be shared by threads.
 ///
@@ -59,13 +60,15 @@ impl Plan {
         }
         let one_shot_bytes = facts.layout.one_shot_bytes as usize;
         let heap_bytes = heap_bytes(std::slice::from_ref(spec), facts.world, one_shot_bytes)?;
-        Ok(Plan(Arc::new(Inner {
+        let plan = Plan(Arc::new(Inner {
             rank: rank.clone(),
             spec: spec.clone(),
             table,
             heap_bytes,
             weight_map: Mutex::new(None),
-        })))
+        }));
+        trace::plan_made(&plan);
+        Ok(plan)
     }
 
     /// What was planned.

@@ -211,6 +211,9 @@ pub struct SimConfig {
     /// How long (of real time) a blocked call waits for attached threads that stay away from the driver before it gives
     /// up: the node cannot advance without them.
     pub patience: Duration,
+    /// The node runs what is enqueued by itself and in the wall's time, whoever waits: for callers who poll, or who launch without
+    /// being attached, as on a GPU. Results are as ever; schedules are not repeated.
+    pub free_running: bool,
 }
 
 impl SimConfig {
@@ -230,6 +233,7 @@ impl SimConfig {
             faults: Vec::new(),
             launch_hook: None,
             patience: Duration::from_secs(120),
+            free_running: false,
         }
     }
 }
@@ -249,6 +253,7 @@ impl std::fmt::Debug for SimConfig {
             .field("multicast", &self.multicast)
             .field("faults", &self.faults)
             .field("launch_hook", &self.launch_hook.is_some())
+            .field("free_running", &self.free_running)
             .finish_non_exhaustive()
     }
 }

@@ -12,7 +12,7 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use super::clock::{Rows, Snapshot, join, join_one};
@@ -32,13 +32,19 @@ const SPINS: u64 = 10_000;
 #[derive(Debug, Default)]
 pub(super) struct Outside {
     imported: AtomicUsize,
+    free_running: AtomicBool,
     version: AtomicU64,
 }
 
 impl Outside {
     /// Whether memory of another arena is mapped.
     pub fn linked(&self) -> bool {
-        self.imported.load(Ordering::Relaxed) > 0
+        self.imported.load(Ordering::Relaxed) > 0 || self.free_running.load(Ordering::Relaxed)
+    }
+
+    /// The node is linked whatever it maps, from here on.
+    pub fn run_free(&self) {
+        self.free_running.store(true, Ordering::Relaxed);
     }
 
     /// Shared memory was mapped or unmapped, or mapped memory was exported. Under the arena's lock.
@@ -88,6 +94,11 @@ impl Foreign {
             spun: false,
             patience,
         }
+    }
+
+    /// Whether copies take memory as they find it.
+    pub fn runs_free(&self) -> bool {
+        self.outside.free_running.load(Ordering::Relaxed)
     }
 
     /// All clocks start anew.

@@ -58,6 +58,9 @@ impl SimNode {
         check_seen(&seen, config.gpus)?;
         let kernels = entries()?.into_iter().map(|e| (e.name, e)).collect();
         let arena = Arc::new(Arena::new(config.gpus)?);
+        if config.free_running {
+            arena.outside.run_free();
+        }
         let (sms, hook) = (config.sms, config.launch_hook.clone());
         let faults = Mutex::new(config.faults.clone());
         let node = Node::start(config.clone(), arena.clone())?;

@@ -98,8 +98,8 @@ pub(super) struct Machine {
     pub kernels: BTreeMap<u64, Kernel>,
     pub next_kernel: u64,
     pub streams: BTreeMap<StreamKey, StreamState>,
-    /// The last record of each event that happened, and what it knew.
-    pub events: BTreeMap<usize, (u64, Rc<Rows>)>,
+    /// The last record of each event that happened, what it knew, and when.
+    pub events: BTreeMap<usize, (u64, Rc<Rows>, u64)>,
     /// CTAs with a ready fiber.
     pub active: Vec<*mut Cta>,
     pub pending: Pending,

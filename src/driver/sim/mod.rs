@@ -44,6 +44,8 @@ mod fiber;
 #[cfg(target_os = "linux")]
 mod foreign;
 #[cfg(target_os = "linux")]
+mod free_running;
+#[cfg(target_os = "linux")]
 mod gathered;
 #[cfg(target_os = "linux")]
 mod handle;

@@ -150,9 +150,10 @@ fn answer(m: &mut Machine, ask: Ask) {
             answer.send(Ok(())).is_ok()
         }
         Ask::Happened { event, record, answer } => {
-            let happened = m.events.get(&event).is_some_and(|(last, _)| *last >= record);
+            let happened = m.events.get(&event).is_some_and(|(last, ..)| *last >= record);
             answer.send(Ok(happened)).is_ok()
         }
+        Ask::When { event, answer } => answer.send(Ok(m.events.get(&event).map(|(.., at)| *at))).is_ok(),
         Ask::End { key } => m.streams.remove(&key).is_some(),
         Ask::State { answer } => {
             m.pass_time();

@@ -26,7 +26,9 @@ impl Machine {
             stream.rows = nothing.clone();
             stream.queue.iter_mut().for_each(|(_, rows)| *rows = nothing.clone());
         }
-        self.events.values_mut().for_each(|(_, rows)| *rows = nothing.clone());
+        self.events
+            .values_mut()
+            .for_each(|(_, rows, _)| *rows = nothing.clone());
         self.host = nothing;
         self.foreign.forget();
         self.published.clear();

@@ -44,6 +44,11 @@ pub(super) enum Ask {
     End {
         key: StreamKey,
     },
+    /// When the last record of an event that has happened did, in the node's time.
+    When {
+        event: usize,
+        answer: Sender<Result<Option<u64>>>,
+    },
     /// Schedule digest, simulated time.
     State {
         answer: Sender<Result<(u64, u64)>>,

@@ -104,6 +104,7 @@ impl Machine {
         };
         join(&mut stream.rows, &host, &mut Vec::new());
         let rows = stream.rows.clone();
+        let checked = !self.foreign.runs_free();
         match command {
             Command::Launch(request) => {
                 let kernel = self.start_kernel(key, *request, rows);
@@ -115,12 +116,12 @@ impl Machine {
             }
             Command::CopyIn { dst, data } => self.host_write(dst, &data)?,
             Command::CopyOut { src, bytes, to } => {
-                let data = self.host_read(src, bytes, Some(&rows))?;
+                let data = self.host_read(src, bytes, checked.then_some(&rows))?;
                 *to.lock().unwrap_or_else(PoisonError::into_inner) = data;
             }
             Command::Fill { dst, byte, bytes } => self.host_write(dst, &vec![byte; bytes as usize])?,
             Command::Copy { dst, src, bytes } => {
-                let mut data = self.host_read(src, bytes, Some(&rows))?;
+                let mut data = self.host_read(src, bytes, checked.then_some(&rows))?;
                 for end in [src, dst] {
                     self.cross_from(key.device, end, &mut data);
                 }
@@ -128,10 +129,11 @@ impl Machine {
             }
             Command::Free { ptr } => self.arena.free(ptr).map_err(|_| Trouble::BadFree { ptr })?,
             Command::Record { event, record } => {
-                self.events.insert(event, (record, rows));
+                self.pass_time();
+                self.events.insert(event, (record, rows, self.now));
             }
             Command::Wait { event, .. } => {
-                if let (Some(stream), Some((_, then))) = (self.streams.get_mut(&key), self.events.get(&event)) {
+                if let (Some(stream), Some((_, then, _))) = (self.streams.get_mut(&key), self.events.get(&event)) {
                     join(&mut stream.rows, then, &mut Vec::new());
                 }
             }

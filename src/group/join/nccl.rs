@@ -130,10 +130,8 @@ mod tests {
                 .into_iter()
                 .enumerate()
                 .map(|(rank, library)| {
-                    (scope.spawn({
-                        let one = &one;
-                        move || one(rank, library)
-                    }))
+                    let one = &one;
+                    scope.spawn(move || one(rank, library))
                 })
                 .collect();
             let joined = threads.into_iter().map(|thread| thread.join().expect("no panic"));

@@ -28,6 +28,7 @@ use crate::memory::layout::Layout;
 use crate::memory::multicast::{self, SharedHeaps};
 use crate::op::Facts;
 use crate::op::kernel::Kernel;
+use crate::trace;
 
 /// What a rank's device offers to the group.
 #[derive(Debug, Serialize, Deserialize)]
@@ -117,7 +118,9 @@ impl Joiner<'_> {
         let group = Arc::new(group);
         let listening = group.peers.as_ref().map_or(Ok(()), |peers| peers.listen(&group));
         hall.gather("readiness", listening.map(|()| ((), Given::new())))?;
-        Ok(Rank::new(group, self.rank, 0))
+        let rank = Rank::new(group, self.rank, 0);
+        trace::group_made(&rank, told.iter().map(Told::to_string));
+        Ok(rank)
     }
 
     fn prepare(&self) -> Result<Told> {

@@ -1,0 +1,59 @@
+//! cudarc 0.19's streams and slices. Feature `cudarc-0-19`.
+//!
+//! - [`Node::group_on_streams`](crate::Node::group_on_streams) and [`Rank::join_stream`](crate::Rank::join_stream) make ranks on
+//!   `Arc<CudaStream>`s, and keep those.
+//! - [`Plan::launch_slices`](crate::Plan::launch_slices) takes anything that is a [`DevicePtr`]: `CudaSlice`s, their views, and this crate's
+//!   own buffers. [`SliceExt`] and [`SliceMutExt`] make matrices of them.
+//! - [`Buffer::as_slice`](crate::Buffer::as_slice) and [`Buffer::as_slice_mut`](crate::Buffer::as_slice_mut) lend a buffer to whatever
+//!   takes a [`DevicePtr`], as `nccl::Comm` does.
+//!
+//! # Order
+//! cudarc tells streams apart by events: each slice has two, of its last read and its last write. A launch asks each slice for its
+//! address *on the rank's stream*, which makes that wait for what others do with the slice, and lets go of the slice (its
+//! `SyncOnDrop`) once the work is enqueued, which records it. So a slice may be used by another stream, or dropped, at once.
+//!
+//! That holds where cudarc records such events. Where it does not (its event tracking was disabled, or was when the slice was made), only
+//! the order of one stream is left: then each slice must be of the rank's own stream, whose frees come behind the launch.
+//! [`Plan::launch_slices`](crate::Plan::launch_slices) refuses anything else; its unchecked twin leaves it to the caller.
+//!
+//! # Captures
+//! An event that was recorded outside a capture cannot be waited for inside: so cudarc's event tracking must be off while a stream captures
+//! (`CudaContext::disable_event_tracking`), as for cudarc's own calls. And a graph uses the captured addresses
+//! whenever it is launched, which no borrow here knows: only the unchecked launch may be captured.
+
+mod buffer;
+mod element;
+mod group;
+mod launch;
+mod matrix;
+
+pub use buffer::{BufferSlice, BufferSliceMut};
+pub use element::SliceElement;
+pub use launch::SliceOperands;
+pub use matrix::{Matrix, MatrixMut, SliceExt, SliceMutExt};
+
+use cudarc::driver::{CudaContext, CudaStream, DevicePtr, DriverError};
+
+use crate::driver::Stream;
+use crate::error::{Error, Result};
+
+/// A stream as this crate has it.
+fn handle(stream: &CudaStream) -> Stream {
+    Stream(stream.cu_stream().expose_provenance())
+}
+
+/// What cudarc could not say where it happened.
+fn check(context: &CudaContext, call: &'static str) -> Result<()> {
+    context.check_err().map_err(|error| failed(call, error))
+}
+
+fn failed(call: &'static str, error: DriverError) -> Error {
+    Error::Driver {
+        call,
+        code: error.0 as i64,
+        message: format!("{:?}", error.0),
+    }
+}
+
+#[expect(unused, reason = "for the documentation's links")]
+trait Documented<T>: DevicePtr<T> {}
