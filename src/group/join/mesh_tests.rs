@@ -37,11 +37,9 @@ impl Hears for Log {
 
 fn meshes(world: usize) -> (Vec<Mesh>, Vec<Arc<Log>>) {
     let mut sockets: Vec<Vec<Option<OwnedFd>>> = (0..world).map(|_| (0..world).map(|_| None).collect()).collect();
-    for a in 0..world {
-        for b in a + 1..world {
-            let (near, far) = pair().unwrap();
-            (sockets[a][b], sockets[b][a]) = (Some(near), Some(far));
-        }
+    for (a, b) in (0..world).flat_map(|b| (0..b).map(move |a| (a, b))) {
+        let (near, far) = pair().unwrap();
+        (sockets[a][b], sockets[b][a]) = (Some(near), Some(far));
     }
     let logs: Vec<Arc<Log>> = (0..world).map(|_| Arc::default()).collect();
     let listening = sockets

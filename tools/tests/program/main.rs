@@ -3,7 +3,10 @@
 mod bench;
 mod faults;
 mod files;
+#[cfg(target_os = "linux")]
+mod launchers;
 mod operations;
+#[cfg(target_os = "linux")]
 mod processes;
 mod topo;
 mod usage;

@@ -1,212 +1,197 @@
-//! One process for each rank: by the program itself, or by a launcher.
+//! One process for each rank: started by the program itself, or by a launcher.
 
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
-use super::run;
+use super::{Ended, run};
 
-const SIZES: &str = "--m 40 --n 128 --k 96";
+const SMALL: &str = "--ranks 3 --m 20 --n 70 --k 60";
 
-/// What does not depend on where the ranks are.
-fn told(report: &Value) -> Vec<Value> {
-    let names = [
-        "op",
-        "ranks",
-        "m",
-        "n",
-        "k",
-        "dtype",
-        "route",
-        "kernel",
-        "result_digest",
-        "max_abs_err",
-        "bytes_sent",
-        "signals_sent",
-        "bitwise_equal_unfused",
-        "bitwise_equal_across_ranks",
-    ];
-    names.map(|name| report[name].clone()).to_vec()
+/// Abstract sockets of joining ranks that are there.
+fn rendezvous() -> String {
+    let table = std::fs::read_to_string("/proc/net/unix").expect("a table of sockets");
+    table.lines().filter(|line| line.contains("@tileweave-")).collect()
 }
 
 #[test]
-fn processes_make_what_threads_make() {
+fn processes_report_what_threads_do() {
     for op in [
+        "gemm-reduce-scatter",
         "gemm-all-reduce",
-        "gemm-reduce-scatter --bias --addend",
-        "all-gather-gemm --dtype f16",
-        "all-reduce --in-place",
-        "gemm-all-reduce --residual-norm 1e-5 --graph 3",
+        "all-gather-gemm",
+        "all-reduce",
+        "all-gather",
     ] {
-        let sizes = if op.starts_with("all-reduce") {
-            "--m 40 --n 128"
-        } else {
-            SIZES
-        };
-        let words = format!("--op {op} {sizes} --ranks 3");
-        let (threads, processes) = (run(&words).done(), run(&format!("{words} --processes")).done());
-        assert_eq!(told(&threads), told(&processes), "{op}");
-    }
-}
-
-#[test]
-fn a_file_holds_every_ranks_part() {
-    let folder = std::env::temp_dir().join(format!("tileweave-processes-{}", std::process::id()));
-    std::fs::create_dir_all(&folder).expect("a folder");
-    let written = |words: &str| {
-        let path = folder.join("y.safetensors");
-        run(&format!(
-            "--op gemm-reduce-scatter {SIZES} --ranks 3 --output {} {words}",
-            path.display()
-        ))
-        .done();
-        std::fs::read(path).expect("it was written")
-    };
-    assert!(written("") == written("--processes"));
-    std::fs::remove_dir_all(folder).expect("it is ours");
-}
-
-#[test]
-fn a_rank_that_is_killed_is_named() {
-    for rank in 0..3 {
-        let error = run(&format!("{SIZES} --ranks 3 --processes --fault kill:{rank}")).failed(3, "peer_exited");
-        assert_eq!(error["peer"], rank, "{error}");
-        assert_ne!(error["rank"], rank, "{error}");
-        for field in ["op", "epoch", "tile", "expected", "seen", "chain"] {
-            assert!(!error[field].is_null(), "{field} is missing: {error}");
+        let words = format!("--op {op} {SMALL}").replace(" --k 60", if op.contains("gemm") { " --k 60" } else { "" });
+        let (mut together, mut apart) = (run(&words).done(), run(&format!("{words} --processes")).done());
+        // In separate processes counts are those of the same kernels, too; the time is neither's.
+        for report in [&mut together, &mut apart] {
+            report["elapsed_ms"] = Value::Null;
         }
+        assert_eq!(together, apart, "{op}");
     }
-    let error = run("--ranks 3 --fault kill:1").failed(2, "bad_input");
-    assert!(error["message"].to_string().contains("--processes"), "{error}");
 }
 
 #[test]
-fn faults_of_processes_are_told_as_those_of_threads() {
-    let silent = run(&format!(
-        "{SIZES} --ranks 3 --processes --fault silent:2 --deadline-ms 400"
-    ))
-    .failed(3, "timeout");
-    assert_eq!(silent["peer"], 2, "{silent}");
-    assert!(!silent["chain"].as_array().expect("a list").is_empty(), "{silent}");
-    let lost = run(&format!(
-        "{SIZES} --ranks 3 --processes --fault drop-signal:1:0 --deadline-ms 1500"
-    ))
-    .failed(3, "timeout");
-    assert_eq!((&lost["rank"], &lost["peer"]), (&0.into(), &1.into()), "{lost}");
-    let differs = run(&format!("{SIZES} --ranks 3 --processes --fault disagree:1")).failed(3, "disagreement");
-    let message = differs["message"].to_string();
-    assert!(message.contains("M 40") && message.contains("M 39"), "{message}");
-    run(&format!("{SIZES} --ranks 3 --processes --fault slow:1:10")).done();
-}
-
-#[test]
-fn bad_input_is_refused_once_and_before_any_process() {
-    let error = run("--m 40 --n 128 --k 96 --ranks 3 --processes --in-place").failed(2, "bad_input");
-    assert!(error["message"].to_string().contains("--in-place"), "{error}");
-    let error = run("--processes --input /nowhere/x.safetensors").failed(2, "bad_input");
-    assert!(
-        error["message"].to_string().contains("/nowhere/x.safetensors"),
-        "{error}"
-    );
-}
-
-/// A process as torchrun would start it.
-fn launched(rank: &str, world: &str, words: &str) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_tileweave"));
-    command.args("run --device sim --json".split(' ').chain(words.split_whitespace()));
-    for (name, value) in [
-        ("RANK", rank),
-        ("LOCAL_RANK", rank),
-        ("WORLD_SIZE", world),
-        ("LOCAL_WORLD_SIZE", world),
+fn a_graph_and_a_tail_do_not_mind() {
+    for words in [
+        "--graph 7",
+        "--residual-norm 1e-5",
+        "--route unfused --wire f32",
+        "--op all-reduce --in-place",
     ] {
-        command.env(name, value);
+        let small = if words.contains("--op") {
+            "--ranks 3 --m 20 --n 70"
+        } else {
+            SMALL
+        };
+        let digest = |more: &str| run(&format!("{small} {words} {more}")).done()["result_digest"].clone();
+        assert_eq!(digest(""), digest("--processes"), "{words}");
     }
-    let job = format!("test {} {words}", std::process::id());
-    command.envs([
-        ("MASTER_ADDR", "localhost"),
-        ("MASTER_PORT", "29500"),
-        ("TORCHELASTIC_RUN_ID", &job),
-    ]);
-    command.stdout(Stdio::piped()).stderr(Stdio::piped());
-    command
-}
-
-fn object(output: &Output) -> Value {
-    let text = String::from_utf8_lossy(&output.stdout);
-    serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error} in {text:?}"))
 }
 
 #[test]
-fn a_launchers_processes_are_the_ranks() {
-    let start = |rank: &str| launched(rank, "2", SIZES).spawn().expect("it starts");
-    let (one, zero) = (start("1"), start("0"));
-    let [zero, one] = [zero, one].map(|child| child.wait_with_output().expect("it ends"));
-    assert!(zero.status.success() && one.status.success(), "{zero:?} {one:?}");
-    assert!(one.stdout.is_empty(), "rank 0 speaks for all");
-    assert_eq!(told(&object(&zero)), told(&run(&format!("{SIZES} --ranks 2")).done()));
+fn a_killed_process_is_named_and_no_deadline_is_waited_for() {
+    for rank in 0..3 {
+        let begin = std::time::Instant::now();
+        let words = format!("{SMALL} --processes --fault kill:{rank} --deadline-ms 3600000");
+        let error = run(&words).failed(3, "peer_exited");
+        assert!(begin.elapsed().as_secs() < 600, "the deadline ended it");
+        for field in ["op", "epoch", "rank", "tile", "expected", "seen", "chain"] {
+            assert!(error.get(field).is_some(), "{field} is missing: {error}");
+        }
+        assert_eq!(error["peer"], rank, "{error}");
+        assert_ne!(error["rank"], error["peer"], "{error}");
+        let message = error["message"].to_string();
+        assert!(message.contains(&format!("rank {rank} is gone")), "{message}");
+    }
 }
 
 #[test]
-fn a_rank_that_a_launcher_did_not_start_is_missed() {
-    let words = format!("{SIZES} --deadline-ms 300");
-    let output = launched("1", "3", &words).output().expect("it runs");
-    assert_eq!(output.status.code(), Some(3), "{output:?}");
-    let error = object(&output)["error"].clone();
-    assert_eq!(
-        (&error["kind"], &error["peer"]),
-        (&"timeout".into(), &0.into()),
-        "{error}"
+fn other_faults_are_named_as_among_threads() {
+    let fault = |words: &str, kind: &str| {
+        let words = format!("{SMALL} --processes --fault {words} --deadline-ms 700");
+        run(&words).failed(3, kind)
+    };
+    assert_eq!(fault("silent:2", "timeout")["peer"], 2);
+    let lost = fault("drop-signal:1:0", "timeout");
+    assert_eq!((&lost["rank"], &lost["peer"]), (&0.into(), &1.into()), "{lost}");
+    let differ = fault("disagree:1", "disagreement");
+    let told = format!("{} {}", differ["expected"], differ["seen"]);
+    assert!(told.contains("M 20") && told.contains("M 19"), "{differ}");
+    let slow = run(&format!("{SMALL} --processes --fault slow:1:5")).done();
+    assert_eq!(slow["result_digest"], run(SMALL).done()["result_digest"]);
+}
+
+#[test]
+fn a_kill_needs_a_process_to_kill() {
+    let message = run(&format!("{SMALL} --fault kill:1")).failed(2, "bad_input")["message"].to_string();
+    assert!(
+        message.contains("kill:1") && message.contains("--processes"),
+        "{message}"
+    );
+}
+
+/// The program as a launcher starts it, with `environment`.
+fn launched(words: &str, environment: &[(&str, String)]) -> std::process::Child {
+    Command::new(env!("CARGO_BIN_EXE_tileweave"))
+        .args(format!("run --device sim --json {words}").split_whitespace())
+        .envs(environment.iter().map(|(name, value)| (name, value)))
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the program was built beside this test")
+}
+
+fn ended(child: std::process::Child) -> Ended {
+    let output = child.wait_with_output().expect("it ends");
+    Ended {
+        code: output.status.code().expect("the program was ended by no signal"),
+        stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+        stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+    }
+}
+
+#[test]
+fn under_a_launcher_a_process_is_a_rank_and_rank_0_reports() {
+    let expected = run("--ranks 2 --m 20 --n 70 --k 60").done()["result_digest"].clone();
+    let job = std::process::id().to_string();
+    let torchrun = |rank: usize| {
+        vec![
+            ("RANK", rank.to_string()),
+            ("WORLD_SIZE", "2".to_string()),
+            ("LOCAL_RANK", rank.to_string()),
+            ("LOCAL_WORLD_SIZE", "2".to_string()),
+            ("MASTER_ADDR", "localhost".to_string()),
+            ("MASTER_PORT", job.clone()),
+        ]
+    };
+    let mpirun = |rank: usize| {
+        vec![
+            ("OMPI_COMM_WORLD_RANK", rank.to_string()),
+            ("OMPI_COMM_WORLD_SIZE", "2".to_string()),
+            ("PMIX_NAMESPACE", job.clone()),
+        ]
+    };
+    let slurm = |rank: usize| {
+        vec![
+            ("SLURM_PROCID", rank.to_string()),
+            ("SLURM_STEP_NUM_TASKS", "2".to_string()),
+            ("SLURM_JOB_ID", job.clone()),
+            ("SLURM_STEP_ID", "0".to_string()),
+        ]
+    };
+    let launchers: [&dyn Fn(usize) -> Vec<(&'static str, String)>; 3] = [&torchrun, &mpirun, &slurm];
+    for launcher in launchers {
+        let both = [1, 0].map(|rank| launched("--m 20 --n 70 --k 60", &launcher(rank)));
+        let [one, zero] = both.map(ended);
+        assert_eq!(zero.done()["result_digest"], expected);
+        assert_eq!((one.code, one.stdout.trim()), (0, ""), "{}", one.stderr);
+    }
+}
+
+#[test]
+fn an_environment_that_contradicts_itself_is_bad_input() {
+    let alone = |environment: &[(&str, &str)], words: &str| {
+        let environment: Vec<_> = environment
+            .iter()
+            .map(|(name, value)| (*name, value.to_string()))
+            .collect();
+        ended(launched(words, &environment)).failed(2, "bad_input")["message"].to_string()
+    };
+    let message = alone(&[("RANK", "2"), ("WORLD_SIZE", "2")], "");
+    assert!(
+        message.contains("RANK is 2: expected below WORLD_SIZE, which is 2"),
+        "{message}"
+    );
+    let message = alone(&[("RANK", "0")], "");
+    assert!(message.contains("WORLD_SIZE is not set"), "{message}");
+    let whole = [
+        ("RANK", "0"),
+        ("WORLD_SIZE", "2"),
+        ("MASTER_ADDR", "a"),
+        ("MASTER_PORT", "1"),
+    ];
+    let message = alone(&whole, "--ranks 3");
+    assert!(
+        message.contains("--ranks is 3") && message.contains("torchrun"),
+        "{message}"
     );
 }
 
 #[test]
-fn what_a_launcher_says_must_make_sense() {
-    let failed = |command: &mut Command, code| {
-        let output = command.output().expect("it runs");
-        assert_eq!(output.status.code(), Some(code), "{output:?}");
-        object(&output)["error"]["message"].to_string()
-    };
-    assert!(failed(&mut launched("2", "2", SIZES), 2).contains("RANK is 2"));
-    assert!(failed(&mut launched("one", "2", SIZES), 2).contains("RANK is one"));
-    assert!(failed(&mut launched("0", "2", "--ranks 3"), 2).contains("--ranks is 3"));
-    let other_hosts = failed(launched("0", "4", SIZES).env("LOCAL_WORLD_SIZE", "2"), 4);
-    assert!(other_hosts.contains("2 of 4 ranks are on this host"), "{other_hosts}");
-}
-
-/// Nothing is left of the processes of a program that is killed.
-#[test]
-#[cfg(target_os = "linux")]
-fn ranks_end_with_the_program_that_started_them() {
-    let children = |of: u32| {
-        let text = std::fs::read_to_string(format!("/proc/{of}/task/{of}/children")).unwrap_or_default();
-        text.split_whitespace().map(str::to_string).collect::<Vec<_>>()
-    };
-    let mut program = Command::new(env!("CARGO_BIN_EXE_tileweave"))
-        .args("run --device sim --json --ranks 3 --processes --fault silent:1 --deadline-ms 600000".split(' '))
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .expect("it starts");
-    let mut ranks = Vec::new();
-    while ranks.len() < 3 {
-        assert!(program.try_wait().expect("it can be asked").is_none(), "it ended");
-        std::thread::sleep(std::time::Duration::from_millis(5));
-        ranks = children(program.id());
-    }
-    // Until they run this program: before that the system does not yet end them with their starter.
-    std::thread::sleep(std::time::Duration::from_millis(500));
-    program.kill().expect("it runs");
-    program.wait().expect("it ends");
-    let runs = |rank: &String| {
-        let state = std::fs::read_to_string(format!("/proc/{rank}/stat")).unwrap_or_default();
-        !state.is_empty() && !state.contains(") Z ")
-    };
+fn nothing_is_left_behind() {
+    let before = rendezvous();
+    run(&format!("{SMALL} --processes --fault kill:0")).failed(3, "peer_exited");
+    run(&format!("{SMALL} --processes")).done();
+    // Other tests join meanwhile: what was there before, or is there for a moment, is not this one's.
+    let mine = || rendezvous().len() > before.len();
     for _ in 0..2000 {
-        if !ranks.iter().any(runs) {
+        if !mine() {
             return;
         }
-        std::thread::sleep(std::time::Duration::from_millis(5));
+        std::thread::sleep(std::time::Duration::from_millis(10));
     }
-    panic!("{ranks:?} run on");
+    panic!("{} is left, besides {before}", rendezvous());
 }
