@@ -36,7 +36,11 @@ impl Buffer {
     pub fn as_slice<'a, T: Element>(&'a self, stream: &'a Arc<CudaStream>, count: usize) -> Result<BufferSlice<'a, T>> {
         if handle(stream) != self.rank().stream() {
             let expected = format!("rank {}'s, {:#x}", self.rank().rank(), self.rank().stream().0);
-            return Err(Error::bad_argument("stream", format!("{:#x}", handle(stream).0), expected));
+            return Err(Error::bad_argument(
+                "stream",
+                format!("{:#x}", handle(stream).0),
+                expected,
+            ));
         }
         if count.checked_mul(size_of::<T>()).is_none_or(|bytes| bytes > self.len()) {
             let expected = format!("at most what the buffer's {} bytes hold", self.len());

@@ -12,11 +12,16 @@ use crate::group::{GroupConfig, Node, Rank, RankPlace};
 /// A stream that names its context by itself.
 fn stream_of(node: &Node, stream: &CudaStream) -> Result<Stream> {
     if node.driver().kind() != Kind::Cuda {
-        return Err(Error::bad_argument("node", "a simulated node", "one of CUDA's, whose streams cudarc makes"));
+        return Err(Error::bad_argument(
+            "node",
+            "a simulated node",
+            "one of CUDA's, whose streams cudarc makes",
+        ));
     }
     // 0 and 1: the legacy default stream; 2: the thread's.
     if handle(stream).0 <= 2 {
-        let expected = "one that CudaContext::new_stream made: work in a default stream goes to whatever context is current";
+        let expected =
+            "one that CudaContext::new_stream made: work in a default stream goes to whatever context is current";
         return Err(Error::bad_argument("stream", "a default stream", expected));
     }
     Ok(handle(stream))
@@ -34,7 +39,10 @@ impl Node {
         let places = streams.iter().map(|stream| {
             let stream = stream_of(self, stream)?;
             let place = self.driver().stream_place(stream)?;
-            Ok(RankPlace { place, stream: Some(stream) })
+            Ok(RankPlace {
+                place,
+                stream: Some(stream),
+            })
         });
         let places = places.collect::<Result<Vec<_>>>()?;
         // SAFETY: the streams are live now, since they are lent, and from here on the group keeps them. `stream_place` has found that they

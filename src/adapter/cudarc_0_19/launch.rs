@@ -116,7 +116,11 @@ fn check_order(name: &str, own: &CudaStream, stream: &CudaStream, guard: &SyncOn
     }
     let expected = "one of the rank's stream, or one that cudarc's event tracking follows (CudaContext::enable_event_tracking before it is \
                     allocated): else nothing keeps it until the kernel has run (Plan::launch_slices_unchecked leaves that to you)";
-    Err(Error::bad_argument(name, "a slice of another stream, without events", expected))
+    Err(Error::bad_argument(
+        name,
+        "a slice of another stream, without events",
+        expected,
+    ))
 }
 
 impl Plan {
@@ -128,9 +132,14 @@ impl Plan {
     /// # Errors
     /// As [`Plan::launch`]; [`Error::BadArgument`] for a stream that is not the rank's, or captures; for a slice of another context; and for
     /// one of another stream that cudarc does not follow ([`adapter::cudarc_0_19`](crate::adapter::cudarc_0_19#order)).
-    pub fn launch_slices<T: SliceElement>(&self, stream: &Arc<CudaStream>, operands: SliceOperands<'_, T>) -> Result<()> {
+    pub fn launch_slices<T: SliceElement>(
+        &self,
+        stream: &Arc<CudaStream>,
+        operands: SliceOperands<'_, T>,
+    ) -> Result<()> {
         if self.rank().node().driver().stream_is_capturing(self.rank().stream())? {
-            let expected = "one that does not: a graph outlives the borrow of its slices (Plan::launch_slices_unchecked)";
+            let expected =
+                "one that does not: a graph outlives the borrow of its slices (Plan::launch_slices_unchecked)";
             return Err(Error::bad_argument("stream", "one that captures", expected));
         }
         self.enqueue_slices(stream, operands, Order::Checked)
@@ -152,7 +161,8 @@ impl Plan {
     ) -> Result<()> {
         let capturing = self.rank().node().driver().stream_is_capturing(self.rank().stream())?;
         if capturing && stream.context().is_managing_stream_synchronization() {
-            let expected = "off in a capture, which cannot wait for events from outside (CudaContext::disable_event_tracking)";
+            let expected =
+                "off in a capture, which cannot wait for events from outside (CudaContext::disable_event_tracking)";
             return Err(Error::bad_argument("cudarc's event tracking", "on", expected));
         }
         self.enqueue_slices(stream, operands, Order::Callers)
@@ -166,7 +176,11 @@ impl Plan {
     ) -> Result<()> {
         if handle(stream) != self.rank().stream() {
             let expected = format!("rank {}'s, {:#x}", self.rank().rank(), self.rank().stream().0);
-            return Err(Error::bad_argument("stream", format!("{:#x}", handle(stream).0), expected));
+            return Err(Error::bad_argument(
+                "stream",
+                format!("{:#x}", handle(stream).0),
+                expected,
+            ));
         }
         for (name, own) in operands.slices() {
             if own.context().cu_ctx() != stream.context().cu_ctx() {
@@ -175,10 +189,24 @@ impl Plan {
                 return Err(Error::bad_argument(name, value, expected));
             }
         }
-        let SliceOperands { m, x, weight, bias, addend, mut residual, gamma, mut out } = operands;
+        let SliceOperands {
+            m,
+            x,
+            weight,
+            bias,
+            addend,
+            mut residual,
+            gamma,
+            mut out,
+        } = operands;
         // Guards are let go, and their events recorded, at the end of this scope: behind the launch.
         let enqueued = {
-            let mut take = Taker { stream, order, guards: Default::default(), taken: 0 };
+            let mut take = Taker {
+                stream,
+                order,
+                guards: Default::default(),
+                taken: 0,
+            };
             let x = take.read("x", &x)?;
             let weight = take.read("weight", &weight)?;
             let bias = take.read("bias", &bias)?;
@@ -188,8 +216,14 @@ impl Plan {
             let out = take.write("out", &mut out)?;
             // What a slice could not wait for, cudarc has noted.
             check(stream.context(), "device_ptr")?;
-            let mat = |raw| Mat { raw, memory: PhantomData };
-            let mat_mut = |raw| MatMut { raw, memory: PhantomData };
+            let mat = |raw| Mat {
+                raw,
+                memory: PhantomData,
+            };
+            let mat_mut = |raw| MatMut {
+                raw,
+                memory: PhantomData,
+            };
             let in_place = x.is_none();
             self.launch(&Operands {
                 m,
@@ -199,7 +233,11 @@ impl Plan {
                 addend: addend.map(mat),
                 residual: residual.map(mat_mut),
                 gamma: gamma.map(mat),
-                out: if in_place { Out::InPlace(mat_mut(out)) } else { Out::To(mat_mut(out)) },
+                out: if in_place {
+                    Out::InPlace(mat_mut(out))
+                } else {
+                    Out::To(mat_mut(out))
+                },
             })
         };
         enqueued?;
@@ -228,7 +266,9 @@ impl<'a> Taker<'a> {
     }
 
     fn read<T: SliceElement>(&mut self, name: &str, mat: &Option<Matrix<'a, T>>) -> Result<Option<RawMat>> {
-        let Some(Matrix { slice, shape }) = *mat else { return Ok(None) };
+        let Some(Matrix { slice, shape }) = *mat else {
+            return Ok(None);
+        };
         let (ptr, guard) = slice.device_ptr(self.stream);
         self.hold(name, slice.stream(), guard)?;
         Ok(Some(shape.at::<T>(ptr)))

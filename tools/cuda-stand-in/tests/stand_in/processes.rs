@@ -17,7 +17,10 @@ fn case() -> Case {
 }
 
 fn sized() -> GroupConfig {
-    config().one_shot_bytes(8 << 10).sized_for(&case().all_specs(), WORLD).unwrap()
+    config()
+        .one_shot_bytes(8 << 10)
+        .sized_for(&case().all_specs(), WORLD)
+        .unwrap()
 }
 
 fn variable(name: &str) -> String {
@@ -86,7 +89,11 @@ fn start(test: &str, environment: impl Fn(usize) -> Vec<(&'static str, String)>)
 }
 
 fn text(output: &std::process::Output) -> String {
-    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+    format!(
+        "{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    )
 }
 
 fn joined(environment: impl Fn(usize) -> Vec<(&'static str, String)>) {
