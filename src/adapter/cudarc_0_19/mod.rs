@@ -24,15 +24,19 @@
 mod buffer;
 mod element;
 mod group;
+mod guards;
 mod launch;
 mod matrix;
+mod operands;
 
 pub use buffer::{BufferSlice, BufferSliceMut};
 pub use element::SliceElement;
-pub use launch::SliceOperands;
 pub use matrix::{Matrix, MatrixMut, SliceExt, SliceMutExt};
+pub use operands::SliceOperands;
 
-use cudarc::driver::{CudaContext, CudaStream, DevicePtr, DriverError};
+#[expect(unused, reason = "for the documentation's links")]
+use cudarc::driver::DevicePtr;
+use cudarc::driver::{CudaContext, CudaStream, DriverError};
 
 use crate::driver::Stream;
 use crate::error::{Error, Result};
@@ -54,6 +58,3 @@ fn failed(call: &'static str, error: DriverError) -> Error {
         message: format!("{:?}", error.0),
     }
 }
-
-#[expect(unused, reason = "for the documentation's links")]
-trait Documented<T>: DevicePtr<T> {}

@@ -37,6 +37,7 @@ mod absent;
 mod attributes;
 mod context;
 mod copies;
+mod descriptors;
 mod device;
 mod event;
 mod graph;
