@@ -10,16 +10,21 @@ mod sim;
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rerun-if-changed=build/nvcc.rs");
+    println!("cargo::rerun-if-changed=build/archs.rs");
     println!("cargo::rerun-if-changed=build/cache.rs");
+    let csrc = "csrc".as_ref();
     let kernels = if std::env::var_os("DOCS_RS").is_some() {
-        nvcc::embed_nothing("documentation builds compile no kernels")
+        nvcc::embed_nothing(csrc, "documentation builds compile no kernels")
     } else if cfg!(feature = "build-kernels") {
-        nvcc::embed("csrc".as_ref())
+        nvcc::embed(csrc)
     } else {
-        nvcc::embed_nothing("tileweave was built without its feature build-kernels")
+        nvcc::embed_nothing(
+            csrc,
+            "tileweave was built without its features prebuilt-kernels and build-kernels",
+        )
     };
     if let Err(reason) = kernels {
-        println!("cargo::error=the feature build-kernels needs nvcc: {reason}");
+        println!("cargo::error={reason} (nvcc is needed by the feature build-kernels alone)");
         std::process::exit(1);
     }
     #[cfg(feature = "sim")]

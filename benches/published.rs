@@ -11,9 +11,10 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use tileweave::NcclPolicy;
 use tileweave::route::constants::Class;
 use tileweave::route::model::{Transport, Work};
-use tileweave::route::{Allowed, Alternative, Machine, decide};
+use tileweave::route::{Allowed, Machine, decide};
 use tileweave::topology::{
     Ancestor, Fabric, Gpu, Link, Mig, NvLinkPath, Source, Status, Topology, VERSION, nvlink_gb_per_s,
 };
@@ -223,7 +224,7 @@ fn fuse_or_not(rows: &[Row]) {
         let allowed = Allowed {
             one_shot_bytes: 64 << 10,
             numerics: Numerics::InSwitch,
-            alternative: Alternative::Nobody,
+            nccl: NcclPolicy::Never,
             exchanges: &[Exchange::Push, Exchange::Pull, Exchange::InSwitch],
         };
         let predicted = decide(&machine, &work, &allowed).predicted;

@@ -39,6 +39,21 @@ fn sources(csrc: &Path, folder: &Path, all: &mut Vec<(String, Vec<u8>)>) -> io::
     Ok(())
 }
 
+/// The words and the sources under `csrc`, one after the other.
+pub fn strung(csrc: &Path, words: &[String]) -> io::Result<Vec<u8>> {
+    let mut all = Vec::new();
+    sources(csrc, csrc, &mut all)?;
+    all.sort();
+    let mut text = Vec::new();
+    let parts = words.iter().map(|word| ("", word.as_bytes()));
+    for (name, bytes) in parts.chain(all.iter().map(|(name, bytes)| (name.as_str(), bytes.as_slice()))) {
+        // Lengths first: no two lists of parts are equal when strung together.
+        text.extend(format!("{} {} {name}\n", name.len(), bytes.len()).bytes());
+        text.extend(bytes);
+    }
+    Ok(text)
+}
+
 impl Cache {
     /// For outputs of the sources under `csrc` and `words`: the compiler, its options. `None` where no cache is asked for, or
     /// the sources cannot be read.
@@ -49,16 +64,7 @@ impl Cache {
 
     /// The same in a folder that is known.
     pub fn within(folder: PathBuf, csrc: &Path, words: &[String]) -> io::Result<Cache> {
-        let mut all = Vec::new();
-        sources(csrc, csrc, &mut all)?;
-        all.sort();
-        let mut inputs = Vec::new();
-        let parts = words.iter().map(|word| ("", word.as_bytes()));
-        for (name, bytes) in parts.chain(all.iter().map(|(name, bytes)| (name.as_str(), bytes.as_slice()))) {
-            // Lengths first: no two lists of parts are equal when strung together.
-            inputs.extend(format!("{} {} {name}\n", name.len(), bytes.len()).bytes());
-            inputs.extend(bytes);
-        }
+        let inputs = strung(csrc, words)?;
         Ok(Cache { folder, inputs })
     }
 

@@ -1,14 +1,12 @@
-//! Compiles `csrc/kernels/kernels.cc` into one fatbin with nvcc, for the build scripts of the library and of `tools`.
+//! Compiles `csrc/kernels/kernels.cc` into one fatbin with nvcc, for the build scripts of the library and of `tools`, and
+//! for the program that makes a release.
 //!
 //! nvcc is `$NVCC`, else `$CUDA_HOME/bin/nvcc`, else the first on `$PATH`; no GPU is asked, so any machine builds for all.
-//! The fatbin holds machine code alone, no PTX: nothing is compiled at run time, and a GPU that is not covered gets an
-//! error instead of a slow surprise. Targets, or those of `$TILEWEAVE_CUDA_ARCHS` ("80,90a,100f"):
-//!
-//! - sm_80: runs on all of 8.x;
-//! - sm_90a: Hopper with its own instructions. By `-gencode`: `-arch=sm_90a` would add a pass for plain compute_90;
-//! - sm_100f (nvcc 12.9 and later, else sm_100a): the family of B200 and B300, the Blackwell parts with NVLink. The
-//!   families 110f and 120f have no peers to talk to.
+//! The fatbin holds machine code alone: nothing is compiled at run time, and a GPU that is not covered gets an error instead
+//! of a slow surprise. Who wants the other, for GPUs that nobody knew of, asks for PTX by `$TILEWEAVE_CUDA_ARCHS` ([`archs`]).
 
+#[path = "archs.rs"]
+mod archs;
 #[path = "cache.rs"]
 mod cache;
 
@@ -22,9 +20,12 @@ const OLDEST: (u32, u32) = (12, 5);
 /// `-fmad=false`: the kernels say where they fuse; the simulator must be able to round as often.
 const FLAGS: &str = "-x cu -std=c++17 -O3 -fmad=false --expt-relaxed-constexpr -fatbin --threads=0 -Xptxas=-v";
 
-struct Built {
-    archs: Vec<String>,
-    version: String,
+/// What is in a fatbin.
+pub struct Built {
+    /// "sm_80" for machine code, "compute_80" for PTX.
+    pub archs: Vec<String>,
+    /// nvcc's.
+    pub version: String,
 }
 
 /// Builds the fatbin and writes `OUT_DIR/kernels.rs`, to be included by the crate. `Err` says why there is no fatbin,
@@ -32,16 +33,38 @@ struct Built {
 pub fn embed(csrc: &Path) -> Result<(), String> {
     let out = out_dir()?;
     watch(csrc)?;
-    match build(csrc, &out) {
-        Ok(built) => write_constants(&out, Some(&built), ""),
-        Err(reason) => write_constants(&out, None, &reason).and(Err(reason)),
+    let digest = digest(csrc)?;
+    let list = env::var("TILEWEAVE_CUDA_ARCHS").unwrap_or_default();
+    match compile(csrc, &out, &list) {
+        Ok(built) => write_constants(&out, Some(&built), &digest, ""),
+        Err(reason) => write_constants(&out, None, &digest, &reason).and(Err(reason)),
     }
 }
 
 /// The constants alone, where nothing is to be compiled.
 #[allow(dead_code, reason = "the library calls it, tools does not")]
-pub fn embed_nothing(reason: &str) -> Result<(), String> {
-    write_constants(&out_dir()?, None, reason)
+pub fn embed_nothing(csrc: &Path, reason: &str) -> Result<(), String> {
+    watch(csrc)?;
+    write_constants(&out_dir()?, None, &digest(csrc)?, reason)
+}
+
+/// SHA-256 of all that nvcc reads under `csrc`, with the files' names.
+pub fn digest(csrc: &Path) -> Result<String, String> {
+    let text = cache::strung(csrc, &[]).map_err(|e| format!("{}: {e}", csrc.display()))?;
+    Ok(sha256(&text))
+}
+
+/// As `sha256sum` writes it.
+pub fn sha256(bytes: &[u8]) -> String {
+    use sha2::{Digest, Sha256};
+    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Something for cargo, where this is a build script.
+fn tell_cargo(what: &str) {
+    if env::var_os("OUT_DIR").is_some() {
+        println!("cargo::{what}");
+    }
 }
 
 fn out_dir() -> Result<PathBuf, String> {
@@ -50,18 +73,21 @@ fn out_dir() -> Result<PathBuf, String> {
         .into())
 }
 
-fn build(csrc: &Path, out: &Path) -> Result<Built, String> {
+/// Writes `kernels.fatbin` and `ptxas.txt` into the folder `out`, for the architectures of `list` or, if it is empty, all
+/// that are supported.
+pub fn compile(csrc: &Path, out: &Path, list: &str) -> Result<Built, String> {
     let nvcc = find()?;
-    println!("cargo::rerun-if-changed={}", nvcc.display());
+    tell_cargo(&format!("rerun-if-changed={}", nvcc.display()));
     let fail = |why: String| format!("{} {why}", nvcc.display());
     let text = run(Command::new(&nvcc).arg("--version"))?;
     let (release, version) = parse_version(&text).ok_or_else(|| fail("--version names no version: not nvcc".into()))?;
     if release < OLDEST {
         return Err(fail(format!("is version {version}; 12.5 or later is needed")));
     }
-    let archs = match env::var("TILEWEAVE_CUDA_ARCHS") {
-        Ok(list) if !list.trim().is_empty() => parse_archs(&list)?,
-        _ => choose_archs(&run(Command::new(&nvcc).arg("--list-gpu-code"))?, release),
+    let archs = if list.trim().is_empty() {
+        archs::choose(&run(Command::new(&nvcc).arg("--list-gpu-code"))?, release)
+    } else {
+        archs::parse(list)?
     };
     if archs.is_empty() {
         return Err(fail(format!("{version} knows none of sm_80, sm_90, sm_100")));
@@ -69,7 +95,7 @@ fn build(csrc: &Path, out: &Path) -> Result<Built, String> {
     let mut options: Vec<String> = FLAGS.split(' ').map(String::from).collect();
     // An option since 12.8; what it makes is read by drivers since 12.4.
     options.extend((release >= (12, 8)).then(|| "--compress-mode=size".to_string()));
-    options.extend(archs.iter().map(|a| format!("-gencode=arch=compute_{a},code=sm_{a}")));
+    options.extend(archs.iter().map(archs::Arch::option));
     let files = ["kernels.fatbin", "ptxas.txt"].map(|name| out.join(name));
     let words = [options.as_slice(), &[text], &environment()].concat();
     let cache = cache::Cache::of(csrc, &words);
@@ -82,10 +108,10 @@ fn build(csrc: &Path, out: &Path) -> Result<Built, String> {
         // Sources that were written meanwhile may not be what was compiled.
         let unchanged = cache.filter(|cache| cache::Cache::of(csrc, &words).as_ref() == Some(cache));
         if let Some(Err(error)) = unchanged.map(|cache| cache.put(&files)) {
-            println!("cargo::warning=TILEWEAVE_NVCC_CACHE keeps nothing: {error}");
+            tell_cargo(&format!("warning=TILEWEAVE_NVCC_CACHE keeps nothing: {error}"));
         }
     }
-    let archs = archs.iter().map(|a| format!("sm_{a}")).collect();
+    let archs = archs.iter().flat_map(archs::Arch::contents).collect();
     Ok(Built { archs, version })
 }
 
@@ -119,7 +145,7 @@ fn find() -> Result<PathBuf, String> {
 }
 
 fn on_path(name: &Path) -> Option<PathBuf> {
-    println!("cargo::rerun-if-env-changed=PATH");
+    tell_cargo("rerun-if-env-changed=PATH");
     let path = env::var_os("PATH")?;
     env::split_paths(&path).map(|dir| dir.join(name)).find(|f| f.is_file())
 }
@@ -145,32 +171,6 @@ fn parse_version(text: &str) -> Option<((u32, u32), String)> {
     Some(((parts.next()??, parts.next()??), full))
 }
 
-fn parse_archs(list: &str) -> Result<Vec<String>, String> {
-    let parse = |word: &str| {
-        let arch = word.trim_start_matches("sm_");
-        match arch.trim_end_matches(['a', 'f']).parse() {
-            Ok(80u32..) => Ok(arch.to_string()),
-            _ => Err(format!(
-                "TILEWEAVE_CUDA_ARCHS names {word:?}: expected sm_80 or later, like 80,90a,100f"
-            )),
-        }
-    };
-    list.split([',', ' '])
-        .filter(|word| !word.is_empty())
-        .map(parse)
-        .collect()
-}
-
-fn choose_archs(known: &str, version: (u32, u32)) -> Vec<String> {
-    let blackwell = if version >= (12, 9) { "100f" } else { "100a" };
-    let known: Vec<_> = known.split_whitespace().collect();
-    let wanted = [("sm_80", "80"), ("sm_90", "90a"), ("sm_100", blackwell)].into_iter();
-    wanted
-        .filter(|(base, _)| known.contains(base))
-        .map(|(_, arch)| arch.to_string())
-        .collect()
-}
-
 fn watch(csrc: &Path) -> Result<(), String> {
     for name in ["NVCC", "CUDA_HOME", "TILEWEAVE_CUDA_ARCHS", "DOCS_RS"] {
         println!("cargo::rerun-if-env-changed={name}");
@@ -187,7 +187,7 @@ fn watch(csrc: &Path) -> Result<(), String> {
     Ok(())
 }
 
-fn write_constants(out: &Path, built: Option<&Built>, reason: &str) -> Result<(), String> {
+fn write_constants(out: &Path, built: Option<&Built>, digest: &str, reason: &str) -> Result<(), String> {
     let (mut bytes, mut fatbin, mut report) = ("", "None", "\"\"");
     if built.is_some() {
         // The driver reads the fatbin's header in place: its bytes are aligned.
@@ -200,11 +200,13 @@ fn write_constants(out: &Path, built: Option<&Built>, reason: &str) -> Result<()
     let version = built.map(|b| b.version.as_str());
     let text = format!(
         "{bytes}\
-         /// The kernels' machine code for every architecture of [`ARCHS`]; `None`: not built, see [`REASON`].\n\
+         /// The kernels for every architecture of [`ARCHS`]; `None`: not built, see [`REASON`].\n\
          pub static FATBIN: Option<&[u8]> = {fatbin};\n\
-         /// Architectures in [`FATBIN`].\npub static ARCHS: &[&str] = &{archs:?};\n\
+         /// What is in [`FATBIN`]: machine code (\"sm_80\") and PTX (\"compute_80\").\npub static ARCHS: &[&str] = &{archs:?};\n\
          /// Version of the nvcc that built it.\npub static NVCC_VERSION: Option<&str> = {version:?};\n\
          /// What ptxas said of every kernel: registers, stack, spills.\npub static PTXAS_REPORT: &str = {report};\n\
+         /// Digest of the kernels' sources, those of this build, whether compiled or not.\n\
+         pub static CSRC_DIGEST: &str = {digest:?};\n\
          /// Why there is no fatbin.\npub static REASON: &str = {reason:?};\n"
     );
     write(&out.join("kernels.rs"), &text)

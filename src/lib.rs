@@ -45,11 +45,13 @@ mod error;
 mod group;
 pub mod kernels;
 mod memory;
+pub mod nccl;
 mod op;
 pub mod probe;
 pub mod reference;
 pub mod route;
 pub mod topology;
+mod trace;
 
 pub use dtype::{DType, Wire};
 pub use error::{Error, Result, WaitCause, WaitKind, WaitRecord};
@@ -57,8 +59,9 @@ pub use error::{Error, Result, WaitCause, WaitKind, WaitRecord};
 pub use group::{Environment, Id};
 pub use group::{GroupConfig, Node, Numerics, PathStats, Probing, Rank, RankPlace, Stats};
 pub use memory::{Buffer, Element, Mat, MatMut};
+pub use nccl::NcclPolicy;
 pub use op::{Mainloop, Op, OpSpec, Operands, Out, Plan, Tail, chunk};
-pub use route::{Alternative, Exchange, Path, Route, Want};
+pub use route::{Exchange, Path, Route, Want};
 
 /// The README's examples, as tests.
 #[cfg(all(doctest, feature = "sim"))]

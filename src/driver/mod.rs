@@ -44,6 +44,16 @@ pub struct Place {
     pub shares: usize,
 }
 
+impl std::fmt::Display for Place {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.device)?;
+        match self.shares {
+            1 => Ok(()),
+            shares => write!(f, " ({} of {shares})", self.share),
+        }
+    }
+}
+
 /// Facts about a place.
 #[derive(Debug, Clone)]
 pub struct PlaceInfo {
@@ -361,6 +371,12 @@ pub trait Driver: Send + Sync + std::fmt::Debug {
     /// up meanwhile. Elsewhere: nothing.
     fn wait_elsewhere(&self) -> ThreadGuard {
         ThreadGuard(None)
+    }
+    /// Runs `body` with what the place's device has as its primary context current on this thread, and restores what was: for
+    /// libraries that go by it, as NCCL does. Elsewhere it only runs it.
+    fn in_context(&self, place: Place, body: &mut dyn FnMut() -> Result<()>) -> Result<()> {
+        let _ = place;
+        body()
     }
     /// Bytes and signals that left `place`'s device for peers so far, as the machine saw them; `None` where it cannot.
     fn observed_traffic(&self, _place: Place) -> Option<(u64, u64)> {

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use crate::error::{Error, Result};
+use crate::nccl::NcclPolicy;
 use crate::op::{OpSpec, heap_bytes};
-use crate::route::Alternative;
 
 /// When the links between a group's GPUs are tried before a route trusts them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -54,10 +54,10 @@ pub struct GroupConfig {
     pub probing: Probing,
     /// What sums may depend on. Default: on the operands alone.
     pub numerics: Numerics,
-    /// Who could do an operation in the group's place. Default: the caller, so that operations which NCCL is predicted
-    /// to do clearly faster are declined. Of no effect on the simulated node and where ranks share a GPU: there nobody
-    /// can.
-    pub alternative: Alternative,
+    /// What becomes of operations that NCCL is predicted to do clearly faster, or that the links do not allow. Default: the
+    /// caller has NCCL, so they are declined. On the simulated node and where ranks share a GPU there is no NCCL, and
+    /// they are served where they can be.
+    pub nccl: NcclPolicy,
 }
 
 /// The bound on waits where nobody sets another one.
@@ -85,7 +85,7 @@ impl Default for GroupConfig {
             joining: Duration::from_secs(120),
             probing: Probing::default(),
             numerics: Numerics::default(),
-            alternative: Alternative::default(),
+            nccl: NcclPolicy::default(),
         }
     }
 }
@@ -121,9 +121,9 @@ impl GroupConfig {
         GroupConfig { numerics, ..self }
     }
 
-    /// With this one to stand in where that is faster.
-    pub fn alternative(self, alternative: Alternative) -> Self {
-        GroupConfig { alternative, ..self }
+    /// With this made of NCCL.
+    pub fn nccl(self, nccl: NcclPolicy) -> Self {
+        GroupConfig { nccl, ..self }
     }
 
     /// With this bound on waits.

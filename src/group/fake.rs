@@ -30,6 +30,8 @@ pub(crate) struct Fake {
     next: AtomicU64,
     memory: Mutex<BTreeMap<u64, Vec<u8>>>,
     pub launches: Mutex<Vec<Launched>>,
+    /// Whether it passes for CUDA.
+    pub cuda: bool,
     /// Streams, mappings and physical memory that are there.
     pub alive: Mutex<Vec<&'static str>>,
 }
@@ -79,7 +81,7 @@ impl Fake {
 
 impl Driver for Fake {
     fn kind(&self) -> Kind {
-        Kind::Sim
+        if self.cuda { Kind::Cuda } else { Kind::Sim }
     }
     fn device_count(&self) -> usize {
         self.devices

@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use super::budget::Budget;
+use super::nccl::Nccl;
 use crate::abi::TwDescriptor;
 use crate::driver::{DevicePtr, Driver, Event, Kind, Place, Stream};
 use crate::error::Result;
@@ -114,9 +115,11 @@ impl Local {
     }
 }
 
-/// All of it. Fields are given back in this order: what joins heaps first, then streams and host words, then the heaps.
+/// All of it. Fields are given back in this order: what joins ranks and heaps first, then streams and host words, then the heaps.
 #[derive(Debug, Default)]
 pub(super) struct Holdings {
+    /// Where the policy has it made: aborted when it goes, so not before its kernels are done.
+    pub nccl: Option<Nccl>,
     pub shared: Option<SharedHeaps>,
     /// The ranks that this process drives, by ascending rank.
     pub locals: Vec<Local>,
@@ -129,6 +132,7 @@ pub(super) struct Holdings {
 /// What is left behind, given back in the same order.
 #[derive(Debug)]
 struct Left {
+    _nccl: Option<Nccl>,
     _shared: Option<SharedHeaps>,
     locals: Vec<Local>,
     _heaps: Vec<Heap>,
@@ -168,6 +172,7 @@ impl Drop for Holdings {
             return; // the fields go now
         }
         let left = Left {
+            _nccl: self.nccl.take(),
             _shared: self.shared.take(),
             locals: std::mem::take(&mut self.locals),
             _heaps: std::mem::take(&mut self.heaps),

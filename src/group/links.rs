@@ -6,7 +6,7 @@ use super::Probing;
 use crate::driver::{Driver, Kind, Place};
 use crate::error::Result;
 use crate::probe::{Cached, LinkProbe, Outcome, Probe, Progress, cache_folder};
-use crate::route::{Alternative, Machine};
+use crate::route::Machine;
 #[cfg(target_os = "linux")]
 use crate::topology::Status;
 use crate::topology::{self, Topology};
@@ -16,14 +16,6 @@ pub(super) struct Links {
     topology: Topology,
     probe: Option<Probe>,
     notes: Vec<String>,
-}
-
-/// Who could stand in: nobody on the simulated node, nor for ranks that share a GPU, which NCCL refuses by default.
-pub(super) fn alternative(driver: &dyn Driver, machine: &Machine, asked: Alternative) -> Alternative {
-    if driver.kind() == Kind::Sim || machine.gpus < machine.world {
-        return Alternative::Nobody;
-    }
-    asked
 }
 
 /// A new probe, kept for later but where it is of a simulated node: two of them have the same names.

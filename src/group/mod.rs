@@ -18,6 +18,7 @@ mod holdings;
 #[cfg(target_os = "linux")]
 mod join;
 mod links;
+mod nccl;
 mod node;
 mod rank;
 mod residence;
@@ -25,6 +26,7 @@ mod stats;
 #[cfg(test)]
 mod tests;
 
+use std::cmp::Ordering as Cmp;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
@@ -42,13 +44,14 @@ pub use node::Node;
 pub use rank::Rank;
 pub use stats::{PathStats, Stats};
 
-use crate::abi::{self, CONTROL_BYTES, TwControl, TwDescriptor, TwGroup, TwHello};
+use crate::abi::{self, CONTROL_BYTES, TwControl, TwDescriptor, TwGroup};
 use crate::driver::{DevicePtr, Driver, Place, Stream};
 use crate::error::{Error, Result};
 use crate::memory::heap::Heap;
 use crate::memory::layout::Layout;
 use crate::memory::multicast::{self, SharedHeaps};
 use crate::op::{Facts, descriptor};
+use crate::trace;
 
 /// Where a rank runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -146,18 +149,35 @@ impl Group {
         }
         // Whoever claimed what: here is one.
         machine.multicast |= shared.is_ok();
+        let by_nccl = nccl::wanted(&**driver, &machine, config).and_then(|()| {
+            let library = nccl::library()?;
+            let id = library.unique_id().map_err(|error| error.to_string())?;
+            let made = nccl::Nccl::join(
+                driver,
+                &library,
+                &id,
+                &holdings,
+                &layout,
+                (config.deadline, config.deadline),
+            );
+            made.map_err(|error| error.to_string())
+        });
         let facts = Facts {
             world,
             layout,
             hopper: residence::all_hopper(&**driver, &places)?,
             ctas,
-            alternative: links::alternative(&**driver, &machine, config.alternative),
+            nccl: nccl::policy(&**driver, &machine, config.nccl),
+            communicators: by_nccl.as_ref().map(drop).map_err(String::clone),
             machine,
             multicast: shared.as_ref().map(drop).map_err(String::clone),
         };
         holdings.shared = shared.ok();
+        holdings.nccl = by_nccl.ok();
         let group = Arc::new(Group::of(driver, number, holdings, facts, links, config));
-        Ok((0..world).map(|rank| Rank::new(group.clone(), rank, rank)).collect())
+        let ranks: Vec<Rank> = (0..world).map(|rank| Rank::new(group.clone(), rank, rank)).collect();
+        trace::group_made(&ranks[0], places.iter().map(Place::to_string));
+        Ok(ranks)
     }
 
     /// The group of what was made ready.
@@ -220,19 +240,30 @@ impl Group {
         }
     }
 
-    /// Whether a rank's hello is here and what it tells of the operation is not yet: its words travel one by one.
+    /// Whether a rank's hello, or its record, is here, and what it launched is not yet: its words travel one by one.
     fn announced(&self, controls: &[TwControl], rank: usize) -> bool {
         let TwControl {
-            epoch_started, current, ..
+            epoch_started,
+            current,
+            record,
+            ..
         } = &controls[rank];
-        let hellos = self.holdings.locals.iter().flat_map(|local| {
+        // `None`: whatever it was.
+        let told = |epoch: u64, hash: Option<u64>| match epoch_started.cmp(&epoch) {
+            Cmp::Less => false,
+            Cmp::Equal => hash.is_none_or(|hash| descriptor::hash(current) == hash),
+            Cmp::Greater => true,
+        };
+        let mut hellos = self.holdings.locals.iter().flat_map(|local| {
             let mailboxes = &controls[local.rank].hello;
             mailboxes.iter().map(|mailbox| mailbox[rank])
         });
-        let told = |hello: TwHello| {
-            *epoch_started > hello.epoch || *epoch_started == hello.epoch && descriptor::hash(current) == hello.hash
+        let recorded = match (record.state, record.cause) {
+            (abi::TW_RECORD_COMPLETE, abi::TW_CAUSE_DISAGREED) => told(record.epoch, Some(record.expected)),
+            (abi::TW_RECORD_COMPLETE, _) => told(record.epoch, None),
+            _ => true,
         };
-        hellos.into_iter().any(|hello| hello.epoch > 0 && !told(hello))
+        !recorded || hellos.any(|hello| hello.epoch > 0 && !told(hello.epoch, Some(hello.hash)))
     }
 
     fn control(&self, heap: &Heap) -> Result<TwControl> {
@@ -252,6 +283,7 @@ impl Group {
         let word = (abi::TW_ABORT_HOST as u64).to_le_bytes();
         // Every rank is tried, whatever becomes of the others; the first failure is reported.
         let mut result = Ok(());
+        self.abort_nccl();
         for local in &self.holdings.locals {
             let heap = self.holdings.heaps[local.rank].ptr();
             result = result.and(self.driver.poke(heap + at, &word));
@@ -259,12 +291,24 @@ impl Group {
         result
     }
 
+    /// Makes `error` the group's failure, unless it has one; whether it is.
+    fn settle(&self, error: Error) -> bool {
+        let mut first = false;
+        self.failure.get_or_init(|| {
+            first = true;
+            trace::group_failed(self.number, &error);
+            error
+        });
+        first
+    }
+
     /// The group's failure: the first one to be set, which the other processes are told.
     fn fail(&self, error: Error) -> Error {
-        if self.failure.set(error.clone()).is_ok() {
+        if self.settle(error.clone()) {
             self.tell_peers();
         }
         self.wake();
+        self.abort_nccl();
         self.failure.get().cloned().unwrap_or(error)
     }
 
@@ -292,7 +336,7 @@ impl Group {
     /// Fails for a reason that the ranks of other processes know or are, and has the kernels here give up; whether it is the first
     /// failure.
     fn lose(&self, error: Error) -> bool {
-        let first = self.failure.set(error).is_ok();
+        let first = self.settle(error);
         if first {
             // An abort word that cannot be written leaves the kernels to their deadline; the group is refused all the same.
             let _ = self.raise_abort();
@@ -374,6 +418,8 @@ impl Drop for Group {
             let _ = self.raise_abort();
         }
         if let Some(peers) = &self.peers {
+            // A rank that goes because of another must not look as if it went by itself.
+            self.tell_peers();
             peers.farewell(self.launched_here());
         }
         for local in &self.holdings.locals {

@@ -32,14 +32,17 @@ impl Node {
     /// This machine's GPUs, with the kernels that were built into the library.
     ///
     /// # Errors
-    /// [`Error::Unavailable`] without a driver, a GPU, or kernels (feature `build-kernels`); [`Error::KernelsNotBuilt`]
-    /// where they were built for other GPUs only.
+    /// [`Error::Unavailable`] without a driver that loads the kernels, a GPU, or kernels (features `prebuilt-kernels`,
+    /// `build-kernels`); [`Error::KernelsNotBuilt`] where they were built for other GPUs only.
     #[cfg(feature = "cuda")]
     pub fn this_machine() -> Result<Node> {
         #[cfg(any(target_os = "linux", target_os = "windows"))]
         {
-            use crate::driver::cuda::CudaDriver;
-            use crate::kernels::{ARCHS, FATBIN, REASON};
+            use crate::driver::cuda::{CudaDriver, driver_version};
+            use crate::kernels::{ARCHS, FATBIN, REASON, check_driver};
+            if FATBIN.is_some() {
+                check_driver(driver_version()?)?;
+            }
             Ok(Node::new(Arc::new(CudaDriver::new(FATBIN, ARCHS, REASON)?)))
         }
         #[cfg(not(any(target_os = "linux", target_os = "windows")))]

@@ -106,26 +106,28 @@ impl Rank {
     /// As [`Rank::health`]; [`Error::BadArgument`], and no harm done, while the stream captures.
     pub fn synchronize(&self) -> Result<()> {
         self.not_capturing()?;
-        if let Err(error) = self.driver().stream_synchronize(self.stream()) {
+        if let Err(error) = self.group.finish(self.rank, self.stream()) {
             return Err(self.group.fail(error));
         }
         self.health()
     }
 
-    /// Whether the rank's finished operations went well: one load of host memory while all is well, so call it after every
+    /// Whether the rank's finished operations went well: one load of host memory while all is well (and a question to NCCL, where
+    /// the group has communicators), so call it after every
     /// synchronisation of your own, also where graphs are replayed that no launch announces. On a failure it waits until the
     /// group's kernels have given up, and names the rank at the root.
     ///
     /// # Errors
     /// [`Error::Wait`] where a wait for another rank was not satisfied, [`Error::Disagreed`] where ranks launched different
-    /// operations, [`Error::PeerExited`] where another process has ended, [`Error::Aborted`] after [`Rank::abort`]; the same
+    /// operations, [`Error::PeerExited`] where another process has ended, [`Error::Driver`] where NCCL found a failure,
+    /// [`Error::Aborted`] after [`Rank::abort`]; the same
     /// error again at every later call on any rank.
     pub fn health(&self) -> Result<()> {
         if let Some(error) = self.group.failure.get() {
             return Err(error.clone());
         }
         match self.local().report.abort() {
-            0 => Ok(()),
+            0 => self.nccl_health(),
             _ => Err(self.diagnose()),
         }
     }
@@ -134,6 +136,8 @@ impl Rank {
     /// simulated node goes on only while all of them wait for it.
     fn diagnose(&self) -> Error {
         let group = &self.group;
+        // Kernels of NCCL's would wait for ranks that have given up.
+        group.abort_nccl();
         // How things stood when this rank gave up tells who was still computing; afterwards everybody has finished.
         let before = match group.controls() {
             Ok(controls) => controls,
@@ -282,6 +286,11 @@ impl Launching<'_> {
         if known.len() < MOST_KNOWN {
             known.entry(params.hash).or_insert(params.desc);
         }
+        self.count_foreign();
+    }
+
+    /// An operation of the group was enqueued that leaves no trace in its control blocks: NCCL's.
+    pub(crate) fn count_foreign(&mut self) {
         if self.captured {
             self.launched.captured = true;
         } else {

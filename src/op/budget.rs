@@ -2,6 +2,7 @@
 
 use super::config::{gemm_kernel, kernel, splits_of};
 use super::heuristics::Setting;
+use super::nccl::scratch_of_nccl;
 use super::splits::product_bytes;
 use super::staging::{MAX_GRID, Staging};
 use super::tiling::{Sizes, Tiling};
@@ -51,7 +52,31 @@ pub(crate) fn heap_bytes(specs: &[OpSpec], world: usize, one_shot_bytes: usize) 
     })
 }
 
+/// NCCL stages nothing in the heap; what lies between it and a GEMM does.
+fn add_nccl(need: &mut Need, spec: &OpSpec, world: usize, one_shot_bytes: u64) {
+    for (hopper, pairs) in [(false, false), (true, false), (true, true)] {
+        let setting = Setting {
+            world,
+            one_shot_bytes,
+            hopper,
+            pairs,
+        };
+        let of = |m| (gemm_kernel(spec, m, &setting), splits_of(spec, m, &setting));
+        for m in last_of_each(spec.max_m as u64, of) {
+            let ((gemm, cluster), splits) = of(m);
+            let products = match spec.op.has_gemm() {
+                true => product_bytes(Tiling::of_gemm(gemm, cluster, m, spec.n as u64), splits),
+                false => 0,
+            };
+            need.scratch = need.scratch.max(scratch_of_nccl(spec, m, products));
+        }
+    }
+}
+
 fn add(need: &mut Need, spec: &OpSpec, world: usize, one_shot_bytes: u64) {
+    if spec.route == Want::Exactly(Path::Nccl) {
+        return add_nccl(need, spec, world, one_shot_bytes);
+    }
     let unfused = !spec.op.has_gemm() || spec.route == Want::Exactly(Path::Unfused);
     let op = if unfused { spec.op.collective() } else { spec.op };
     let sizes = Sizes::of(spec, world);

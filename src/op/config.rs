@@ -17,7 +17,8 @@ use super::tiling::{Sizes, Tiling};
 use super::{Mainloop, Op, OpSpec};
 use crate::error::{Error, Result};
 use crate::memory::layout::{Layout, smallest};
-use crate::route::{Alternative, Exchange, Machine, Path};
+use crate::nccl::NcclPolicy;
+use crate::route::{Exchange, Machine, Path};
 
 /// What every rank of a group knows alike.
 #[derive(Debug)]
@@ -30,8 +31,10 @@ pub(crate) struct Facts {
     pub ctas: HashMap<(Kernel, u32), u32>,
     /// The ranks' GPUs and links.
     pub machine: Machine,
-    /// Who could do an operation in the group's place.
-    pub alternative: Alternative,
+    /// What becomes of what NCCL does better; `Never` where there is no NCCL.
+    pub nccl: NcclPolicy,
+    /// Whether the group has communicators of NCCL's; else why not.
+    pub communicators: Result<(), String>,
     /// Whether the heaps have a multicast address and sums may be the switch's; else why not.
     pub multicast: Result<(), String>,
 }
@@ -39,11 +42,11 @@ pub(crate) struct Facts {
 /// The kernels of one launch, and what bounds their grids.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Config {
-    /// Fused, Unfused or Decline.
+    /// Where the operation goes; with NCCL there is a `gemm` at most.
     pub path: Path,
     /// The GEMM of an unfused operation.
     pub gemm: Option<Kernel>,
-    /// The kernel that communicates; `None` where the operation is declined.
+    /// The kernel that communicates; `None` where NCCL does, or the operation is declined.
     pub main: Option<Kernel>,
     /// Whether `main` sends everything to everyone.
     pub one_shot: bool,
@@ -156,7 +159,7 @@ impl Facts {
     }
 
     /// An explicit mainloop is had or refused, never replaced.
-    fn check_mainloop(&self, spec: &OpSpec, m: u64, path: Path, setting: &Setting) -> Result<()> {
+    pub(super) fn check_mainloop(&self, spec: &OpSpec, m: u64, path: Path, setting: &Setting) -> Result<()> {
         let (Some(Mainloop::Hopper), true) = (spec.mainloop, spec.op.has_gemm()) else {
             return Ok(());
         };
@@ -169,7 +172,7 @@ impl Facts {
         })
     }
 
-    fn too_small(&self, spec: &OpSpec, what: &str, enough: impl Fn(&Layout) -> bool) -> Error {
+    pub(super) fn too_small(&self, spec: &OpSpec, what: &str, enough: impl Fn(&Layout) -> bool) -> Error {
         let layout = &self.layout;
         Error::HeapTooSmall {
             what: format!("{what} of {spec}"),
@@ -183,7 +186,7 @@ impl Facts {
         self.ctas.get(&(kernel, cluster)).copied().unwrap_or(0)
     }
 
-    fn resident(&self, kernel: Kernel, cluster: u32, path: Path) -> Result<u32> {
+    pub(super) fn resident(&self, kernel: Kernel, cluster: u32, path: Path) -> Result<u32> {
         // Ranks whose operands TMA cannot address run the portable twin, in the same grid.
         match self.ctas_of(kernel, cluster).min(self.ctas_of(kernel.portable(), 1)) {
             ctas if ctas > 0 => Ok(ctas.min(MAX_GRID)),
@@ -303,7 +306,8 @@ pub(crate) mod tests {
             layout: Layout::new(heap, world, 65536).unwrap(),
             ctas: Kernel::all_clusters().map(|k| (k, ctas - ctas % k.1)).collect(),
             machine: Machine::assumed(SIMULATED, world, false),
-            alternative: Alternative::Nobody,
+            nccl: NcclPolicy::Never,
+            communicators: Err("it was not asked of the group".to_string()),
             multicast: Err("it was not asked of the group".to_string()),
         }
     }

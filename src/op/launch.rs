@@ -51,14 +51,30 @@ impl Step {
 
 /// Device addresses, 0 where there is none, and leading dimensions.
 #[derive(Debug, Clone, Copy, Default)]
-struct Addresses {
-    x: (u64, u64),
+pub(super) struct Addresses {
+    pub x: (u64, u64),
     weight: (u64, u64),
-    bias: u64,
+    pub bias: u64,
     addend: (u64, u64),
-    out: (u64, u64),
+    pub out: (u64, u64),
     residual: (u64, u64),
     gamma: u64,
+}
+
+impl Addresses {
+    pub fn of(a: &Operands<'_>) -> Addresses {
+        let of = |mat: &RawMat| (mat.ptr, mat.ld as u64);
+        let optional = |mat: &Option<crate::memory::Mat<'_>>| mat.as_ref().map_or((0, 0), |mat| of(&mat.raw));
+        Addresses {
+            x: of(&a.x.raw),
+            weight: optional(&a.weight),
+            bias: optional(&a.bias).0,
+            addend: optional(&a.addend),
+            out: of(a.out.raw()),
+            residual: a.residual.as_ref().map_or((0, 0), |mat| of(&mat.raw)),
+            gamma: optional(&a.gamma).0,
+        }
+    }
 }
 
 /// Blocks of a matrix: all, and across. The kernels count them in 32 bits.
@@ -108,17 +124,7 @@ pub(crate) struct Maker<'a> {
 impl Maker<'_> {
     /// The steps of `config` on operands that were checked.
     pub fn steps(&self, config: &Config, a: &Operands<'_>, flat: bool) -> Result<Steps> {
-        let of = |mat: &RawMat| (mat.ptr, mat.ld as u64);
-        let optional = |mat: &Option<crate::memory::Mat<'_>>| mat.as_ref().map_or((0, 0), |mat| of(&mat.raw));
-        let given = Addresses {
-            x: of(&a.x.raw),
-            weight: optional(&a.weight),
-            bias: optional(&a.bias).0,
-            addend: optional(&a.addend),
-            out: of(a.out.raw()),
-            residual: a.residual.as_ref().map_or((0, 0), |mat| of(&mat.raw)),
-            gamma: optional(&a.gamma).0,
-        };
+        let given = Addresses::of(a);
         let m = a.m as u64;
         let products = config.product_bytes(self.spec, m);
         let Some(gemm) = config.gemm else {
@@ -215,7 +221,7 @@ impl Maker<'_> {
         }
     }
 
-    fn scratch(&self) -> u64 {
+    pub(super) fn scratch(&self) -> u64 {
         self.group.heap[self.group.rank as usize] + self.facts.layout.scratch
     }
 
@@ -229,7 +235,7 @@ impl Maker<'_> {
 
     /// `kernel`, or its portable twin where TMA cannot address an operand. A property of this rank's operands alone: what
     /// it sends to peers is the same.
-    fn settle(&self, kernel: Kernel, a: Addresses) -> Result<Kernel> {
+    pub(super) fn settle(&self, kernel: Kernel, a: Addresses) -> Result<Kernel> {
         if kernel.mainloop == Mainloop::Portable {
             return Ok(kernel);
         }
@@ -248,7 +254,7 @@ impl Maker<'_> {
     }
 
     /// This rank's own GEMM into a matrix of type `output`.
-    fn gemm(&self, config: &Config, m: u64, output: DType, a: Addresses, gemm: Kernel) -> Result<Step> {
+    pub(super) fn gemm(&self, config: &Config, m: u64, output: DType, a: Addresses, gemm: Kernel) -> Result<Step> {
         let (n, k) = (self.spec.n as u64, self.spec.k as u64);
         let desc = TwDescriptor {
             op: abi::TW_GEMM,

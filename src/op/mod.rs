@@ -9,6 +9,7 @@ pub(crate) mod heuristics;
 pub(crate) mod kernel;
 mod launch;
 mod maps;
+pub(crate) mod nccl;
 mod operands;
 mod plan;
 mod spec;

@@ -7,6 +7,7 @@ use super::budget::heap_bytes;
 use super::check::{Launcher, check, check_gemm};
 use super::config::Config;
 use super::launch::{Maker, Step, Steps};
+use super::nccl::{Part, Rows};
 use super::operands::Operands;
 use super::{Op, OpSpec};
 use crate::abi::{TwParams, TwTensorMap};
@@ -15,6 +16,7 @@ use crate::error::{Error, Result};
 use crate::group::Rank;
 use crate::memory::{Mat, MatMut};
 use crate::route::{self, Path, Route};
+use crate::trace;
 
 /// An operation planned on a rank, for every M up to the spec's `max_m`. Cheap to clone, may be shared by threads.
 ///
@@ -58,13 +60,15 @@ impl Plan {
         }
         let one_shot_bytes = facts.layout.one_shot_bytes as usize;
         let heap_bytes = heap_bytes(std::slice::from_ref(spec), facts.world, one_shot_bytes)?;
-        Ok(Plan(Arc::new(Inner {
+        let plan = Plan(Arc::new(Inner {
             rank: rank.clone(),
             spec: spec.clone(),
             table,
             heap_bytes,
             weight_map: Mutex::new(None),
-        })))
+        }));
+        trace::plan_made(&plan);
+        Ok(plan)
     }
 
     /// What was planned.
@@ -121,7 +125,8 @@ impl Plan {
     ///
     /// # Errors
     /// [`Error::BadArgument`] before anything is enqueued; [`Error::Poisoned`] after a failure in the group;
-    /// [`Error::RouteUnavailable`] of a plan that declines. Whether the operation went well tells
+    /// [`Error::RouteUnavailable`] of a plan that declines; [`Error::Driver`] where NCCL fails, or its peers do not come
+    /// within the deadline, which ends the group. Whether the operation went well tells
     /// [`Rank::synchronize`].
     pub fn launch(&self, operands: &Operands<'_>) -> Result<()> {
         let Inner { rank, spec, .. } = &*self.0;
@@ -133,11 +138,19 @@ impl Plan {
         };
         check(spec, by, operands)?;
         let Entry { config, route, .. } = self.entry(operands.m);
-        if config.main.is_none() {
-            return Err(Error::RouteUnavailable {
-                path: Path::Decline,
-                reason: route.reason.clone(),
-            });
+        match config.path {
+            Path::Decline => {
+                return Err(Error::RouteUnavailable {
+                    path: Path::Decline,
+                    reason: route.reason.clone(),
+                });
+            }
+            Path::Nccl => {
+                let group = rank.abi_group();
+                let parts = Maker { spec, facts, group }.by_nccl(config, operands)?;
+                return self.enqueue_with_nccl(&parts);
+            }
+            Path::Fused | Path::Unfused => {}
         }
         let flat = operands.x.raw.is_contiguous() && operands.out.raw().is_contiguous();
         let strided = (spec.op == Op::AllReduce && !flat).then(|| facts.unfused(spec, operands.m as u64, false));
@@ -229,6 +242,31 @@ impl Plan {
             self.start(&steps.main)?;
             launching.count(&steps.main.params);
             steps.after.as_ref().map_or(Ok(()), |step| self.start(step))
+        })
+    }
+
+    fn enqueue_with_nccl(&self, parts: &[Part]) -> Result<()> {
+        let rank = &self.0.rank;
+        let copy = |rows: &Rows| {
+            (0..rows.rows as u64).try_for_each(|row| {
+                let (to, from) = (rows.to.0 + row * rows.to.1, rows.from.0 + row * rows.from.1);
+                rank.driver().copy_device(to, from, rows.bytes, rank.stream())
+            })
+        };
+        rank.in_order(|launching| {
+            for part in parts {
+                match part {
+                    Part::Kernel(step) => self.start(step)?,
+                    Part::Rows(rows) => copy(rows)?,
+                    Part::Nccl(calls) => {
+                        launching.count_foreign();
+                        // SAFETY: the addresses are those of operands, which were checked and live as `Mat` and `MatMut` promise,
+                        // and of this rank's own scratch, which lasts as long as the group and is used in the stream's order.
+                        unsafe { rank.enqueue_nccl(calls) }?;
+                    }
+                }
+            }
+            Ok(())
         })
     }
 

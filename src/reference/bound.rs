@@ -5,6 +5,8 @@
 //! wire        w_r = p_r rounded to the wire type                e_r + u_wire (|p_r| + e_r)
 //! sum         w_0 + w_1 + .. (+ bias), in f32, rank order       sum of the above + additions * U32 * magnitudes
 //! in-switch   the sum of the w_r rounded to the wire type       e + 2 u_wire (|sum| + e), and twice U32 an addition
+//! NCCL        w_r in the output's type, rank 0's with the bias;  e + u_out |bias| + additions * (u_out + U32) * magnitudes
+//!             each addition rounded to it, in any order          grown by (1 + u_out) an addition
 //! output      rounded once                                      e + u_out (|y| + e)
 //! ```
 
@@ -25,8 +27,19 @@ pub(super) struct Rules {
     pub dtype: DType,
     /// The type partials are rounded to; `None` where none is: operands that travel as they are.
     pub wire: Option<DType>,
-    /// The type that a switch, which adds in an order of its own, rounds the sum of partials to; `None`: ranks add.
-    pub switch: Option<DType>,
+    /// Who adds up the partials.
+    pub adder: Adder,
+}
+
+/// Who adds up partials.
+#[derive(Clone, Copy)]
+pub(super) enum Adder {
+    /// The ranks, in f32, in rank order.
+    Ranks,
+    /// A switch, in an order of its own; it rounds the sum to this type.
+    Switch(DType),
+    /// NCCL, in an order of its own; every sum of two is rounded to this type.
+    Nccl(DType),
 }
 
 impl Rules {
@@ -76,7 +89,16 @@ impl Element {
 
     /// The right value and its bound.
     pub(super) fn finish(mut self, bias: Option<f64>) -> (f64, f64) {
-        if let Some(to) = self.rules.switch {
+        let given = bias.map_or(0.0, f64::abs);
+        if let Adder::Nccl(to) = self.rules.adder {
+            let additions = self.partials.saturating_sub(1) as f64;
+            let magnitude = (self.magnitude + given) * (1.0 + rounding(Some(to), 1.0)).powf(additions);
+            self.free |= magnitude.is_finite() && magnitude >= overflow(to);
+            let more = rounding(self.rules.wire, given) + additions * (U32 * magnitude + rounding(Some(to), magnitude));
+            self.error += more;
+            self.magnitude += more;
+        }
+        if let Adder::Switch(to) = self.rules.adder {
             // How a switch adds and rounds is not documented: a unit in the last place, where rounding to nearest errs by half.
             let additions = self.partials.saturating_sub(1) as f64;
             let sums = self.error + additions * U32 * self.magnitude;
@@ -86,7 +108,7 @@ impl Element {
             self.magnitude += more;
         }
         let value = self.sum + bias.unwrap_or(0.0);
-        self.magnitude += bias.map_or(0.0, f64::abs);
+        self.magnitude += given;
         let additions = self.partials.saturating_sub(1) + usize::from(bias.is_some());
         let mut error = self.error + additions as f64 * U32 * self.magnitude;
         self.free |= value.is_finite() && self.magnitude + error >= overflow(DType::F32);

@@ -29,7 +29,7 @@ pub use tail::{Normalised, rms_norm_exactly};
 pub use values::{decode, encode, overflow};
 
 use crate::dtype::{DType, Wire};
-use bound::Rules;
+use bound::{Adder, Rules};
 
 /// A global result and the elementwise bound on a computed one's distance from it, both row-major.
 #[derive(Debug, Clone, PartialEq)]
@@ -85,7 +85,7 @@ impl Gemm<'_> {
             Rules {
                 dtype,
                 wire,
-                switch: None,
+                adder: Adder::Ranks,
             },
         )
     }
@@ -93,13 +93,26 @@ impl Gemm<'_> {
     /// The same where a switch adds the partials and rounds their sum to the wire type, in an order of its own.
     pub fn reduce_in_switch(&self, world: usize, dtype: DType, wire: Wire) -> Expected {
         let splits: Vec<Range<usize>> = (0..world).map(|rank| chunk(self.k, world, rank)).collect();
-        let wire = Some(wire.dtype(dtype));
+        let to = wire.dtype(dtype);
         self.evaluate(
             &splits,
             Rules {
                 dtype,
-                wire,
-                switch: wire,
+                wire: Some(to),
+                adder: Adder::Switch(to),
+            },
+        )
+    }
+
+    /// The same by NCCL: in the output's type, of partials the first of which has the bias.
+    pub fn reduce_by_nccl(&self, world: usize, dtype: DType) -> Expected {
+        let splits: Vec<Range<usize>> = (0..world).map(|rank| chunk(self.k, world, rank)).collect();
+        self.evaluate(
+            &splits,
+            Rules {
+                dtype,
+                wire: Some(dtype),
+                adder: Adder::Nccl(dtype),
             },
         )
     }
@@ -112,7 +125,7 @@ impl Gemm<'_> {
             Rules {
                 dtype,
                 wire: None,
-                switch: None,
+                adder: Adder::Ranks,
             },
         )
     }
@@ -141,7 +154,7 @@ pub fn reduce(parts: &[&[f64]], rows: usize, cols: usize, dtype: DType) -> Expec
         Rules {
             dtype,
             wire: None,
-            switch: None,
+            adder: Adder::Ranks,
         },
     )
 }
@@ -155,7 +168,21 @@ pub fn reduce_in_switch(parts: &[&[f64]], rows: usize, cols: usize, dtype: DType
         Rules {
             dtype,
             wire: None,
-            switch: Some(dtype),
+            adder: Adder::Switch(dtype),
+        },
+    )
+}
+
+/// reduce_scatter and all_reduce by NCCL, in an order of its own.
+pub fn reduce_by_nccl(parts: &[&[f64]], rows: usize, cols: usize, dtype: DType) -> Expected {
+    sum(
+        parts,
+        rows,
+        cols,
+        Rules {
+            dtype,
+            wire: None,
+            adder: Adder::Nccl(dtype),
         },
     )
 }

@@ -4,6 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 
+mod nccl;
 mod tail;
 
 const DTYPES: [DType; 3] = [DType::Bf16, DType::F16, DType::F32];

@@ -12,6 +12,7 @@ use super::model::Work;
 use super::{Exchange, Path, Route, Want};
 use crate::error::{Error, Result};
 use crate::group::Numerics;
+use crate::nccl::NcclPolicy;
 use crate::op::config::{Config, Facts, kernel};
 use crate::op::heuristics::{self, Setting};
 use crate::op::{Op, OpSpec, last_of_each_from, offered};
@@ -81,7 +82,10 @@ impl<'a> Decisions<'a> {
                 Ok(()) => Numerics::InSwitch,
                 Err(_) => Numerics::Exact,
             },
-            alternative: facts.alternative,
+            nccl: match facts.nccl {
+                NcclPolicy::Own if facts.by_nccl(spec).is_err() => NcclPolicy::Never,
+                policy => policy,
+            },
             exchanges: match spec.exchange {
                 None => offered(spec.op),
                 Some(Exchange::Push) => &[Exchange::Push],
@@ -120,20 +124,19 @@ impl<'a> Decisions<'a> {
         }
         let mut config = match (spec.route, decision.path) {
             (Want::Exactly(Path::Decline), _) => return Ok(declined()),
-            (Want::Exactly(Path::Nccl), _) => {
-                let reason = "this version has no NCCL path: ask for auto, fused or unfused".to_string();
-                return Err(Error::RouteUnavailable {
-                    path: Path::Nccl,
-                    reason,
-                });
-            }
-            (Want::Exactly(path), Path::Decline) if !facts.machine.obstacles.is_empty() => {
+            (Want::Exactly(Path::Nccl), _) => return facts.nccl(spec, m),
+            (Want::Exactly(path), Path::Decline | Path::Nccl) if !facts.machine.obstacles.is_empty() => {
                 let reason = decision.reason.clone();
                 return Err(Error::RouteUnavailable { path, reason });
             }
             (Want::Exactly(Path::Fused), _) => facts.fused(spec, m)?,
             (Want::Exactly(_), _) => facts.unfused(spec, m, true)?,
             (Want::Auto, Path::Fused | Path::Unfused) => self.auto(m, decision)?,
+            (Want::Auto, Path::Nccl) => match facts.nccl(spec, m) {
+                // The heap has no room for it.
+                Err(_) if facts.machine.obstacles.is_empty() => self.auto(m, decision)?,
+                by_nccl => return by_nccl,
+            },
             (Want::Auto, _) => return Ok(declined()),
         };
         if spec.route == Want::Auto && spec.exchange.is_none() && !config.one_shot {
@@ -245,13 +248,20 @@ pub(crate) fn explain(facts: &Facts, config: &Config, spec: &OpSpec, m: u64) -> 
         (Want::Exactly(_), Path::Decline) => "asked for: the caller takes its own path".to_string(),
         (Want::Exactly(_), _) => "asked for".to_string(),
         (Want::Auto, path) if path == decision.path || decision.path == Path::Decline => decision.reason.clone(),
+        (Want::Auto, _) if decision.path == Path::Nccl => {
+            format!("the heap has no room between the GEMM and NCCL; {}", decision.reason)
+        }
         (Want::Auto, Path::Fused) => format!(
             "the heap holds no product between GEMM and collective; {}",
             decision.reason
         ),
         (Want::Auto, _) => format!("the heap holds no round of the fused kernel; {}", decision.reason),
     };
-    let mainloop = heuristics::explain(spec, m, &decisions.setting).filter(|_| config.main.is_some());
+    let mainloop = heuristics::explain(spec, m, &decisions.setting).filter(|_| config.path != Path::Decline);
+    let not_nccl = match (spec.route, facts.nccl, facts.by_nccl(spec)) {
+        (Want::Auto, NcclPolicy::Own, Err(why)) if facts.world > 1 => Some(format!("NCCL was not considered: {why}")),
+        _ => None,
+    };
     let exchange = match config.exchange {
         Exchange::Push => None,
         Exchange::Pull if spec.op.collective() == Op::AllReduce => Some("partials and results are pulled".to_string()),
@@ -270,14 +280,19 @@ pub(crate) fn explain(facts: &Facts, config: &Config, spec: &OpSpec, m: u64) -> 
         .chain(exchange)
         .chain(mainloop)
         .chain(square)
-        .chain(reducers);
+        .chain(reducers)
+        .chain(not_nccl);
     let reason = reason.collect::<Vec<_>>().join("; ");
     let (first, second) = if spec.op == Op::AllGatherGemm {
         (config.main, config.gemm)
     } else {
         (config.gemm, config.main)
     };
-    let names: Vec<&str> = first.into_iter().chain(second).map(|kernel| kernel.name()).collect();
+    let mut names: Vec<&str> = first.into_iter().chain(second).map(|kernel| kernel.name()).collect();
+    if config.path == Path::Nccl {
+        let at = if spec.op == Op::AllGatherGemm { 0 } else { names.len() };
+        names.insert(at, crate::op::nccl::name(spec.op));
+    }
     Route {
         path: config.path,
         reason,

@@ -9,19 +9,7 @@ use super::obstacle::Obstacle;
 use super::{Exchange, Path};
 use crate::abi;
 use crate::group::Numerics;
-
-/// Who could do an operation in the crate's place.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-#[non_exhaustive]
-pub enum Alternative {
-    /// Nobody: what can be served is, however fast somebody else were.
-    Nobody,
-    /// The caller, by NCCL or as it likes: where that is predicted clearly faster the crate declines.
-    #[default]
-    Runtime,
-    /// NCCL, by name: for tables of what a machine should do.
-    Nccl,
-}
+use crate::nccl::NcclPolicy;
 
 /// What a decision depends on beside the machine and the work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,8 +18,8 @@ pub struct Allowed {
     pub one_shot_bytes: u64,
     /// What sums may depend on.
     pub numerics: Numerics,
-    /// Who could stand in.
-    pub alternative: Alternative,
+    /// What becomes of work that NCCL does clearly faster, or that the links do not allow.
+    pub nccl: NcclPolicy,
     /// Ways that the kernels have of moving a two-shot all-reduce, or a collective of several blocks.
     pub exchanges: &'static [Exchange],
 }
@@ -128,7 +116,7 @@ pub fn decide(machine: &Machine, work: &Work, allowed: &Allowed) -> Decision {
         reason,
     };
     if let Some(reason) = impossible {
-        let nccl = allowed.alternative == Alternative::Nccl && predicted.nccl_us.is_some() && machine.world <= MOST;
+        let nccl = allowed.nccl == NcclPolicy::Own && predicted.nccl_us.is_some() && machine.world <= MOST;
         return of(if nccl { Path::Nccl } else { Path::Decline }, None, reason);
     }
     if machine.world == 1 {
@@ -152,10 +140,10 @@ pub fn decide(machine: &Machine, work: &Work, allowed: &Allowed) -> Decision {
         predicted: &predicted,
     };
     let faster = predicted.nccl_us.filter(|nccl| *nccl < CLEARLY * ours_us);
-    let stands_in = match allowed.alternative {
-        Alternative::Nobody => None,
-        Alternative::Runtime => Some(Path::Decline),
-        Alternative::Nccl => Some(Path::Nccl),
+    let stands_in = match allowed.nccl {
+        NcclPolicy::Never => None,
+        NcclPolicy::Decline => Some(Path::Decline),
+        NcclPolicy::Own => Some(Path::Nccl),
     };
     match (faster, stands_in) {
         (Some(us), Some(path)) => of(path, None, told.nccl(us)),

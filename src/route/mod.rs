@@ -12,7 +12,7 @@ mod slow;
 
 pub use crate::op::offered as exchanges;
 pub(crate) use choose::{Range, explain, table};
-pub use decide::{Allowed, Alternative, Decision, Predicted, decide};
+pub use decide::{Allowed, Decision, Predicted, decide};
 pub use machine::{LinkKind, Machine, Way};
 pub use obstacle::Obstacle;
 pub use pair::{Tried, tried};
@@ -25,7 +25,7 @@ pub enum Path {
     Fused,
     /// The same GEMM, then our peer-to-peer collective; for a plain collective, the collective alone.
     Unfused,
-    /// GEMM, then NCCL.
+    /// Our GEMM with NCCL's collective; of a plain collective, NCCL's alone.
     Nccl,
     /// Not served: the runtime takes its own path.
     Decline,

@@ -7,14 +7,14 @@ mod properties;
 use proptest::prelude::*;
 use tileweave::probe::{LinkProbe, Outcome, Probe, WayProbe};
 use tileweave::route::model::{Transport, Work};
-use tileweave::route::{Allowed, Alternative, Decision, LinkKind, Machine, Obstacle, decide};
+use tileweave::route::{Allowed, Decision, LinkKind, Machine, Obstacle, decide};
 use tileweave::topology::{Ancestor, Fabric, Gpu, Link, Mig, NvLinkPath, Source, Status, Topology, VERSION};
-use tileweave::{DType, Exchange, GroupConfig, Numerics, Op, Path};
+use tileweave::{DType, Exchange, GroupConfig, NcclPolicy, Numerics, Op, Path};
 
 const ALLOWED: Allowed = Allowed {
     one_shot_bytes: 64 << 10,
     numerics: Numerics::Exact,
-    alternative: Alternative::Nobody,
+    nccl: NcclPolicy::Never,
     exchanges: &[Exchange::Push],
 };
 

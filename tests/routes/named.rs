@@ -153,14 +153,14 @@ fn who_stands_in_where_nccl_is_faster() {
         ..machine
     };
     let work = work(Op::GemmReduceScatter, 8192, 8192, 8192);
-    let by = |alternative| decide(&slow, &work, &Allowed { alternative, ..ALLOWED });
-    assert_eq!(by(Alternative::Runtime).path, Path::Decline);
-    assert_eq!(by(Alternative::Nccl).path, Path::Nccl);
-    let served = by(Alternative::Nobody);
+    let by = |nccl| decide(&slow, &work, &Allowed { nccl, ..ALLOWED });
+    assert_eq!(by(NcclPolicy::Decline).path, Path::Decline);
+    assert_eq!(by(NcclPolicy::Own).path, Path::Nccl);
+    let served = by(NcclPolicy::Never);
     assert_eq!(served.path, Path::Fused);
     assert!(served.reason.ends_with("NCCL would be faster"), "{}", served.reason);
-    for alternative in [Alternative::Runtime, Alternative::Nccl] {
-        let reason = by(alternative).reason;
+    for policy in [NcclPolicy::Decline, NcclPolicy::Own] {
+        let reason = by(policy).reason;
         assert!(
             reason.starts_with("the vendor's GEMM and NCCL are clearly faster: "),
             "{reason}"

@@ -75,18 +75,18 @@ fn any_work() -> impl Strategy<Value = Work> {
 const ALL_EXCHANGES: &[Exchange] = &[Exchange::Push, Exchange::Pull, Exchange::InSwitch];
 
 fn any_allowed() -> impl Strategy<Value = Allowed> {
-    let alternatives = vec![Alternative::Nobody, Alternative::Runtime, Alternative::Nccl];
+    let policies = vec![NcclPolicy::Never, NcclPolicy::Decline, NcclPolicy::Own];
     let exchanges = vec![ALLOWED.exchanges, ALL_EXCHANGES];
     (
         prop::sample::select(vec![0u64, 65536, 1 << 20]),
         any::<bool>(),
-        prop::sample::select(alternatives),
+        prop::sample::select(policies),
         prop::sample::select(exchanges),
     )
-        .prop_map(|(one_shot_bytes, switch, alternative, exchanges)| Allowed {
+        .prop_map(|(one_shot_bytes, switch, nccl, exchanges)| Allowed {
             one_shot_bytes,
             numerics: if switch { Numerics::InSwitch } else { Numerics::Exact },
-            alternative,
+            nccl,
             exchanges,
         })
 }
@@ -156,7 +156,7 @@ proptest! {
             prop_assert!(allowed.exchanges.contains(&decision.exchange) || decision.one_shot);
             prop_assert!(allowed.numerics == Numerics::InSwitch || decision.exchange != Exchange::InSwitch);
         }
-        prop_assert!(decision.path != Path::Nccl || allowed.alternative == Alternative::Nccl);
+        prop_assert!(decision.path != Path::Nccl || allowed.nccl == NcclPolicy::Own);
     }
 
     /// A link less, in one direction or both, makes no path faster.

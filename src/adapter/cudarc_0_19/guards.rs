@@ -18,7 +18,8 @@ pub(super) enum Order {
     Callers,
 }
 
-/// That cudarc orders the use of a slice on `stream` with every other, and its end. The guard tells whether the slice has events.
+/// That cudarc orders the use of a slice on `stream` with every other, and its end. The guard tells whether the slice
+/// has events.
 fn check_order(name: &str, own: &CudaStream, stream: &CudaStream, guard: &SyncOnDrop<'_>) -> Result<()> {
     let recorded = matches!(guard, SyncOnDrop::Record(Some(_)) | SyncOnDrop::Sync(Some(_)));
     if own == stream || recorded && stream.context().is_managing_stream_synchronization() {

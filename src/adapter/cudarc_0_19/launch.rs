@@ -16,12 +16,13 @@ use crate::op::{Operands, Out, Plan};
 impl Plan {
     /// Enqueues the operation on the rank's stream, as [`Plan::launch`], on cudarc's slices. `stream` is the rank's.
     ///
-    /// Other streams may use the slices, or they may be dropped, as soon as this returns: cudarc's events see to the order, or all are
-    /// of the one stream.
+    /// Other streams may use the slices, or they may be dropped, as soon as this returns: cudarc's events see to the
+    /// order, or all are of the one stream.
     ///
     /// # Errors
-    /// As [`Plan::launch`]; [`Error::BadArgument`] for a stream that is not the rank's, or captures; for a slice of another context; and for
-    /// one of another stream that cudarc does not follow ([`adapter::cudarc_0_19`](crate::adapter::cudarc_0_19#order)).
+    /// As [`Plan::launch`]; [`Error::BadArgument`] for a stream that is not the rank's, or captures; for a slice of
+    /// another context; and for one of another stream that cudarc does not follow
+    /// ([`adapter::cudarc_0_19`](crate::adapter::cudarc_0_19#order)).
     pub fn launch_slices<T: SliceElement>(
         &self,
         stream: &Arc<CudaStream>,
@@ -35,12 +36,12 @@ impl Plan {
         self.enqueue_slices(stream, operands, Order::Checked)
     }
 
-    /// As [`Plan::launch_slices`], without its rules for slices of other streams, and for captures. Events are honoured where
-    /// cudarc keeps them.
+    /// As [`Plan::launch_slices`], without its rules for slices of other streams, and for captures. Events are honoured
+    /// where cudarc keeps them.
     ///
     /// # Safety
-    /// Every slice stays allocated, and none that is written is used otherwise, until the stream has run the work; of what is captured, until
-    /// its graph is launched no more.
+    /// Every slice stays allocated, and none that is written is used otherwise, until the stream has run the work; of
+    /// what is captured, until its graph is launched no more.
     ///
     /// # Errors
     /// As [`Plan::launch_slices`]; in a capture, [`Error::BadArgument`] while cudarc's event tracking is on.
@@ -101,6 +102,7 @@ impl Plan {
             let out = take.write("out", &mut out)?;
             // What a slice could not wait for, cudarc has noted.
             check(stream.context(), "device_ptr")?;
+            // The operands' borrows and the guards see to what `Mat::from_raw` asks for, or the caller does.
             let mat = |raw| Mat {
                 raw,
                 memory: PhantomData,

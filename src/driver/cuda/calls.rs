@@ -5,7 +5,9 @@ use std::time::Duration;
 use cudarc::driver::sys;
 
 use super::device::{Current, Handle, create_stream};
-use super::{CudaDriver, copies, graphs, hardware_queues, identity, multicast, tensor_map, virtual_memory, wait};
+use super::{
+    CudaDriver, copies, graphs, hardware_queues, identity, kernels, multicast, tensor_map, virtual_memory, wait,
+};
 use crate::abi::{TwParams, TwTensorMap};
 use crate::driver::{
     DevicePtr, Driver, Event, Graph, GraphExec, HostWords, Identity, Kind, Launch, Multicast, PeerClaim, Physical,
@@ -56,7 +58,7 @@ impl Driver for CudaDriver {
             compute_capability,
             sms: split.sms,
             shared_per_cta,
-            hopper: compute_capability == (9, 0),
+            hopper: kernels::has_hopper(self.archs, compute_capability),
         })
     }
 
@@ -75,7 +77,8 @@ impl Driver for CudaDriver {
 
     fn multicast_claim(&self, device: usize) -> Result<bool> {
         let facts = self.facts("device", device)?;
-        Ok(self.library.multicast && identity::multicast_claim(facts)?)
+        let kernels = kernels::has_multimem(self.archs, facts.capability);
+        Ok(kernels && self.library.multicast && identity::multicast_claim(facts)?)
     }
 
     fn concurrent_kernels(&self, _device: usize) -> Option<usize> {
@@ -362,6 +365,11 @@ impl Driver for CudaDriver {
     fn launch(&self, kernel: &str, launch: Launch, params: &TwParams, stream: Stream) -> Result<()> {
         let (_current, stream) = self.enter(stream)?;
         self.kernels.launch(kernel, launch, params, stream)
+    }
+
+    fn in_context(&self, place: Place, body: &mut dyn FnMut() -> Result<()>) -> Result<()> {
+        let _current = Current::push(self.device(place.device)?.context)?;
+        body()
     }
 
     fn stream_begin_capture(&self, stream: Stream) -> Result<()> {

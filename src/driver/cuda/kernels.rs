@@ -20,21 +20,39 @@ pub(super) struct Kernels {
     by_name: HashMap<String, Handle<sys::CUkern_st>>,
 }
 
-/// Whether machine code for `arch` ("sm_80", "sm_90a", "sm_100f") runs on a GPU: on the same and later minors of its
-/// major; with `a` on exactly its own; with `f` on its family, which for 10.0 is 10.0 and 10.3.
-pub(super) fn covers(arch: &str, (major, minor): (u32, u32)) -> bool {
-    let Some(number) = arch.strip_prefix("sm_") else {
-        return false;
+/// "sm_90a" and "compute_80" as numbers, letter, and whether it is PTX.
+fn parse(arch: &str) -> Option<((u32, u32), Option<char>, bool)> {
+    let (name, ptx) = match arch.strip_prefix("sm_") {
+        Some(name) => (name, false),
+        None => (arch.strip_prefix("compute_")?, true),
     };
-    let plain = number.trim_end_matches(['a', 'f']);
-    let Ok(built) = plain.parse::<u32>() else { return false };
-    let (built_major, built_minor) = (built / 10, built % 10);
-    built_major == major
-        && if number.ends_with('a') {
-            built_minor == minor
-        } else {
-            built_minor <= minor
-        }
+    let plain = name.trim_end_matches(['a', 'f']);
+    let number = plain.parse::<u32>().ok()?;
+    Some(((number / 10, number % 10), name[plain.len()..].chars().next(), ptx))
+}
+
+/// Whether what was built for `arch` runs on a GPU. Machine code ("sm_80", "sm_90a", "sm_100f"): on the same and later
+/// minors of its major; with `a` on exactly its own; with `f` on its family, which for 10.0 is 10.0 and 10.3. PTX
+/// ("compute_80"): on its own and all later ones, for which the driver compiles it when it loads the fatbin.
+pub(super) fn covers(arch: &str, capability: (u32, u32)) -> bool {
+    match parse(arch) {
+        Some((built, Some('a'), _)) => built == capability,
+        Some((built, None, true)) => built <= capability,
+        Some((built, ..)) => built.0 == capability.0 && built.1 <= capability.1,
+        None => false,
+    }
+}
+
+/// Whether the kernels that a GPU gets of `archs` add in the switch: those for 9.0 and later do
+/// (`csrc/machine/cuda/types.h`), PTX of earlier ones does not, whatever the GPU.
+pub(super) fn has_multimem(archs: &[&str], capability: (u32, u32)) -> bool {
+    let adds = |arch: &str| parse(arch).is_some_and(|(built, ..)| built >= (9, 0));
+    archs.iter().any(|arch| adds(arch) && covers(arch, capability))
+}
+
+/// Whether a GPU runs Hopper's kernels, if `archs` were built. PTX has none of them: wgmma is not portable.
+pub(super) fn has_hopper(archs: &[&str], capability: (u32, u32)) -> bool {
+    capability == (9, 0) && archs.contains(&"sm_90a")
 }
 
 /// Whether a kernel is in the machine code for GPUs of a compute capability: entry points of `TW_HOPPER_KERNEL` (their
@@ -217,7 +235,7 @@ impl Drop for Kernels {
 
 #[cfg(test)]
 mod tests {
-    use super::{covers, exists};
+    use super::{covers, exists, has_hopper, has_multimem};
 
     #[test]
     fn hopper_kernels_exist_on_hopper() {
@@ -232,7 +250,34 @@ mod tests {
     }
 
     #[test]
-    fn machine_code_runs_on_its_own_kind() {
+    fn hopper_without_its_machine_code_is_a_gpu_like_others() {
+        for (archs, capability, has) in [
+            (&["sm_80", "sm_90a"][..], (9, 0), true),
+            (&["sm_80", "sm_90a"], (8, 0), false),
+            (&["sm_80", "compute_80"], (9, 0), false),
+            (&["sm_90"], (9, 0), false),
+            (&["sm_90a", "compute_80"], (10, 0), false),
+        ] {
+            assert_eq!(has_hopper(archs, capability), has, "{archs:?} on {capability:?}");
+        }
+    }
+
+    #[test]
+    fn portable_ptx_does_not_add_in_the_switch() {
+        for (archs, capability, has) in [
+            (&["sm_80", "compute_80", "sm_90a"][..], (9, 0), true),
+            (&["sm_100f", "compute_80"], (10, 3), true),
+            (&["sm_80", "compute_80"], (9, 0), false),
+            (&["sm_90a", "compute_80"], (11, 0), false),
+            (&["compute_90"], (11, 0), true),
+            (&["sm_80"], (8, 0), false),
+        ] {
+            assert_eq!(has_multimem(archs, capability), has, "{archs:?} on {capability:?}");
+        }
+    }
+
+    #[test]
+    fn code_runs_on_its_own_kind_and_ptx_on_later_ones() {
         for (arch, capability, runs) in [
             ("sm_80", (8, 0), true),
             ("sm_80", (8, 9), true),
@@ -245,6 +290,13 @@ mod tests {
             ("sm_100f", (10, 3), true),
             ("sm_100f", (12, 0), false),
             ("sm_103f", (10, 0), false),
+            ("compute_80", (8, 0), true),
+            ("compute_80", (9, 0), true),
+            ("compute_80", (12, 1), true),
+            ("compute_90", (8, 9), false),
+            ("compute_90a", (10, 0), false),
+            ("compute_100f", (10, 3), true),
+            ("compute_100f", (12, 0), false),
             ("nonsense", (8, 0), false),
         ] {
             assert_eq!(covers(arch, capability), runs, "{arch} on {capability:?}");

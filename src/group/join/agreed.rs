@@ -29,7 +29,7 @@ pub(super) fn agreed(driver: &dyn Driver, place: Place, config: &GroupConfig) ->
         joining: _,
         probing,
         numerics,
-        alternative,
+        nccl,
     } = config;
     let (major, minor) = driver.place_info(place)?.compute_capability;
     let told = [
@@ -44,7 +44,7 @@ pub(super) fn agreed(driver: &dyn Driver, place: Place, config: &GroupConfig) ->
         ("GroupConfig::deadline", format!("{deadline:?}")),
         ("GroupConfig::probing", format!("{probing:?}")),
         ("GroupConfig::numerics", format!("{numerics:?}")),
-        ("GroupConfig::alternative", format!("{alternative:?}")),
+        ("GroupConfig::nccl", format!("{nccl:?}")),
     ];
     Ok(told
         .into_iter()

@@ -17,6 +17,7 @@ mod keeper;
 mod lobby;
 mod machine;
 mod mesh;
+mod nccl;
 pub(super) mod peers;
 mod places;
 mod processes;

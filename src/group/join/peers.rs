@@ -144,12 +144,16 @@ impl Hears for Watch {
         let Some(group) = self.0.upgrade() else { return };
         // Where kernels here have found a reason of their own, that came first, and is looked into.
         let own = [abi::TW_ABORT_WAIT as u64, abi::TW_ABORT_DISAGREED as u64];
-        if !group.kernels_gave_up(|cause| own.contains(&cause)) {
-            group.lose(Error::PeerExited {
-                rank: peer,
-                why: why.to_string(),
-            });
+        if group.failure.get().is_some() || group.kernels_gave_up(|cause| own.contains(&cause)) {
+            return;
         }
+        let why = why.to_string();
+        let gone = Error::PeerExited { rank: peer, why };
+        // Told before this rank itself can act on it, and end: it would be taken for the first to go.
+        if let Some(peers) = &group.peers {
+            peers.failed(&gone);
+        }
+        group.lose(gone);
     }
 
     fn failed(&self, peer: usize, reason: Reason) {
@@ -181,6 +185,9 @@ impl Hears for Watch {
 
     fn farewell(&self, peer: usize, launched: Option<u64>) {
         let Some(group) = self.0.upgrade() else { return };
+        if group.kernels_gave_up(|cause| cause != abi::TW_ABORT_NONE as u64) {
+            return;
+        }
         if let (Some(last), Some(mine)) = (launched, group.launched_here())
             && mine > last
         {

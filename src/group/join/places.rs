@@ -22,6 +22,17 @@ pub(super) struct Told {
     queues: Option<usize>,
 }
 
+/// As logs have it.
+impl std::fmt::Display for Told {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.uuid)?;
+        match self.shares {
+            1 => Ok(()),
+            shares => write!(f, " ({} of {shares})", self.share),
+        }
+    }
+}
+
 impl Told {
     pub fn of(driver: &dyn Driver, place: Place, stream: Stream) -> Result<Told> {
         let Identity {

@@ -10,7 +10,8 @@ use std::sync::atomic::Ordering;
 use serde::{Deserialize, Serialize};
 
 use super::super::holdings::{Holdings, Local};
-use super::super::links::{self, Links};
+use super::super::links::Links;
+use super::super::nccl;
 use super::super::{GROUPS, Group, GroupConfig, Numerics, Rank, RankPlace, budget, holdings, residence};
 use super::hall::{Given, Hall};
 use super::id::digest;
@@ -27,6 +28,7 @@ use crate::memory::layout::Layout;
 use crate::memory::multicast::{self, SharedHeaps};
 use crate::op::Facts;
 use crate::op::kernel::Kernel;
+use crate::trace;
 
 /// What a rank's device offers to the group.
 #[derive(Debug, Serialize, Deserialize)]
@@ -95,22 +97,30 @@ impl Joiner<'_> {
         let mut machine = links.machine_on(&gpus);
         // Whoever claimed what: here is one.
         machine.multicast |= shared.is_ok();
+        let by_nccl = match nccl::wanted(&**driver, &machine, config) {
+            Ok(()) => self.by_nccl(hall, &holdings, &layout)?,
+            Err(reason) => Err(reason),
+        };
         let facts = Facts {
             world,
             layout,
             hopper: offers.iter().all(|offer| offer.hopper),
             ctas: least(&offers),
-            alternative: links::alternative(&**driver, &machine, config.alternative),
+            nccl: nccl::policy(&**driver, &machine, config.nccl),
+            communicators: by_nccl.as_ref().map(drop).map_err(String::clone),
             machine,
             multicast: shared.as_ref().map(drop).map_err(String::clone),
         };
         holdings.shared = shared.ok();
+        holdings.nccl = by_nccl.ok();
         let mut group = Group::of(driver, number, holdings, facts, links, config);
         group.peers = Some(Peers::new(mesh));
         let group = Arc::new(group);
         let listening = group.peers.as_ref().map_or(Ok(()), |peers| peers.listen(&group));
         hall.gather("readiness", listening.map(|()| ((), Given::new())))?;
-        Ok(Rank::new(group, self.rank, 0))
+        let rank = Rank::new(group, self.rank, 0);
+        trace::group_made(&rank, told.iter().map(Told::to_string));
+        Ok(rank)
     }
 
     fn prepare(&self) -> Result<Told> {
@@ -278,7 +288,12 @@ impl Joiner<'_> {
 }
 
 /// Whether all ranks have done a step that need not succeed: what rank 0 gave this rank, else the first reason against it.
-fn agree(hall: &mut Hall, phase: &str, mine: Result<(), String>, given: Given) -> Result<Result<Vec<OwnedFd>, String>> {
+pub(super) fn agree(
+    hall: &mut Hall,
+    phase: &str,
+    mine: Result<(), String>,
+    given: Given,
+) -> Result<Result<Vec<OwnedFd>, String>> {
     let heard = hall.gather(phase, Ok((mine, given)))?;
     let mut first = Vec::new();
     for (rank, (said, fds)) in heard.into_iter().enumerate() {

@@ -2,9 +2,10 @@
 
 use super::*;
 use crate::dtype::{DType, Wire};
+use crate::nccl::NcclPolicy;
 use crate::op::config::tests::facts;
+use crate::route::Machine;
 use crate::route::constants::{CLASSES, Class};
-use crate::route::{Alternative, Machine};
 use proptest::prelude::*;
 
 fn spec(op: Op, route: Want) -> OpSpec {
@@ -82,7 +83,7 @@ fn nccl_takes_what_it_does_better_where_somebody_can_call_it() {
     let served = route(&facts, &large, 8192);
     assert_eq!(served.path, Path::Unfused);
     assert!(served.reason.ends_with("NCCL would be faster"), "{served}");
-    facts.alternative = Alternative::Runtime;
+    facts.nccl = NcclPolicy::Decline;
     let declined = route(&facts, &large, 8192);
     assert_eq!((declined.path, declined.kernel.as_str()), (Path::Decline, ""));
     assert!(declined.reason.starts_with("NCCL is clearly faster: "), "{declined}");
@@ -173,21 +174,23 @@ fn any_facts() -> impl Strategy<Value = Facts> {
         20u32..28,
         prop::sample::select(vec![0u64, 4096, 65536, 1 << 20]),
         1u32..300,
+        prop::sample::select(vec![
+            (NcclPolicy::Never, Err(String::new())),
+            (NcclPolicy::Decline, Err(String::new())),
+            (NcclPolicy::Own, Err(String::new())),
+            (NcclPolicy::Own, Ok(())),
+        ]),
     )
         .prop_filter_map(
             "a heap with room for a tile",
-            |((class, world, shared, gb_per_s, runtime), heap, one_shot, ctas)| {
+            |((class, world, shared, gb_per_s, nvlink), heap, one_shot, ctas, policy)| {
                 let mut facts = facts(world, 1 << 30, ctas);
                 facts.layout = crate::memory::layout::Layout::new(1 << heap, world, one_shot as usize).ok()?;
                 facts.hopper = ctas % 2 == 0;
                 facts.machine = Machine::assumed(CLASSES[class], world, shared);
                 facts.machine.push.gb_per_s = gb_per_s;
-                facts.machine.nvlink_gb_per_s = runtime.then_some(300.0);
-                facts.alternative = if runtime {
-                    Alternative::Runtime
-                } else {
-                    Alternative::Nobody
-                };
+                facts.machine.nvlink_gb_per_s = nvlink.then_some(300.0);
+                (facts.nccl, facts.communicators) = policy;
                 Some(facts)
             },
         )
@@ -205,7 +208,7 @@ proptest! {
         k in 0usize..9000,
         max_m in prop_oneof![0usize..400, 0usize..20000],
         wire in any::<bool>(),
-        path in prop::sample::select(vec![Want::Auto, Want::Auto, Want::Exactly(Path::Fused), Want::Exactly(Path::Unfused)]),
+        path in prop::sample::select(vec![Want::Auto, Want::Auto, Want::Exactly(Path::Fused), Want::Exactly(Path::Unfused), Want::Exactly(Path::Nccl)]),
     ) {
         let spec = OpSpec::new(op, n, if op.has_gemm() { k } else { 0 }, max_m, DType::Bf16)
             .wire(if wire { Wire::F32 } else { Wire::Output })

@@ -1,8 +1,9 @@
 //! Virtual memory: physical memory by handles, and addresses for it.
 //!
-//! On the node an address tells its device, and physical memory has one address however often it is mapped. CUDA's calls ask for the address
-//! before they say of what. So a reservation takes what the thread has *named* last: made, imported, bound, or asked the properties of. It is the
-//! node's mapping for nobody; `cuMemMap` checks that it is of that, and `cuMemSetAccess` maps it for the devices.
+//! On the node an address tells its device, and physical memory has one address however often it is mapped. CUDA's
+//! calls ask for the address before they say of what. So a reservation takes what the thread has *named* last: made,
+//! imported, bound, or asked the properties of. It is the node's mapping for nobody; `cuMemMap` checks that it is of
+//! that, and `cuMemSetAccess` maps it for the devices.
 
 use std::cell::Cell;
 

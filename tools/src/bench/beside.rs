@@ -3,13 +3,15 @@
 //! NCCL stands in the table for context. So it is asked when all other figures are had and written, and the first thing that
 //! goes wrong ends it: our kernels never run beside ones that are stuck.
 
+use std::sync::Arc;
 use std::time::Instant;
 
+use tileweave::nccl::Library;
 use tileweave::{OpSpec, Rank};
 
 use super::clock::{self, Contest, Effort};
 use super::contests::Overlapped;
-use super::nccl::{Library, Repeated, WithNccl};
+use super::nccl::{Repeated, WithNccl};
 use super::report::Report;
 use super::shapes::{self, Fused, Scale};
 use super::statistics::{Estimate, median_estimate};
@@ -22,7 +24,7 @@ const FILLS: usize = 8;
 
 impl Bench<'_> {
     /// NCCL's figures for the report's rows, until one fails or time is over: then why.
-    pub fn beside_nccl(&self, library: &Library, scale: Scale, report: &mut Report) -> Result<(), String> {
+    pub fn beside_nccl(&self, library: &Arc<Library>, scale: Scale, report: &mut Report) -> Result<(), String> {
         let in_time = || match Instant::now() < self.until {
             true => Ok(()),
             false => Err("out of time (--budget)".to_string()),
@@ -48,7 +50,7 @@ impl Bench<'_> {
         Ok(())
     }
 
-    fn gemm_and_nccl(&self, library: &Library, fused: &Fused) -> tileweave::Result<Option<Estimate>> {
+    fn gemm_and_nccl(&self, library: &Arc<Library>, fused: &Fused) -> tileweave::Result<Option<Estimate>> {
         let specs: Vec<OpSpec> = (0..fused.ranks)
             .flat_map(|rank| Overlapped::specs(fused, rank, self.tuning))
             .collect();
@@ -61,7 +63,12 @@ impl Bench<'_> {
     }
 
     /// Microseconds of one of many all-reduces: ours and NCCL's.
-    fn in_a_row(&self, library: &Library, ranks: usize, elements: usize) -> tileweave::Result<[Option<Estimate>; 2]> {
+    fn in_a_row(
+        &self,
+        library: &Arc<Library>,
+        ranks: usize,
+        elements: usize,
+    ) -> tileweave::Result<[Option<Estimate>; 2]> {
         let ranks = self.group(&[latency::spec(elements)], ranks)?;
         let mut contest = Repeated::new(library, &ranks, elements, &self.pool, DEADLINE)?;
         let effort = Effort {

@@ -15,6 +15,7 @@ mod shapes;
 mod statistics;
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tileweave::driver::Kind;
@@ -69,7 +70,7 @@ pub fn run(args: &BenchArgs) -> Result<Report, Failure> {
     let nccl = match &machine {
         Machine::Sim => Err("the simulated node has none".to_string()),
         Machine::Cuda(_) if args.no_nccl => Err("--no-nccl".to_string()),
-        Machine::Cuda(_) => nccl::Library::open(),
+        Machine::Cuda(_) => nccl::open(),
     };
     for (what, reason) in [("cuBLASLt", library.as_ref().err()), ("NCCL", nccl.as_ref().err())] {
         if let Some(reason) = reason {
@@ -300,7 +301,7 @@ fn conditions(
     args: &BenchArgs,
     machine: &Machine,
     library: &Result<cublaslt::Library, String>,
-    nccl: &Result<nccl::Library, String>,
+    nccl: &Result<Arc<tileweave::nccl::Library>, String>,
 ) -> Result<Conditions, Failure> {
     let node = machine.plain_node(1)?;
     let place = tileweave::driver::Place {
@@ -326,7 +327,7 @@ fn conditions(
         nvcc: kernels::NVCC_VERSION,
         cublaslt: library.as_ref().ok().map(version),
         cublaslt_missing_because: library.as_ref().err().cloned(),
-        nccl: nccl.as_ref().ok().map(nccl::Library::version),
+        nccl: nccl.as_ref().ok().map(|library| library.version()),
         nccl_missing_because: nccl.as_ref().err().cloned(),
         seen_on: if cuda { "[1 GPU]" } else { "[sim]" },
         samples: args.samples as usize,

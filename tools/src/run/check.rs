@@ -21,11 +21,21 @@ pub struct Verdict {
     pub bitwise_equal_across_ranks: Option<bool>,
 }
 
-/// `other`: the results by the other route, where bits are promised. `by`: the wire, and whether the switch has added, so
-/// that the ranks' bits are equal and no others.
+/// Who added up the partials.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Adder {
+    /// The ranks' kernels: every bit is promised.
+    Ranks,
+    /// The switch: the ranks' bits are equal, and no others.
+    Switch,
+    /// NCCL: no bits are promised.
+    Nccl,
+}
+
+/// `other`: the results by the other route, where bits are promised. `by`: the wire, and who added.
 pub fn judge(
     problem: &Problem,
-    by: (Wire, bool),
+    by: (Wire, Adder),
     results: &Results,
     other: Option<&Results>,
 ) -> Result<Verdict, Failure> {
@@ -38,7 +48,8 @@ pub fn judge(
     }
     let comparison = compare(problem, &expected, &results.y, "result")?;
     check_exact(problem, by.1, results)?;
-    let replicated = problem.shape.result_is_replicated();
+    // NCCL promises nothing of sums; what it only gathers is everywhere the same.
+    let replicated = problem.shape.result_is_replicated() && (by.1 != Adder::Nccl || !problem.shape.op.reduces());
     for (what, parts) in [("result", &results.y), ("updated residual", &results.residual)] {
         check_bits(
             problem,
@@ -136,15 +147,18 @@ fn differ(what: &str, ours: &[u8], theirs: &[u8], element: usize) -> Failure {
 }
 
 /// The global result in f64.
-fn expect(problem: &Problem, (wire, in_switch): (Wire, bool)) -> Expected {
+fn expect(problem: &Problem, (wire, adder): (Wire, Adder)) -> Expected {
     let (shape, dtype) = (&problem.shape, problem.dtype);
     let x = decode(dtype, &problem.x);
     if !shape.op.has_gemm() {
         let parts = parts(&x, shape.ranks);
         return match shape.op {
             Op::AllGather => reference::gather(&parts, shape.ranks * shape.m, shape.n, dtype),
-            _ if in_switch => reference::reduce_in_switch(&parts, shape.m, shape.n, dtype),
-            _ => reference::reduce(&parts, shape.m, shape.n, dtype),
+            _ => match adder {
+                Adder::Ranks => reference::reduce(&parts, shape.m, shape.n, dtype),
+                Adder::Switch => reference::reduce_in_switch(&parts, shape.m, shape.n, dtype),
+                Adder::Nccl => reference::reduce_by_nccl(&parts, shape.m, shape.n, dtype),
+            },
         };
     }
     let weight = decode(dtype, &problem.weight);
@@ -163,11 +177,12 @@ fn expect(problem: &Problem, (wire, in_switch): (Wire, bool)) -> Expected {
             .unwrap_or_default(),
     };
     if shape.op == Op::AllGatherGemm {
-        gemm.gathered(dtype)
-    } else if in_switch {
-        gemm.reduce_in_switch(shape.ranks, dtype, wire)
-    } else {
-        gemm.reduce(shape.ranks, dtype, wire)
+        return gemm.gathered(dtype);
+    }
+    match adder {
+        Adder::Ranks => gemm.reduce(shape.ranks, dtype, wire),
+        Adder::Switch => gemm.reduce_in_switch(shape.ranks, dtype, wire),
+        Adder::Nccl => gemm.reduce_by_nccl(shape.ranks, dtype),
     }
 }
 
@@ -232,7 +247,7 @@ mod tests {
     }
 
     fn judge_sum(op: Op, results: &[Vec<u8>]) -> Result<Verdict, Failure> {
-        judge(&problem(op), (Wire::Output, false), &of(results), None)
+        judge(&problem(op), (Wire::Output, Adder::Ranks), &of(results), None)
     }
 
     #[test]
@@ -267,7 +282,7 @@ mod tests {
         let other = vec![all.clone(), bytes(&[11.0, 22.0, 33.0, 2.0])];
         let failure = judge(
             &problem(Op::AllReduce),
-            (Wire::Output, false),
+            (Wire::Output, Adder::Ranks),
             &of(&[all.clone(), all]),
             Some(&of(&other)),
         )
@@ -302,7 +317,7 @@ mod tests {
             tail: None,
         };
         let results = [bytes(&[0.0, 1.0]), bytes(&[-0.0, 1.0])];
-        let failure = judge(&problem, (Wire::Output, false), &of(&results), None).expect_err("bits differ");
+        let failure = judge(&problem, (Wire::Output, Adder::Ranks), &of(&results), None).expect_err("bits differ");
         assert!(
             failure.message.contains("rank 1's result and rank 0's differ"),
             "{}",
@@ -327,7 +342,7 @@ mod tests {
         let h = h.map(f64::from);
         let judge_tail = |y: &[f64], h: &[f64]| {
             let (y, residual) = (vec![bytes(y); 2], vec![bytes(h); 2]);
-            judge(&problem, (Wire::Output, false), &Results { y, residual }, None)
+            judge(&problem, (Wire::Output, Adder::Ranks), &Results { y, residual }, None)
         };
         assert!(judge_tail(&y, &h).expect("right").max_rel_err < 1e-6);
         let mut off = h;

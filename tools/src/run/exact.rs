@@ -3,16 +3,16 @@
 use tileweave::Op;
 use tileweave::reference::{self, decode};
 
-use super::check::parts;
+use super::check::{Adder, parts};
 use super::execute::Results;
 use super::input::Problem;
 use crate::failure::{Failure, Kind};
 
 /// Where the contract fixes every value, nothing but that value is right: plain sums, which hold no GEMM, with what a tail
 /// makes of them; and of any tail the normalised rows, given the updated residual.
-pub fn check_exact(problem: &Problem, in_switch: bool, results: &Results) -> Result<(), Failure> {
+pub fn check_exact(problem: &Problem, adder: Adder, results: &Results) -> Result<(), Failure> {
     let (shape, dtype) = (&problem.shape, problem.dtype);
-    let plain = matches!(shape.op, Op::AllReduce | Op::ReduceScatter) && !in_switch;
+    let plain = matches!(shape.op, Op::AllReduce | Op::ReduceScatter) && adder == Adder::Ranks;
     let sum = plain.then(|| reference::reduce_exactly(&parts(&decode(dtype, &problem.x), shape.ranks), dtype));
     let Some(tail) = &problem.tail else {
         return match sum {

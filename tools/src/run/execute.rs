@@ -9,9 +9,10 @@ use std::sync::Barrier;
 use tileweave::driver::ThreadGuard;
 use tileweave::reference::chunk;
 use tileweave::{
-    Alternative, Buffer, DType, GroupConfig, Node, Numerics, Op, OpSpec, Operands, Path, Plan, Rank, Route, Tail, Want,
+    Buffer, DType, GroupConfig, NcclPolicy, Node, Numerics, Op, OpSpec, Operands, Path, Plan, Rank, Route, Tail, Want,
 };
 
+use super::check::Adder;
 use super::crew::Crew;
 use super::fault::{self, Fault};
 use super::graph::{self, Captured};
@@ -40,6 +41,7 @@ impl Results {
 pub struct Outcome {
     pub device_name: String,
     pub route: Route,
+    pub adder: Adder,
     pub results: Results,
     /// The same by the other route, where the contract promises equal bits.
     pub other: Option<Results>,
@@ -179,15 +181,21 @@ pub fn execute(machine: &Machine, problem: &Problem, args: &RunArgs, crew: Crew)
     let sizes: Vec<LaunchSize> = (0..shape.ranks).map(|rank| LaunchSize::new(shape, rank, m)).collect();
     let spec_of = |rank: usize, route| sizes[rank].spec(shape, problem, args, max_m, route);
     let both = [Want::Exactly(Path::Fused), Want::Exactly(Path::Unfused)];
-    let routes = if shape.op.has_gemm() { &both[..] } else { &both[1..] };
+    let ours = if shape.op.has_gemm() { &both[..] } else { &both[1..] };
+    let routes: Vec<Want> = ours.iter().copied().chain([wanted]).collect();
     let specs: Vec<OpSpec> = (0..shape.ranks)
         .flat_map(|rank| routes.iter().map(move |route| (rank, *route)))
         .map(|(rank, route)| spec_of(rank, route))
         .chain(crew.specs(shape.ranks))
         .collect();
-    // Whoever runs this program wants it run by the crate, whatever else were faster.
+    // Whoever runs this program wants it run, by NCCL where that is faster. On the simulated node there is none, which is worth
+    // a word only where it was asked for.
+    let policy = match (machine, args.route) {
+        (Machine::Sim, route) if route != RouteArg::Nccl => NcclPolicy::Never,
+        _ => NcclPolicy::Own,
+    };
     let config = GroupConfig::default()
-        .alternative(Alternative::Nobody)
+        .nccl(policy)
         .deadline(std::time::Duration::from_millis(args.deadline_ms));
     let config = match args.in_switch() {
         true => config.numerics(Numerics::InSwitch),
@@ -243,8 +251,13 @@ pub fn execute(machine: &Machine, problem: &Problem, args: &RunArgs, crew: Crew)
         .collect();
 
     let elapsed_ms = timing::measure(&node, &mut lanes, args.warmup, args.iters)?;
-    // Sums of the switch have other bits at every run.
-    let other = if shape.op.has_gemm() && !args.in_switch() {
+    // Sums of the switch, and of NCCL, have bits of their own.
+    let adder = match route.path {
+        Path::Nccl => Adder::Nccl,
+        _ if args.in_switch() => Adder::Switch,
+        _ => Adder::Ranks,
+    };
+    let other = if shape.op.has_gemm() && adder == Adder::Ranks {
         let path = if route.path == Path::Fused {
             Path::Unfused
         } else {
@@ -269,6 +282,7 @@ pub fn execute(machine: &Machine, problem: &Problem, args: &RunArgs, crew: Crew)
     Ok(Outcome {
         device_name,
         route,
+        adder,
         results,
         other,
         bytes_sent,

@@ -13,9 +13,9 @@ use std::path::PathBuf;
 use clap::Args;
 use indicatif::ProgressBar;
 use tileweave::probe::{Cached, Probe, Progress, cache_folder};
-use tileweave::route::{self, Allowed, Alternative, Decision, decide};
+use tileweave::route::{self, Allowed, Decision, decide};
 use tileweave::topology::{Source, Topology, VERSION};
-use tileweave::{GroupConfig, Numerics, Op};
+use tileweave::{GroupConfig, NcclPolicy, Numerics, Op};
 
 use crate::cli::CommonArgs;
 use crate::device::{self, Machine};
@@ -155,7 +155,7 @@ impl Report {
         let allowed = |op: Op| Allowed {
             one_shot_bytes: GroupConfig::default().one_shot_bytes as u64,
             numerics: Numerics::Exact,
-            alternative: Alternative::Nccl,
+            nccl: NcclPolicy::Own,
             exchanges: route::exchanges(op),
         };
         let shapes = if world > 0 { shapes::all(world) } else { Vec::new() };

@@ -43,7 +43,8 @@ fn no_kernel_spills_or_outgrows_its_launch_bounds() {
         size_of::<TwParams>()
     );
     let found = report::read(kernels::PTXAS_REPORT).unwrap_or_else(|bad| panic!("{}", bad.join("\n")));
-    let mut archs = kernels::ARCHS.to_vec();
+    // Of PTX there is nothing to report: it is compiled where it is loaded.
+    let mut archs: Vec<_> = kernels::ARCHS.iter().filter(|arch| arch.starts_with("sm_")).collect();
     archs.sort();
     assert_eq!(found.keys().collect::<Vec<_>>(), archs);
     for (arch, kernels) in found {

@@ -4,6 +4,7 @@ mod bench;
 mod faults;
 mod files;
 mod operations;
+mod processes;
 mod topo;
 mod usage;
 

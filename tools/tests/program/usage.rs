@@ -98,7 +98,7 @@ fn commands_that_are_not_there_are_unknown() {
 
 #[test]
 fn what_is_not_built_yet_says_so() {
-    for words in ["--processes", "--route nccl", "--fault kill:0"] {
+    for words in ["--processes", "--fault kill:0"] {
         let message = run(words).failed(4, "unavailable")["message"].to_string();
         assert!(
             message.contains("not built yet") && message.contains(words.split(' ').next().expect("a word")),
@@ -111,6 +111,18 @@ fn what_is_not_built_yet_says_so() {
 fn an_explicit_route_is_never_replaced() {
     let error = run("--op all-gather --route fused").failed(4, "unavailable");
     assert!(error["message"].to_string().contains("fused"), "{error}");
+}
+
+#[test]
+fn the_simulated_node_has_no_nccl() {
+    for op in ["gemm-all-reduce", "all-gather"] {
+        let error = run(&format!("--op {op} --route nccl")).failed(4, "unavailable");
+        let message = error["message"].to_string();
+        assert!(
+            message.contains("route nccl is not available: the simulated node has no NCCL"),
+            "{message}"
+        );
+    }
 }
 
 #[test]

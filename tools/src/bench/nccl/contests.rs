@@ -1,17 +1,13 @@
 //! What is measured of NCCL: our GEMM and its collective in turn, and its collective alone.
 
-use std::ffi::c_void;
-use std::ptr::null_mut;
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use cudarc::driver::sys;
-use tileweave::{Error, Op, Operands, Plan, Rank, Result};
+use tileweave::nccl::{Call, Collective, Communicators, Config, Library};
+use tileweave::{DType, Error, Op, Operands, Plan, Rank, Result};
 
-use super::communicators::{Collective, Communicators, Part};
-use super::library::Library;
 use crate::bench::clock::Contest;
 use crate::bench::contests::Overlapped;
-use crate::bench::cublaslt::{Current, stream};
 use crate::bench::latency;
 use crate::bench::operands::{Pool, Rotating};
 use crate::bench::shapes::Fused;
@@ -21,82 +17,65 @@ fn failed(reason: String) -> Error {
     Error::Unavailable { what, reason }
 }
 
-/// A device's primary context, current until it is dropped.
-struct Primary(sys::CUdevice);
+/// Communicators of a group's ranks, driven by one thread.
+pub(super) struct Clique {
+    comms: Communicators,
+    ranks: Vec<Rank>,
+}
 
-impl Primary {
-    /// By the device's ordinal.
-    fn of(ordinal: usize) -> std::result::Result<Primary, String> {
-        let (mut device, mut context) = (0, null_mut());
-        // SAFETY: `device` and `context` outlive the calls; a context retained is given back once, where it does not become
-        // current at once, else when the guard is dropped. The symbols are there: ranks were made by the crate's CUDA driver,
-        // which checked the library.
-        let code = unsafe {
-            let mut code = sys::cuDeviceGet(&mut device, ordinal as i32);
-            if code == sys::CUresult::CUDA_SUCCESS {
-                code = sys::cuDevicePrimaryCtxRetain(&mut context, device);
-            }
-            if code == sys::CUresult::CUDA_SUCCESS {
-                code = sys::cuCtxPushCurrent_v2(context);
-                if code != sys::CUresult::CUDA_SUCCESS {
-                    let _ = sys::cuDevicePrimaryCtxRelease_v2(device);
-                }
-            }
-            code
+impl Clique {
+    /// A rank's kernels get no more CTAs than the smallest has SMs: a CTA waits for its like on the other ranks, which must
+    /// not be kept waiting for an SM.
+    pub fn new(library: &Arc<Library>, ranks: &[Rank], deadline: Duration) -> Result<Clique> {
+        let sms = |rank: &Rank| Ok(rank.node().driver().place_info(rank.place())?.sms);
+        let sms = ranks.iter().map(sms).collect::<Result<Vec<u32>>>()?;
+        let config = Config {
+            deadline,
+            most_ctas: sms.into_iter().min(),
         };
-        match code {
-            sys::CUresult::CUDA_SUCCESS => Ok(Primary(device)),
-            failed => Err(format!(
-                "the context of device {ordinal} could not be made current: {failed:?}"
-            )),
-        }
+        let of: Vec<Rank> = ranks.to_vec();
+        let context = move |rank: usize, body: &mut dyn FnMut() -> Result<()>| {
+            of[rank].node().driver().in_context(of[rank].place(), body)
+        };
+        let (all, id): (Vec<usize>, _) = ((0..ranks.len()).collect(), library.unique_id()?);
+        let comms = Communicators::new(library, &id, ranks.len(), &all, config, Box::new(context))?;
+        let ranks = ranks.to_vec();
+        Ok(Clique { comms, ranks })
     }
-}
 
-impl Drop for Primary {
-    fn drop(&mut self) {
-        let mut popped = null_mut();
-        // SAFETY: pops what `of` pushed on this thread (guards nest), and gives back what it retained.
-        unsafe {
-            let _ = sys::cuCtxPopCurrent_v2(&mut popped);
-            let _ = sys::cuDevicePrimaryCtxRelease_v2(self.0);
-        }
+    /// One call for each rank, in rank order, in one group: each would wait for the others'.
+    pub fn launch(&self, calls: impl Iterator<Item = Call>) -> Result<()> {
+        let parts: Vec<_> = self
+            .ranks
+            .iter()
+            .zip(calls)
+            .map(|(rank, call)| (rank.rank(), call, rank.stream()))
+            .collect();
+        // SAFETY: the contests below name buffers of these ranks, which they keep, and count what these hold.
+        unsafe { self.comms.enqueue(&parts) }
     }
-}
 
-/// Communicators of a group's ranks. A rank's kernels get no more CTAs than it has SMs: a CTA waits for its like on the
-/// other ranks, which must not be kept waiting for an SM.
-fn communicators<'a>(library: &'a Library, ranks: &[Rank], deadline: Duration) -> Result<Communicators<'a>> {
-    let sms = |rank: &Rank| Ok(rank.node().driver().place_info(rank.place())?.sms);
-    let sms = ranks.iter().map(sms).collect::<Result<Vec<u32>>>()?;
-    let current = |rank: usize| Primary::of(ranks[rank].place().device);
-    Communicators::new(library, &sms, deadline, current).map_err(failed)
-}
-
-/// Until the ranks' streams are empty, within the communicators' deadline; then whether our kernels went well.
-fn wait(comms: &mut Communicators<'_>, ranks: &[Rank]) -> Result<()> {
-    let mut left = ranks;
-    let empty = || {
-        while let [rank, rest @ ..] = left {
-            let _current = Current::of(rank).map_err(|error| error.to_string())?;
-            // SAFETY: the stream lives as long as its rank; the symbol is there, as above.
-            match unsafe { sys::cuStreamQuery(stream(rank).cast()) } {
-                sys::CUresult::CUDA_SUCCESS => left = rest,
-                sys::CUresult::CUDA_ERROR_NOT_READY => return Ok(false),
-                failed => return Err(format!("a stream failed with {failed:?}")),
+    /// Until the ranks' streams are empty, within the communicators' deadline; then whether our kernels went well. A wait that runs
+    /// out aborts.
+    pub fn wait(&self) -> Result<()> {
+        let until = Instant::now() + self.comms.deadline();
+        for rank in &self.ranks {
+            let left = until.saturating_duration_since(Instant::now());
+            if !rank.node().driver().stream_wait(rank.stream(), left)? {
+                self.comms.abort();
+                let limit = self.comms.deadline().as_secs_f64();
+                return Err(failed(format!("its kernels were not done after {limit} s")));
             }
+            self.comms.health(rank.rank())?;
         }
-        Ok(true)
-    };
-    comms.wait(empty).map_err(failed)?;
-    ranks.iter().try_for_each(Rank::synchronize)
+        self.ranks.iter().try_for_each(Rank::synchronize)
+    }
 }
 
 /// Our GEMM with NCCL's collective, the only contender.
 pub struct WithNccl<'a> {
-    comms: Communicators<'a>,
+    clique: Clique,
     ours: &'a mut Overlapped,
-    streams: Vec<*mut c_void>,
     op: Op,
     collective: Collective,
     count: usize,
@@ -104,7 +83,7 @@ pub struct WithNccl<'a> {
 
 impl<'a> WithNccl<'a> {
     pub fn new(
-        library: &'a Library,
+        library: &Arc<Library>,
         ranks: &[Rank],
         fused: &Fused,
         ours: &'a mut Overlapped,
@@ -124,9 +103,8 @@ impl<'a> WithNccl<'a> {
             _ => (Collective::AllReduce, fused.m * fused.n),
         };
         Ok(WithNccl {
-            comms: communicators(library, ranks, deadline)?,
+            clique: Clique::new(library, ranks, deadline)?,
             ours,
-            streams: ranks.iter().map(stream).collect(),
             op: fused.op,
             collective,
             count,
@@ -135,9 +113,14 @@ impl<'a> WithNccl<'a> {
 
     fn exchange(&mut self, set: usize) -> Result<()> {
         let ends = self.ours.exchanged(set);
-        let part = |(&stream, (from, to)): (&*mut c_void, (u64, u64))| Part { from, to, stream };
-        let parts: Vec<Part> = self.streams.iter().zip(ends).map(part).collect();
-        self.comms.launch(self.collective, self.count, &parts).map_err(failed)
+        let (collective, count, dtype) = (self.collective, self.count, DType::Bf16);
+        self.clique.launch(ends.into_iter().map(|(from, to)| Call {
+            collective,
+            from,
+            to,
+            count,
+            dtype,
+        }))
     }
 }
 
@@ -155,38 +138,36 @@ impl Contest for WithNccl<'_> {
         self.exchange(set)
     }
 
-    fn wait(&mut self, ranks: &[Rank]) -> Result<()> {
-        wait(&mut self.comms, ranks)
+    fn wait(&mut self, _ranks: &[Rank]) -> Result<()> {
+        self.clique.wait()
     }
 }
 
 /// An all-reduce of one row: ours, then NCCL's.
-pub struct Repeated<'a> {
-    comms: Communicators<'a>,
+pub struct Repeated {
+    clique: Clique,
     lanes: Vec<(Plan, Rotating, Rotating)>,
-    streams: Vec<*mut c_void>,
     elements: usize,
 }
 
-impl<'a> Repeated<'a> {
+impl Repeated {
     pub fn new(
-        library: &'a Library,
+        library: &Arc<Library>,
         ranks: &[Rank],
         elements: usize,
         pool: &Pool,
         deadline: Duration,
-    ) -> Result<Repeated<'a>> {
+    ) -> Result<Repeated> {
         let lanes = latency::lanes(ranks, elements, pool)?;
         Ok(Repeated {
-            comms: communicators(library, ranks, deadline)?,
+            clique: Clique::new(library, ranks, deadline)?,
             lanes,
-            streams: ranks.iter().map(stream).collect(),
             elements,
         })
     }
 }
 
-impl Contest for Repeated<'_> {
+impl Contest for Repeated {
     fn contenders(&self) -> usize {
         2
     }
@@ -198,18 +179,17 @@ impl Contest for Repeated<'_> {
             };
             return self.lanes.iter_mut().try_for_each(launch);
         }
-        let lanes = self.streams.iter().zip(&self.lanes);
-        let part = |(&stream, (_, x, out)): (&*mut c_void, &(Plan, Rotating, Rotating))| {
-            let (from, to) = (x.ptr(set), out.ptr(set));
-            Part { from, to, stream }
-        };
-        let parts: Vec<Part> = lanes.map(part).collect();
-        self.comms
-            .launch(Collective::AllReduce, self.elements, &parts)
-            .map_err(failed)
+        let elements = self.elements;
+        self.clique.launch(self.lanes.iter().map(|(_, x, out)| Call {
+            collective: Collective::AllReduce,
+            from: x.ptr(set),
+            to: out.ptr(set),
+            count: elements,
+            dtype: DType::Bf16,
+        }))
     }
 
-    fn wait(&mut self, ranks: &[Rank]) -> Result<()> {
-        wait(&mut self.comms, ranks)
+    fn wait(&mut self, _ranks: &[Rank]) -> Result<()> {
+        self.clique.wait()
     }
 }
