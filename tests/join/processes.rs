@@ -186,6 +186,16 @@ fn one_that_is_killed_at_any_moment_is_named_by_all_others_at_once() {
 }
 
 #[test]
+fn a_process_joins_again_and_again_by_one_id_and_does_not_grow() {
+    for process in &mut start("again", 2, LONG, "again") {
+        // A group's sockets and memory are far more than these: one that is just going may still be there.
+        let grown: usize = process.hear("grown").parse().unwrap();
+        assert!(grown <= 8, "{grown} more descriptors after 30 groups");
+        assert!(process.child.wait().unwrap().success());
+    }
+}
+
+#[test]
 fn strangers_and_names_are_no_matter() {
     let id = name("strangers");
     let before = rendezvous();
