@@ -28,7 +28,7 @@ mod tests;
 
 use std::cmp::Ordering as Cmp;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 #[cfg(not(target_os = "linux"))]
@@ -78,7 +78,8 @@ pub(crate) struct Group {
     /// The ranks that other processes drive, where there are any.
     peers: Option<Peers>,
     /// What an adapter has it keep, the streams above all. Last: the holdings look at streams when they are dropped.
-    kept: Mutex<Vec<Arc<dyn std::fmt::Debug + Send + Sync>>>,
+    #[cfg(all(feature = "cudarc-0-19", any(target_os = "linux", target_os = "windows")))]
+    kept: std::sync::Mutex<Vec<Arc<dyn std::fmt::Debug + Send + Sync>>>,
 }
 
 /// The numbers of this process's groups.
@@ -206,7 +207,8 @@ impl Group {
             failure: OnceLock::new(),
             links,
             peers: None,
-            kept: Mutex::default(),
+            #[cfg(all(feature = "cudarc-0-19", any(target_os = "linux", target_os = "windows")))]
+            kept: std::sync::Mutex::default(),
         }
     }
 

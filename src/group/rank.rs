@@ -36,7 +36,7 @@ impl Rank {
     }
 
     /// Has the group keep something until it is gone.
-    #[cfg(feature = "cudarc-0-19")]
+    #[cfg(all(feature = "cudarc-0-19", any(target_os = "linux", target_os = "windows")))]
     pub(crate) fn keep(&self, what: Arc<dyn std::fmt::Debug + Send + Sync>) {
         let kept = self.group.kept.lock();
         kept.unwrap_or_else(std::sync::PoisonError::into_inner).push(what);

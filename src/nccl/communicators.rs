@@ -122,7 +122,7 @@ impl Communicators {
     }
 
     /// Enqueues collectives of ranks of this process, all in one group, and waits until NCCL has enqueued its kernels. Of one
-    /// rank alone that waits for no other, where the clique is connected ([`Space`](super::Space)).
+    /// rank alone that waits for no other, where the clique is connected (`docs/nccl.md`).
     ///
     /// # Safety
     /// Addresses and streams are of live objects of the rank's device. There is room for what [`Call::count`] counts on its side

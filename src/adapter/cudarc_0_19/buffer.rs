@@ -9,7 +9,8 @@ use super::handle;
 use crate::error::{Error, Result};
 use crate::memory::{Buffer, Element};
 
-/// The start of a [`Buffer`], as `T`s. On another stream than its rank's it costs a wait of the host: see [`Buffer::as_slice`].
+/// The start of a [`Buffer`], as `T`s. On another stream than its rank's it costs a wait of the host: see
+/// [`Buffer::as_slice`].
 #[derive(Debug, Clone, Copy)]
 pub struct BufferSlice<'a, T> {
     ptr: u64,
@@ -28,8 +29,9 @@ pub struct BufferSliceMut<'a, T> {
 impl Buffer {
     /// Its first `count` elements, for whatever reads a [`DevicePtr`]. `stream` is its rank's.
     ///
-    /// A buffer has no events. Work that another stream does with it begins behind all that is now in the rank's stream, and the host waits for
-    /// it, in the moment that cudarc lets go of the slice. On the rank's own stream nothing is waited for.
+    /// A buffer has no events. Work that another stream does with it begins behind all that is now in the rank's
+    /// stream, and the host waits for it, in the moment that cudarc lets go of the slice. On the rank's own stream
+    /// nothing is waited for.
     ///
     /// # Errors
     /// [`Error::BadArgument`] where the buffer has fewer, and for a stream that is not the rank's.

@@ -5,7 +5,8 @@ use half::{bf16, f16};
 use crate::dtype::DType;
 use crate::memory::Element;
 
-/// An element of matrices: `f32`, [`half::f16`], [`half::bf16`]. (For the latter two, cudarc's own calls need its feature `f16`.)
+/// An element of matrices: `f32`, [`half::f16`], [`half::bf16`]. (For the latter two, cudarc's own calls need its
+/// feature `f16`.)
 pub trait SliceElement: Element {
     /// What it is called here.
     const DTYPE: DType;

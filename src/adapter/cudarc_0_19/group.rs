@@ -28,10 +28,11 @@ fn stream_of(node: &Node, stream: &CudaStream) -> Result<Stream> {
 }
 
 impl Node {
-    /// A group of ranks on these streams, in rank order, all in this process: [`Node::group_on`], where every rank is on the device of its
-    /// stream. The group keeps the streams.
+    /// A group of ranks on these streams, in rank order, all in this process: [`Node::group_on`], where every rank is
+    /// on the device of its stream. The group keeps the streams.
     ///
-    /// As for graphs of cudarc's own: one that was captured from these ranks' launches must not be launched after the group has gone.
+    /// As for graphs of cudarc's own: one that was captured from these ranks' launches must not be launched after the
+    /// group has gone.
     ///
     /// # Errors
     /// As [`Node::group_on`]; [`Error::BadArgument`] for a default stream, and on a simulated node.
@@ -45,8 +46,8 @@ impl Node {
             })
         });
         let places = places.collect::<Result<Vec<_>>>()?;
-        // SAFETY: the streams are live now, since they are lent, and from here on the group keeps them. `stream_place` has found that they
-        // are of this driver's devices.
+        // SAFETY: the streams are live now, since they are lent, and from here on the group keeps them. `stream_place`
+        // has found that they are of this driver's devices.
         let ranks = unsafe { self.group_on(&places, config) }?;
         if let Some(rank) = ranks.first() {
             streams.iter().for_each(|stream| rank.keep(stream.clone()));

@@ -8,31 +8,37 @@
 //!   takes a [`DevicePtr`], as `nccl::Comm` does.
 //!
 //! # Order
-//! cudarc tells streams apart by events: each slice has two, of its last read and its last write. A launch asks each slice for its
-//! address *on the rank's stream*, which makes that wait for what others do with the slice, and lets go of the slice (its
+//! cudarc tells streams apart by events: each slice has two, of its last read and its last write. A launch asks each
+//! slice for its address *on the rank's stream*, which makes that wait for what others do with the slice, and lets go
+//! of the slice (its
 //! `SyncOnDrop`) once the work is enqueued, which records it. So a slice may be used by another stream, or dropped, at once.
 //!
-//! That holds where cudarc records such events. Where it does not (its event tracking was disabled, or was when the slice was made), only
-//! the order of one stream is left: then each slice must be of the rank's own stream, whose frees come behind the launch.
-//! [`Plan::launch_slices`](crate::Plan::launch_slices) refuses anything else; its unchecked twin leaves it to the caller.
+//! That holds where cudarc records such events. Where it does not (its event tracking was disabled, or was when the
+//! slice was made), only the order of one stream is left: then each slice must be of the rank's own stream, whose frees
+//! come behind the launch. [`Plan::launch_slices`](crate::Plan::launch_slices) refuses anything else; its unchecked
+//! twin leaves it to the caller.
 //!
 //! # Captures
-//! An event that was recorded outside a capture cannot be waited for inside: so cudarc's event tracking must be off while a stream captures
-//! (`CudaContext::disable_event_tracking`), as for cudarc's own calls. And a graph uses the captured addresses
-//! whenever it is launched, which no borrow here knows: only the unchecked launch may be captured.
+//! An event that was recorded outside a capture cannot be waited for inside: so cudarc's event tracking must be off
+//! while a stream captures (`CudaContext::disable_event_tracking`), as for cudarc's own calls. And a graph uses the
+//! captured addresses whenever it is launched, which no borrow here knows: only the unchecked launch may be captured.
 
 mod buffer;
 mod element;
 mod group;
+mod guards;
 mod launch;
 mod matrix;
+mod operands;
 
 pub use buffer::{BufferSlice, BufferSliceMut};
 pub use element::SliceElement;
-pub use launch::SliceOperands;
 pub use matrix::{Matrix, MatrixMut, SliceExt, SliceMutExt};
+pub use operands::SliceOperands;
 
-use cudarc::driver::{CudaContext, CudaStream, DevicePtr, DriverError};
+#[expect(unused, reason = "for the documentation's links")]
+use cudarc::driver::DevicePtr;
+use cudarc::driver::{CudaContext, CudaStream, DriverError};
 
 use crate::driver::Stream;
 use crate::error::{Error, Result};
@@ -54,6 +60,3 @@ fn failed(call: &'static str, error: DriverError) -> Error {
         message: format!("{:?}", error.0),
     }
 }
-
-#[expect(unused, reason = "for the documentation's links")]
-trait Documented<T>: DevicePtr<T> {}

@@ -1,7 +1,7 @@
-//! A node that is called as a GPU is: by threads that are attached to nothing, that poll, or launch one rank after the other
-//! while the first runs already. A *free-running* node ([`SimConfig::free_running`](super::SimConfig)) is linked from the start
-//! (`foreign.rs`): it runs what is enqueued by itself, in the wall's time. Besides, copies take memory as they find it, since a
-//! caller may look at what a kernel is writing.
+//! A node that is called as a GPU is: by threads that are attached to nothing, that poll, or launch one rank after the
+//! other while the first runs already. A *free-running* node ([`SimConfig::free_running`](super::SimConfig)) is linked
+//! from the start (`foreign.rs`): it runs what is enqueued by itself, in the wall's time. Besides, copies take memory
+//! as they find it, since a caller may look at what a kernel is writing.
 //!
 //! The rest is what CUDA's calls can ask for and the driver layer does not.
 

@@ -1,5 +1,5 @@
-//! Calls that cudarc's safe layer has and the node has nothing for. Whatever their arguments, which are not looked at, they are refused;
-//! were they not there, cudarc would end the process.
+//! Calls that cudarc's safe layer has and the node has nothing for. Whatever their arguments, which are not looked at,
+//! they are refused; were they not there, cudarc would end the process.
 
 use crate::answer::UNSUPPORTED;
 

@@ -1,5 +1,5 @@
-//! What every call does: catch what must not cross the C boundary, turn a failure into CUDA's code, read and write what callers
-//! point to.
+//! What every call does: catch what must not cross the C boundary, turn a failure into CUDA's code, read and write what
+//! callers point to.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Once;
@@ -79,8 +79,8 @@ pub(crate) fn code_of(error: Error) -> Code {
     }
 }
 
-/// Where a caller wants something written: null, or a place for a `T`. Callers of the C functions alone make one, and that is
-/// the contract that cuda.h has with them.
+/// Where a caller wants something written: null, or a place for a `T`. Callers of the C functions alone make one, and
+/// that is the contract that cuda.h has with them.
 #[repr(transparent)]
 pub struct Out<T>(*mut T);
 
@@ -98,7 +98,8 @@ impl<T> Out<T> {
         if self.0.is_null() {
             return Err(INVALID);
         }
-        // SAFETY: not null, so the caller of the C function vouches for the place, and for as many as he was told are written.
+        // SAFETY: not null, so the caller of the C function vouches for the place, and for as many as he was told are
+        // written.
         unsafe { self.0.add(index).write(value) };
         Ok(())
     }
@@ -124,8 +125,8 @@ impl<T: Copy> Out<T> {
     }
 }
 
-/// What a caller has for a call: null, or a `T`, or as many as the call's count says. As [`Out`], made by callers of the C
-/// functions alone.
+/// What a caller has for a call: null, or a `T`, or as many as the call's count says. As [`Out`], made by callers of
+/// the C functions alone.
 #[repr(transparent)]
 pub struct In<T>(*const T);
 
@@ -138,8 +139,8 @@ impl<T: Copy> In<T> {
         if self.0.is_null() {
             return Err(INVALID);
         }
-        // SAFETY: not null, so the caller of the C function vouches for what is there. It need not be aligned as the type of the
-        // bindings is.
+        // SAFETY: not null, so the caller of the C function vouches for what is there. It need not be aligned as the
+        // type of the bindings is.
         Ok(unsafe { self.0.add(index).read_unaligned() })
     }
 
@@ -163,8 +164,8 @@ impl In<u8> {
         if self.0.is_null() {
             return Err(INVALID);
         }
-        // SAFETY: not null, so the caller of the C function vouches for `bytes` bytes during the call. A program that changes them
-        // meanwhile has a race with the copy that it asked for.
+        // SAFETY: not null, so the caller of the C function vouches for `bytes` bytes during the call. A program that
+        // changes them meanwhile has a race with the copy that it asked for.
         Ok(unsafe { std::slice::from_raw_parts(self.0, bytes) })
     }
 }

@@ -1,4 +1,5 @@
-//! What a device says of itself, by attribute. One that is not listed is an error, so that nobody goes by a number that was made up.
+//! What a device says of itself, by attribute. One that is not listed is an error, so that nobody goes by a number that
+//! was made up.
 
 use cudarc::driver::sys;
 use sys::CUdevice_attribute_enum as Attribute;

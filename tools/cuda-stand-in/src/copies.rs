@@ -1,5 +1,6 @@
-//! Copies and fills, in the order of streams. A copy from or to ordinary memory of the host is CUDA's of pageable memory: what is
-//! copied in has been read when the call returns, what is copied out is there. Page-locked memory is copied when its turn comes.
+//! Copies and fills, in the order of streams. A copy from or to ordinary memory of the host is CUDA's of pageable
+//! memory: what is copied in has been read when the call returns, what is copied out is there. Page-locked memory is
+//! copied when its turn comes.
 
 use cudarc::driver::sys;
 use tileweave::Error;
@@ -10,10 +11,12 @@ use crate::machine::{Machine, machine};
 use crate::order;
 use crate::stream::{self, Found};
 
-/// A stream that is about to be used, with what it has to wait for.
+/// A stream that is about to be used, with what it has to wait for. Copies may be put into streams of contexts that are
+/// not current, which launches may not (CUDA programming guide, "Stream and Event Behavior"); so may fills, of which it
+/// does not speak.
 fn entered(stream: sys::CUstream) -> Answer<(&'static Machine, Found)> {
     let machine = machine()?;
-    let found = stream::find_current(machine, stream)?;
+    let found = stream::find(machine, stream)?;
     order::before(machine, &found)?;
     Ok((machine, found))
 }

@@ -1,4 +1,5 @@
-//! Green contexts: a device's SMs in parts. A split into n parts becomes shares of n on the node, whose shares are equal, too.
+//! Green contexts: a device's SMs in parts. A split into n parts becomes shares of n on the node, whose shares are
+//! equal, too.
 
 use cudarc::driver::sys;
 use tileweave::driver::Place;

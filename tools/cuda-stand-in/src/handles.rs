@@ -1,5 +1,6 @@
-//! Tables of what callers hold by handles. A handle is a number that is no address: its upper bits tell the kind, so that a stream
-//! is never taken for an event; numbers are not used again, so that a handle of something that is gone is found out.
+//! Tables of what callers hold by handles. A handle is a number that is no address: its upper bits tell the kind, so
+//! that a stream is never taken for an event; numbers are not used again, so that a handle of something that is gone is
+//! found out.
 
 use std::collections::BTreeMap;
 

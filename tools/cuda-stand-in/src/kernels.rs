@@ -1,4 +1,5 @@
-//! Code: whatever is loaded, its kernels are those of the node. They belong to no library and no context, so one handle serves as
+//! Code: whatever is loaded, its kernels are those of the node. They belong to no library and no context, so one handle
+//! serves as
 //! `CUkernel` and as `CUfunction`, of every library and module.
 
 use std::ffi::{CStr, CString, c_char, c_void};

@@ -20,8 +20,8 @@ pub(crate) fn cluster_of(config: &sys::CUlaunchConfig) -> Answer<u32> {
         if config.attrs.is_null() {
             return Err(INVALID);
         }
-        // SAFETY: the caller has `numAttrs` of them there. The id is an enum of the bindings, so it is read as a number; 16 words follow
-        // it in the attribute's value, of which a cluster's size is three.
+        // SAFETY: the caller has `numAttrs` of them there. The id is an enum of the bindings, so it is read as a
+        // number; 16 words follow it in the attribute's value, of which a cluster's size is three.
         let (id, size) = unsafe {
             let attribute = config.attrs.add(index);
             let id = (&raw const (*attribute).id).cast::<u32>().read();
@@ -57,7 +57,8 @@ fn launch(
     if params.is_null() {
         return Err(INVALID);
     }
-    // SAFETY: every kernel here takes one `TwParams` by value, so whoever launches it has one there: the contract of `kernelParams`.
+    // SAFETY: every kernel here takes one `TwParams` by value, so whoever launches it has one there: the contract of
+    // `kernelParams`.
     let params = unsafe { params.read_unaligned() };
     order::before(machine, &found)?;
     machine

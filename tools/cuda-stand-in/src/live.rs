@@ -5,8 +5,8 @@ use crate::machine::machine;
 use crate::stream::reap;
 
 calls! {
-    /// Contexts, streams, events, pools, graphs with executable ones, allocations, physical handles, reservations: eight counts. Streams
-    /// that were destroyed and still run are streams.
+    /// Contexts, streams, events, pools, graphs with executable ones, allocations, physical handles, reservations:
+    /// eight counts. Streams that were destroyed and still run are streams.
     fn tileweave_stand_in_live(counts: Out<[usize; 8]>) {
         let machine = machine()?;
         let mut tables = machine.lock();

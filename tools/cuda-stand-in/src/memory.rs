@@ -110,12 +110,13 @@ calls! {
         machine.sim.free_async(ptr, lane.stream).map_err(code_of)
     }
 
+    /// In whatever context: cudarc's slices do not enter theirs when they are dropped.
     fn cuMemFreeAsync(ptr: u64, stream: sys::CUstream) {
         let machine = machine()?;
         if ptr == 0 {
             return Ok(());
         }
-        let found = stream::find_current(machine, stream)?;
+        let found = stream::find(machine, stream)?;
         order::before(machine, &found)?;
         // In a capture it is refused, and the memory stays.
         if machine.sim.stream_is_capturing(found.lane.stream).map_err(code_of)? {

@@ -1,5 +1,6 @@
-//! The legacy default stream's implicit order: work in it begins after all earlier work in the context's blocking streams, and work
-//! in those after all earlier work in it. Streams made with `CU_STREAM_NON_BLOCKING` have no part in that.
+//! The legacy default stream's implicit order: work in it begins after all earlier work in the context's blocking
+//! streams, and work in those after all earlier work in it. Streams made with `CU_STREAM_NON_BLOCKING` have no part in
+//! that.
 
 use tileweave::driver::Driver;
 

@@ -1,5 +1,5 @@
-//! Memory pools: which device an allocation is of. Memory is had at once and given back in the order of the stream; nothing is kept, so
-//! what a pool is told of keeping and reusing is noted and of no effect.
+//! Memory pools: which device an allocation is of. Memory is had at once and given back in the order of the stream;
+//! nothing is kept, so what a pool is told of keeping and reusing is noted and of no effect.
 
 use std::collections::BTreeMap;
 use std::ffi::c_void;

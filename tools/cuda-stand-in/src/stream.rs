@@ -1,5 +1,5 @@
-//! Streams. A handle is 0 or 1 for the legacy default stream of the current context, 2 for the thread's own default stream there, or
-//! what a call made. What the legacy stream waits for, and who waits for it, is in `order.rs`.
+//! Streams. A handle is 0 or 1 for the legacy default stream of the current context, 2 for the thread's own default
+//! stream there, or what a call made. What the legacy stream waits for, and who waits for it, is in `order.rs`.
 
 use std::time::Duration;
 

@@ -1,23 +1,22 @@
 //! Virtual memory: physical memory by handles, and addresses for it.
 //!
-//! On the node an address tells its device, and physical memory has one address however often it is mapped. CUDA's calls ask for the address
-//! before they say of what. So a reservation takes what the thread has *named* last: made, imported, bound, or asked the properties of. It is the
-//! node's mapping for nobody; `cuMemMap` checks that it is of that, and `cuMemSetAccess` maps it for the devices.
+//! On the node an address tells its device, and physical memory has one address however often it is mapped. CUDA's
+//! calls ask for the address before they say of what. So a reservation takes what the thread has *named* last: made,
+//! imported, bound, or asked the properties of. It is the node's mapping for nobody; `cuMemMap` checks that it is of
+//! that, and `cuMemSetAccess` maps it for the devices.
 
 use std::cell::Cell;
-use std::fs::File;
-use std::os::fd::{BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
 
 use cudarc::driver::sys;
 use tileweave::driver::{Driver, Multicast, Physical, Place};
 
 use crate::answer::{Answer, BAD_HANDLE, INVALID, In, Out, UNSUPPORTED, code_of};
 use crate::machine::{Machine, machine};
-use crate::memory::{Kind, Memory, current_ordinal};
+use crate::memory::{Kind, Memory};
 
 const PINNED: i32 = 1;
 const DEVICE: i32 = 1;
-const POSIX: u32 = 1;
+pub(crate) const POSIX: u32 = 1;
 const READ_WRITE: u32 = 3;
 
 /// What a `CUmemGenericAllocationHandle` stands for, which is the node's own number.
@@ -256,51 +255,5 @@ calls! {
             tables.memory.remove(&ptr);
         }
         Ok(())
-    }
-
-    fn cuMemExportToShareableHandle(to: Out<i32>, handle: u64, kind: u32, flags: u64) {
-        let machine = machine()?;
-        let what = named(machine, handle)?;
-        if kind != POSIX || flags != 0 {
-            return Err(UNSUPPORTED);
-        }
-        let fd = match what.ordinal {
-            None => machine.sim.multicast_export(Multicast(handle)),
-            Some(_) => machine.sim.physical_export(Physical(handle)),
-        };
-        let fd = fd.map_err(code_of)?;
-        // The caller's from here on.
-        let raw = fd.into_raw_fd();
-        to.put(raw).inspect_err(|_| {
-            // SAFETY: just made, and nobody has heard of it.
-            drop(unsafe { OwnedFd::from_raw_fd(raw) });
-        })
-    }
-
-    fn cuMemImportFromShareableHandle(handle: Out<u64>, descriptor: *mut std::ffi::c_void, kind: u32) {
-        let machine = machine()?;
-        let raw = i32::try_from(descriptor.addr()).ok().filter(|fd| *fd >= 0).ok_or(INVALID)?;
-        if kind != POSIX {
-            return Err(UNSUPPORTED);
-        }
-        // SAFETY: open, by the word of whoever called the C function, and not closed meanwhile.
-        let fd = unsafe { BorrowedFd::borrow_raw(raw) };
-        let file = File::from(fd.try_clone_to_owned().map_err(|_| INVALID)?);
-        let bytes = file.metadata().map_err(|_| INVALID)?.len() as usize;
-        // It lives where it was made, whatever is said here.
-        let memory = machine.sim.physical_import(fd, machine.whole(0), bytes).map_err(code_of)?;
-        // CUDA does not say what it answers for memory of a device that is not visible. Here: the one that is asked from.
-        let ordinal = match machine.sim.physical_owner(memory).map_err(code_of)? {
-            Some(ordinal) => ordinal,
-            None => current_ordinal(machine).unwrap_or(0),
-        };
-        let mut tables = machine.lock();
-        if tables.named.contains_key(&memory.0) {
-            *tables.imports.entry(memory.0).or_default() += 1;
-        } else {
-            tables.named.insert(memory.0, Named { bytes, ordinal: Some(ordinal), team: Vec::new() });
-        }
-        name(memory.0);
-        handle.put(memory.0)
     }
 }

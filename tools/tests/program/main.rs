@@ -3,6 +3,8 @@
 mod bench;
 mod faults;
 mod files;
+#[cfg(target_os = "linux")]
+mod launchers;
 mod operations;
 #[cfg(target_os = "linux")]
 mod processes;

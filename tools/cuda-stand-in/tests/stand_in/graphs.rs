@@ -18,7 +18,8 @@ fn ok(code: sys::CUresult) {
 fn capture(rank: &Rank, enqueue: impl FnOnce()) -> sys::CUgraphExec {
     let (mut graph, mut exec) = (std::ptr::null_mut(), std::ptr::null_mut());
     let mode = sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
-    // SAFETY: the rank's stream is live, and every pointer outlives its call. The graph is not used after it is destroyed.
+    // SAFETY: the rank's stream is live, and every pointer outlives its call. The graph is not used after it is
+    // destroyed.
     unsafe {
         ok(sys::cuStreamBeginCapture_v2(stream(rank), mode));
         enqueue();

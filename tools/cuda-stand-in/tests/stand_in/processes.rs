@@ -1,4 +1,5 @@
-//! Processes that join, each with the stand-in of its own: memory and sockets are real, the machine is one by its configuration.
+//! Processes that join, each with the stand-in of its own: memory and sockets are real, the machine is one by its
+//! configuration.
 
 use std::path::PathBuf;
 use std::process::{Child, Stdio};
