@@ -1,7 +1,7 @@
 //! A driver for unit tests: host memory for devices, launches that are only noted.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -32,6 +32,10 @@ pub(crate) struct Fake {
     pub launches: Mutex<Vec<Launched>>,
     /// Whether it passes for CUDA.
     pub cuda: bool,
+    /// Whether work in its streams is not done.
+    pub busy: AtomicBool,
+    /// Whether its streams capture.
+    pub captures: AtomicBool,
     /// Streams, mappings and physical memory that are there.
     pub alive: Mutex<Vec<&'static str>>,
 }
@@ -139,7 +143,10 @@ impl Driver for Fake {
         Ok(())
     }
     fn stream_wait(&self, _: Stream, _: Duration) -> Result<bool> {
-        Ok(true)
+        Ok(!self.busy.load(Ordering::Relaxed))
+    }
+    fn stream_is_capturing(&self, _: Stream) -> Result<bool> {
+        Ok(self.captures.load(Ordering::Relaxed))
     }
     fn event_create(&self, _: Place) -> Result<Event> {
         Ok(Event(0))

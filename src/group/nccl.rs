@@ -4,7 +4,7 @@
 //! kernels wait for peers without a deadline; a failure of theirs is the group's.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use super::holdings::Holdings;
@@ -21,8 +21,39 @@ const LOOK: Duration = Duration::from_millis(10);
 #[derive(Debug)]
 pub(super) struct Nccl {
     communicators: Communicators,
-    /// By rank: whether the stream was not seen dry since it got work of NCCL's.
-    outstanding: Vec<AtomicBool>,
+    /// By rank.
+    work: Vec<Work>,
+}
+
+/// What a rank's stream has got of NCCL's work.
+#[derive(Debug, Default)]
+struct Work {
+    /// Counts on before and behind each group of calls: a stream that was dry between is not taken for one behind it.
+    enqueued: AtomicU64,
+    /// What was counted when the stream was seen dry.
+    done: AtomicU64,
+    /// Whether some were captured: a graph may bring them at any time, and nobody says so.
+    captured: AtomicBool,
+}
+
+impl Work {
+    /// A group of calls is about to be enqueued, or was.
+    fn note(&self, captured: bool) {
+        self.enqueued.fetch_add(1, Ordering::AcqRel);
+        self.captured.fetch_or(captured, Ordering::AcqRel);
+    }
+
+    /// The count, where the stream was not seen dry behind all of it.
+    fn outstanding(&self) -> Option<u64> {
+        let enqueued = self.enqueued.load(Ordering::Acquire);
+        let all_done = self.done.load(Ordering::Acquire) >= enqueued && !self.captured.load(Ordering::Acquire);
+        (!all_done).then_some(enqueued)
+    }
+
+    /// The stream was dry after that count was read.
+    fn end(&self, enqueued: u64) {
+        self.done.fetch_max(enqueued, Ordering::AcqRel);
+    }
 }
 
 /// What goes for a group: where nobody could call NCCL, nobody stands in.
@@ -122,7 +153,7 @@ impl Nccl {
         communicators.set_deadline(deadline);
         Ok(Nccl {
             communicators,
-            outstanding: (0..world).map(|_| AtomicBool::new(false)).collect(),
+            work: (0..world).map(|_| Work::default()).collect(),
         })
     }
 
@@ -152,28 +183,41 @@ impl Group {
 
     /// Waits for the work in a rank's stream. NCCL's has no deadline of its own: where there may be some, this has.
     pub(super) fn finish(&self, rank: usize, stream: Stream) -> Result<()> {
-        let Some((nccl, outstanding)) = self
-            .holdings
-            .nccl
-            .as_ref()
-            .and_then(|nccl| Some((nccl, nccl.outstanding.get(rank)?)))
-        else {
-            return self.driver.stream_synchronize(stream);
-        };
-        // What is launched meanwhile raises it again.
-        if !outstanding.swap(false, Ordering::AcqRel) {
-            return self.driver.stream_synchronize(stream);
+        match self.finish_nccl(rank, stream)? {
+            true => Ok(()),
+            false => self.driver.stream_synchronize(stream),
         }
+    }
+
+    /// The same where there may be work of NCCL's; whether there was.
+    fn finish_nccl(&self, rank: usize, stream: Stream) -> Result<bool> {
+        let nccl = self.holdings.nccl.as_ref();
+        let Some((nccl, work)) = nccl.and_then(|nccl| Some((nccl, nccl.work.get(rank)?))) else {
+            return Ok(false);
+        };
+        let Some(enqueued) = work.outstanding() else {
+            return Ok(false);
+        };
         let deadline = nccl.communicators.deadline();
         let begin = Instant::now();
         while !self.driver.stream_wait(stream, LOOK)? {
-            // Of a group that has failed NCCL's kernels are leaving; ours have a deadline.
-            nccl.communicators.health(rank)?;
+            if self.failure.get().is_some() || self.gave_up() {
+                // NCCL's kernels would wait for whoever has. Which rank that is, `Rank::health` finds out.
+                self.abort_nccl();
+            } else {
+                nccl.communicators.health(rank)?;
+            }
             if begin.elapsed() >= deadline {
                 return Err(stuck(deadline));
             }
         }
-        Ok(())
+        work.end(enqueued);
+        Ok(true)
+    }
+
+    /// Whether our own kernels have, on a rank here.
+    fn gave_up(&self) -> bool {
+        self.holdings.locals.iter().any(|local| local.report.abort() != 0)
     }
 }
 
@@ -196,23 +240,36 @@ impl Rank {
                 reason: self.nccl().err().unwrap_or_default(),
             });
         };
-        if let Some(outstanding) = nccl.outstanding.get(self.rank()) {
-            outstanding.store(true, Ordering::Release);
-        }
+        let captured = self.driver().stream_is_capturing(self.stream())?;
+        let note = || nccl.work.get(self.rank()).inspect(|work| work.note(captured));
+        note();
         let parts: Vec<_> = calls.iter().map(|call| (self.rank(), *call, self.stream())).collect();
         // SAFETY: the caller's word.
-        unsafe { nccl.communicators.enqueue(&parts) }.map_err(|error| self.group.fail(error))
+        let enqueued = unsafe { nccl.communicators.enqueue(&parts) };
+        note();
+        enqueued.map_err(|error| self.group.fail(error))
     }
 
-    /// Whether NCCL has found something wrong.
+    /// Waits for work of NCCL's in the stream, where there may be some and the stream does not capture: before whatever else would
+    /// wait behind it without a bound.
+    pub(crate) fn finish_nccl(&self) -> Result<()> {
+        if self.group.holdings.nccl.is_none() || self.driver().stream_is_capturing(self.stream())? {
+            return Ok(());
+        }
+        let finished = self.group.finish_nccl(self.rank(), self.stream());
+        finished.map(drop).map_err(|error| self.group.fail(error))
+    }
+
+    /// Whether NCCL, or a rank here that NCCL's kernels of this one may have waited for, has found something wrong.
     pub(super) fn nccl_health(&self) -> Result<()> {
-        let health = self
-            .group
-            .holdings
-            .nccl
-            .as_ref()
-            .map(|nccl| nccl.communicators.health(self.rank()));
-        health.unwrap_or(Ok(())).map_err(|error| self.group.fail(error))
+        let Some(nccl) = &self.group.holdings.nccl else {
+            return Ok(());
+        };
+        if self.group.gave_up() {
+            return Err(self.diagnose());
+        }
+        let health = nccl.communicators.health(self.rank());
+        health.map_err(|error| self.group.fail(error))
     }
 }
 

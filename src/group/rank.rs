@@ -134,7 +134,7 @@ impl Rank {
 
     /// Finds out what went wrong. No lock is held while waiting: threads of several ranks may be here at once, and the
     /// simulated node goes on only while all of them wait for it.
-    fn diagnose(&self) -> Error {
+    pub(super) fn diagnose(&self) -> Error {
         let group = &self.group;
         // Kernels of NCCL's would wait for ranks that have given up.
         group.abort_nccl();

@@ -67,13 +67,15 @@ impl Buffer {
     /// Whether that work went well is for [`Rank::synchronize`] to say.
     ///
     /// # Errors
-    /// [`Error::BadArgument`] where `dst` is larger than the buffer.
+    /// [`Error::BadArgument`] where `dst` is larger than the buffer; [`Error::Driver`] where work of NCCL's is not done within the
+    /// group's deadline.
     pub fn download<T: Element>(&self, dst: &mut [T]) -> Result<()> {
         let dst = bytes_of_mut(dst);
         self.covers("dst", dst.len())?;
         if dst.is_empty() {
             return Ok(());
         }
+        self.rank.finish_nccl()?;
         self.rank.driver().copy_out(dst, self.ptr, self.rank.stream())
     }
 

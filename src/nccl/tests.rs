@@ -212,8 +212,20 @@ fn a_clique_that_is_connected_needs_no_thread_a_rank() {
     let connected = clique(&library, 2, &[0, 1], DEADLINE).expect("communicators");
     // SAFETY: the memory is there, aligned, and nobody else's.
     unsafe { connect(&connected, 2, &spaces) }.expect("connected");
-    for rank in [0, 1] {
-        reduce(&connected, rank).expect("no wait for the other");
+    for (op, m) in [
+        (Op::AllReduce, 5),
+        (Op::ReduceScatter, 4),
+        (Op::ReduceScatter, 5),
+        (Op::AllGather, 4),
+        (Op::AllGather, 5),
+    ] {
+        for rank in [0, 1] {
+            let (from, to) = (spaces[rank].ptr, spaces[rank].ptr + 512);
+            let calls = calls(op, m, 10, (2, rank), (from, to), DType::Bf16);
+            let parts: Vec<_> = calls.into_iter().map(|call| (rank, call, Stream(rank))).collect();
+            // SAFETY: the memory is there, and nobody else's: 50 elements in each half.
+            unsafe { connected.enqueue(&parts) }.unwrap_or_else(|error| panic!("{op} of {m} waits: {error}"));
+        }
     }
     // Another thread's abort ends a wait.
     let waiting = Arc::new(clique(&library, 2, &[0, 1], Duration::from_secs(3600)).expect("communicators"));

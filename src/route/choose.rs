@@ -135,6 +135,8 @@ impl<'a> Decisions<'a> {
             (Want::Auto, Path::Nccl) => match facts.nccl(spec, m) {
                 // The heap has no room for it.
                 Err(_) if facts.machine.obstacles.is_empty() => self.auto(m, decision)?,
+                // Nor may our kernels run.
+                Err(Error::HeapTooSmall { .. }) => return Ok(declined()),
                 by_nccl => return by_nccl,
             },
             (Want::Auto, _) => return Ok(declined()),

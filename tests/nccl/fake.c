@@ -6,7 +6,7 @@
 //   WITHOUT_ABORT      a library that lacks ncclCommAbort
 //   INIT_FAILS         rank 1 is refused
 //   NEVER_READY        nothing is ever done
-//   LAZY               the first collective of a kind is not done on any rank before it was called on all, as since NCCL 2.22
+//   LAZY               the first collective of a kind and root is not done on any rank before it was called on all, as since NCCL 2.22
 #include <pthread.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -34,7 +34,7 @@ typedef struct Comm {
   Op pending[kMostPending];  // called, and not carried out: others have not called
   int waiting;
 } Comm;
-struct Clique { Id id; int ranks, came, connected[kKinds]; Comm* comms[kMostRanks]; };
+struct Clique { Id id; int ranks, came, connected[kKinds][kMostRanks + 1]; Comm* comms[kMostRanks]; };
 
 static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
 static Clique cliques[kMostCliques];
@@ -119,7 +119,7 @@ int ncclCommInitRankConfig(Comm** comm, int ranks, Id id, int rank, Config* c) {
 static int under_way(const Comm* comm) {
 #ifdef LAZY
   for (int i = 0; i < comm->waiting; i++)
-    if (!comm->clique->connected[comm->pending[i].kind]) return 1;
+    if (!comm->clique->connected[comm->pending[i].kind][comm->pending[i].root + 1]) return 1;
 #endif
   return comm->polls || comm->clique->came < comm->clique->ranks;
 }
@@ -134,9 +134,39 @@ int ncclCommGetAsyncError(Comm* comm, int* state) {
 }
 
 #ifdef SUMS
+// By bits: not every C compiler has a type for it. A subnormal is its integer times 2^-24.
+static float from_f16(uint16_t half) {
+  uint32_t exponent = half >> 10 & 31, mantissa = half & 0x3ff, bits;
+  float value;
+  if (exponent == 0) {
+    value = (float)mantissa / 16777216.0f;
+    return half & 0x8000 ? -value : value;
+  }
+  bits = (uint32_t)(half & 0x8000) << 16 | (exponent == 31 ? 255 : exponent + 112) << 23 | mantissa << 13;
+  memcpy(&value, &bits, sizeof value);
+  return value;
+}
+// To the nearest, ties to even.
+static uint16_t to_f16(float value) {
+  uint32_t bits;
+  memcpy(&bits, &value, sizeof bits);
+  uint32_t sign = bits >> 16 & 0x8000, magnitude = bits & 0x7fffffff;
+  if (magnitude > 0x7f800000) return sign | 0x7e00;
+  if (magnitude >= 0x477ff000) return sign | 0x7c00;  // 65520 and beyond round to infinity
+  if (magnitude < 0x38800000) {                       // below 2^-14
+    // Added to 0.5, whose last bit is 2^-24, it is rounded as it should be.
+    float small;
+    memcpy(&small, &magnitude, sizeof small);
+    small += 0.5f;
+    memcpy(&bits, &small, sizeof bits);
+    return sign | (bits - 0x3f000000);
+  }
+  magnitude += 0xfff + (magnitude >> 13 & 1);
+  return sign | ((magnitude >> 13) - (112 << 10));
+}
 static float load(const void* at, size_t i, int type) {
   if (type == kF32) return ((const float*)at)[i];
-  if (type == kF16) return ((const _Float16*)at)[i];
+  if (type == kF16) return from_f16(((const uint16_t*)at)[i]);
   uint32_t bits = (uint32_t)((const uint16_t*)at)[i] << 16;
   float value;
   memcpy(&value, &bits, sizeof value);
@@ -144,7 +174,7 @@ static float load(const void* at, size_t i, int type) {
 }
 static void store(void* at, size_t i, int type, float value) {
   if (type == kF32) ((float*)at)[i] = value;
-  else if (type == kF16) ((_Float16*)at)[i] = value;
+  else if (type == kF16) ((uint16_t*)at)[i] = to_f16(value);
   else {
     uint32_t bits;
     memcpy(&bits, &value, sizeof bits);
@@ -164,7 +194,7 @@ static void carry_out(Clique* clique) {
       for (int i = 0; i < clique->ranks; i++) clique->comms[i]->error = kInternal;
       return;
     }
-  clique->connected[o->kind] = 1;
+  clique->connected[o->kind][o->root + 1] = 1;
 #ifdef SUMS
   size_t count = o->count, size = o->type == kF32 ? 4 : 2, ranks = clique->ranks;
   size_t given = o->kind == kReduceScatter ? count * ranks : count;

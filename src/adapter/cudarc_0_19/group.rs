@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use cudarc::driver::CudaStream;
+use cudarc::driver::{CudaContext, CudaStream};
 
-use super::handle;
+use super::{failed, handle};
 use crate::driver::{Kind, Stream};
 use crate::error::{Error, Result};
 use crate::group::{GroupConfig, Node, Rank, RankPlace};
 
-/// A stream that names its context by itself.
+/// A stream that names its context by itself, which is its device's primary one.
 fn stream_of(node: &Node, stream: &CudaStream) -> Result<Stream> {
     if node.driver().kind() != Kind::Cuda {
         return Err(Error::bad_argument(
@@ -17,6 +17,16 @@ fn stream_of(node: &Node, stream: &CudaStream) -> Result<Stream> {
             "a simulated node",
             "one of CUDA's, whose streams cudarc makes",
         ));
+    }
+    let context = stream.context();
+    let primary = CudaContext::new(context.ordinal()).map_err(|error| failed("cuDevicePrimaryCtxRetain", error))?;
+    if context.cu_ctx() != primary.cu_ctx() {
+        let value = format!(
+            "one of another context of device {} than its primary one",
+            context.ordinal()
+        );
+        let expected = "one of CudaContext::new: heaps and kernels are the primary context's";
+        return Err(Error::bad_argument("stream", value, expected));
     }
     // 0 and 1: the legacy default stream; 2: the thread's.
     if handle(stream).0 <= 2 {
@@ -35,7 +45,8 @@ impl Node {
     /// group has gone.
     ///
     /// # Errors
-    /// As [`Node::group_on`]; [`Error::BadArgument`] for a default stream, and on a simulated node.
+    /// As [`Node::group_on`]; [`Error::BadArgument`] for a default stream, for one of a context that is not its device's primary
+    /// one, and on a simulated node.
     pub fn group_on_streams(&self, streams: &[Arc<CudaStream>], config: &GroupConfig) -> Result<Vec<Rank>> {
         let places = streams.iter().map(|stream| {
             let stream = stream_of(self, stream)?;
@@ -60,7 +71,8 @@ impl Rank {
     /// Joins a group on this stream, which the group keeps: [`Rank::join`].
     ///
     /// # Errors
-    /// As [`Rank::join`]; [`Error::BadArgument`] for a default stream, and on a simulated node.
+    /// As [`Rank::join`]; [`Error::BadArgument`] for a default stream, for one of a context that is not its device's primary
+    /// one, and on a simulated node.
     #[cfg(target_os = "linux")]
     pub fn join_stream(
         node: &Node,

@@ -16,13 +16,14 @@ use crate::op::{Operands, Out, Plan};
 impl Plan {
     /// Enqueues the operation on the rank's stream, as [`Plan::launch`], on cudarc's slices. `stream` is the rank's.
     ///
-    /// Other streams may use the slices, or they may be dropped, as soon as this returns: cudarc's events see to the
-    /// order, or all are of the one stream.
+    /// The slices may be dropped as soon as this returns, and the streams that they are of may use them: these wait for the
+    /// launch. Any other stream is ordered by cudarc's events, of which a slice has one for all its readers: where two
+    /// streams have read a slice, a third one that writes it waits for the later alone
+    /// ([`adapter::cudarc_0_19`](crate::adapter::cudarc_0_19#order)).
     ///
     /// # Errors
     /// As [`Plan::launch`]; [`Error::BadArgument`] for a stream that is not the rank's, or captures; for a slice of
-    /// another context; and for one of another stream that cudarc does not follow
-    /// ([`adapter::cudarc_0_19`](crate::adapter::cudarc_0_19#order)).
+    /// another context, or of a stream that captures; and for one of another stream that cudarc does not follow.
     pub fn launch_slices<T: SliceElement>(
         &self,
         stream: &Arc<CudaStream>,
@@ -33,7 +34,7 @@ impl Plan {
                 "one that does not: a graph outlives the borrow of its slices (Plan::launch_slices_unchecked)";
             return Err(Error::bad_argument("stream", "one that captures", expected));
         }
-        self.enqueue_slices(stream, operands, Order::Checked)
+        self.enqueue_slices(stream, operands, Order::Checked, false)
     }
 
     /// As [`Plan::launch_slices`], without its rules for slices of other streams, and for captures. Events are honoured
@@ -56,7 +57,7 @@ impl Plan {
                 "off in a capture, which cannot wait for events from outside (CudaContext::disable_event_tracking)";
             return Err(Error::bad_argument("cudarc's event tracking", "on", expected));
         }
-        self.enqueue_slices(stream, operands, Order::Callers)
+        self.enqueue_slices(stream, operands, Order::Callers, capturing)
     }
 
     fn enqueue_slices<T: SliceElement>(
@@ -64,6 +65,7 @@ impl Plan {
         stream: &Arc<CudaStream>,
         operands: SliceOperands<'_, T>,
         order: Order,
+        capturing: bool,
     ) -> Result<()> {
         if handle(stream) != self.rank().stream() {
             let expected = format!("rank {}'s, {:#x}", self.rank().rank(), self.rank().stream().0);
@@ -90,45 +92,54 @@ impl Plan {
             gamma,
             mut out,
         } = operands;
-        // Guards are let go, and their events recorded, at the end of this scope: behind the launch.
-        let enqueued = {
-            let mut take = Taker::new(stream, order);
-            let x = take.read("x", &x)?;
-            let weight = take.read("weight", &weight)?;
-            let bias = take.read("bias", &bias)?;
-            let addend = take.read("addend", &addend)?;
-            let gamma = take.read("gamma", &gamma)?;
-            let residual = residual.as_mut().map(|mat| take.write("residual", mat)).transpose()?;
-            let out = take.write("out", &mut out)?;
-            // What a slice could not wait for, cudarc has noted.
-            check(stream.context(), "device_ptr")?;
-            // The operands' borrows and the guards see to what `Mat::from_raw` asks for, or the caller does.
-            let mat = |raw| Mat {
-                raw,
-                memory: PhantomData,
-            };
-            let mat_mut = |raw| MatMut {
-                raw,
-                memory: PhantomData,
-            };
-            let in_place = x.is_none();
-            self.launch(&Operands {
-                m,
-                x: mat(x.unwrap_or(out)),
-                weight: weight.map(mat),
-                bias: bias.map(mat),
-                addend: addend.map(mat),
-                residual: residual.map(mat_mut),
-                gamma: gamma.map(mat),
-                out: if in_place {
-                    Out::InPlace(mat_mut(out))
-                } else {
-                    Out::To(mat_mut(out))
-                },
-            })
+        let mut take = Taker::new(stream, order);
+        let x = take.read("x", &x)?;
+        let weight = take.read("weight", &weight)?;
+        let bias = take.read("bias", &bias)?;
+        let addend = take.read("addend", &addend)?;
+        let gamma = take.read("gamma", &gamma)?;
+        let residual = residual.as_mut().map(|mat| take.write("residual", mat)).transpose()?;
+        let out = take.write("out", &mut out)?;
+        // What a slice could not wait for, cudarc has noted.
+        check(stream.context(), "device_ptr")?;
+        // An event that was recorded in another stream's capture draws the rank's stream into that.
+        if self.rank().node().driver().stream_is_capturing(self.rank().stream())? != capturing {
+            let expected = "slices without work in it: the rank's stream was drawn into it, which its end will refuse";
+            return Err(Error::bad_argument(
+                "operands",
+                "slices of another stream's capture",
+                expected,
+            ));
+        }
+        // The operands' borrows and the guards see to what `Mat::from_raw` asks for, or the caller does.
+        let mat = |raw| Mat {
+            raw,
+            memory: PhantomData,
         };
-        enqueued?;
-        // The work is enqueued; whether whoever comes next will wait for it is this.
-        check(stream.context(), "SyncOnDrop")
+        let mat_mut = |raw| MatMut {
+            raw,
+            memory: PhantomData,
+        };
+        let in_place = x.is_none();
+        let launched = self.launch(&Operands {
+            m,
+            x: mat(x.unwrap_or(out)),
+            weight: weight.map(mat),
+            bias: bias.map(mat),
+            addend: addend.map(mat),
+            residual: residual.map(mat_mut),
+            gamma: gamma.map(mat),
+            out: if in_place {
+                Out::InPlace(mat_mut(out))
+            } else {
+                Out::To(mat_mut(out))
+            },
+        });
+        // Also where only a part of it was enqueued. A stream that could not be made to wait leaves that to the host.
+        let released = take.release();
+        if released.is_err() {
+            let _ = self.rank().synchronize();
+        }
+        launched.and(released)
     }
 }

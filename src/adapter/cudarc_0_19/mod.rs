@@ -10,18 +10,26 @@
 //! # Order
 //! cudarc tells streams apart by events: each slice has two, of its last read and its last write. A launch asks each
 //! slice for its address *on the rank's stream*, which makes that wait for what others do with the slice, and lets go
-//! of the slice (its
-//! `SyncOnDrop`) once the work is enqueued, which records it. So a slice may be used by another stream, or dropped, at once.
+//! of the slice (its `SyncOnDrop`) once the work is enqueued, which records it. An event is of the *last* read or write: who reads
+//! the slice on yet another stream meanwhile takes the place of the launch's. So a launch makes the stream that a slice is of
+//! wait for it, too. Whatever that stream does later, freeing included, comes behind the launch: a slice may be used there, or
+//! dropped, at once.
 //!
-//! That holds where cudarc records such events. Where it does not (its event tracking was disabled, or was when the
-//! slice was made), only the order of one stream is left: then each slice must be of the rank's own stream, whose frees
-//! come behind the launch. [`Plan::launch_slices`](crate::Plan::launch_slices) refuses anything else; its unchecked
-//! twin leaves it to the caller.
+//! What cudarc's events leave open stays open, here as between cudarc's own calls: where two streams have read a slice, a third one
+//! that writes it waits for the later read alone, so the earlier one may see the new values. The same goes for halves of a slice
+//! that two streams have written. Memory is not at risk: nothing is freed before the launch is done.
+//!
+//! Events are waited for and recorded where the `CudaContext` objects of both streams have streams of their own and their event
+//! tracking on, and only of slices that were made while it was. (Each `CudaContext::new` is an object of its own, with such a state
+//! of its own, of the one primary context.) Elsewhere only the order of one stream is left: then each slice must be of the rank's own
+//! stream, whose frees come behind the launch. [`Plan::launch_slices`](crate::Plan::launch_slices) refuses anything else; its
+//! unchecked twin leaves it to the caller.
 //!
 //! # Captures
 //! An event that was recorded outside a capture cannot be waited for inside: so cudarc's event tracking must be off
 //! while a stream captures (`CudaContext::disable_event_tracking`), as for cudarc's own calls. And a graph uses the
-//! captured addresses whenever it is launched, which no borrow here knows: only the unchecked launch may be captured.
+//! captured addresses whenever it is launched, which no borrow here knows: only the unchecked launch may be captured. A slice of a
+//! stream that captures, or whose last use was captured, would draw the rank's stream into that capture, and is refused.
 
 mod buffer;
 mod element;

@@ -1,10 +1,13 @@
 //! Groups with communicators, over the driver of unit tests and the stand-in for NCCL: what is enqueued, in which order, and how
 //! they end.
 
+use std::mem::offset_of;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::STAND_IN;
+use crate::abi::{self, TwReport};
 use crate::group::fake::{Fake, Launched};
 use crate::nccl::tests::{fake as stand_in, fake::Fake as Nccl};
 use crate::nccl::{Library, NcclPolicy};
@@ -28,11 +31,15 @@ fn machine(devices: usize, cuda: bool) -> (Arc<Fake>, Node) {
 
 /// Three ranks that own communicators of the stand-in, which was made under this name.
 fn group(name: &str, flags: &[&str]) -> (Nccl, Arc<Fake>, Vec<Rank>) {
+    group_of(name, flags, &config())
+}
+
+fn group_of(name: &str, flags: &[&str], config: &GroupConfig) -> (Nccl, Arc<Fake>, Vec<Rank>) {
     let nccl = stand_in(name, flags);
     let library = Library::open(nccl.path.as_os_str()).expect("a library");
     STAND_IN.with(|stand_in| *stand_in.borrow_mut() = Some(Ok(library)));
     let (fake, node) = machine(3, true);
-    let ranks = node.group(3, &config());
+    let ranks = node.group(3, config);
     STAND_IN.with(|stand_in| *stand_in.borrow_mut() = None);
     (nccl, fake, ranks.expect("a group"))
 }
@@ -285,4 +292,86 @@ fn a_failure_on_either_side_is_the_groups_and_ends_the_communicators() {
         nccl.notes_that_end_with("abort 2;")
             .ends_with("abort 0;abort 1;abort 2;")
     );
+}
+
+/// A launch by NCCL on rank 0.
+fn launch_one(ranks: &[Rank]) {
+    let plan = ranks[0].plan(&asked(Op::AllReduce, 4, 0)).expect("a plan");
+    let operands = Operands::in_place(1, out(1 << 20, 1, 4, 4));
+    plan.launch(&operands).expect("a launch");
+}
+
+#[test]
+fn work_of_nccls_is_waited_for_with_a_bound_until_the_stream_was_dry() {
+    let soon = config().deadline(Duration::from_secs(1));
+    let (_nccl, fake, ranks) = group_of("group-bound", &[], &soon);
+    let group = ranks[0].group.clone();
+    // Nothing of NCCL's: the driver's own wait, which the fake has no end of work for.
+    fake.busy.store(true, Ordering::Relaxed);
+    group.finish(0, ranks[0].stream()).expect("no wait of ours");
+    launch_one(&ranks);
+    // A wait that ended without it leaves it there.
+    for _ in 0..2 {
+        let error = group.finish(0, ranks[0].stream()).expect_err("stuck").to_string();
+        assert!(error.contains("kernels of NCCL's were not done after 1 s"), "{error}");
+    }
+    fake.busy.store(false, Ordering::Relaxed);
+    group.finish(0, ranks[0].stream()).expect("dry");
+    fake.busy.store(true, Ordering::Relaxed);
+    group.finish(0, ranks[0].stream()).expect("nothing left");
+}
+
+#[test]
+fn captured_work_of_nccls_may_come_back_at_any_time() {
+    let soon = config().deadline(Duration::from_secs(1));
+    let (_nccl, fake, ranks) = group_of("group-captured", &[], &soon);
+    let buffer = ranks[0].alloc(16).expect("memory");
+    fake.captures.store(true, Ordering::Relaxed);
+    launch_one(&ranks);
+    fake.captures.store(false, Ordering::Relaxed);
+    for _ in 0..2 {
+        ranks[0].synchronize().expect("dry");
+    }
+    // As a graph that was launched.
+    fake.busy.store(true, Ordering::Relaxed);
+    let error = buffer.to_vec::<u8>(16).expect_err("stuck").to_string();
+    assert!(error.contains("kernels of NCCL's were not done after 1 s"), "{error}");
+    assert_eq!(ranks[0].synchronize().expect_err("the same").to_string(), error);
+}
+
+#[test]
+fn a_rank_that_gives_up_ends_the_wait_for_nccl_and_is_the_failure() {
+    let (nccl, fake, ranks) = group("group-gave-up", &[]);
+    launch_one(&ranks);
+    fake.busy.store(true, Ordering::Relaxed);
+    // Rank 1's own kernel, of another operation.
+    let report = &ranks[1].local().report;
+    report.tell(offset_of!(TwReport, abort), abi::TW_ABORT_WAIT as u64);
+    let error = std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| ranks[0].synchronize());
+        // NCCL's kernels leave once it is aborted, long before the deadline.
+        assert!(nccl.notes_that_end_with("abort 2;").ends_with("abort 2;"));
+        fake.busy.store(false, Ordering::Relaxed);
+        waiting.join().expect("no panic").expect_err("a failure")
+    });
+    // No rank has left a record here; it is the kernels' failure all the same.
+    assert!(
+        matches!(&error, Error::Aborted { why } if why.contains("left no record")),
+        "{error:?}"
+    );
+}
+
+#[test]
+fn a_group_that_fails_meanwhile_ends_the_wait_for_nccl() {
+    let (nccl, fake, ranks) = group("group-failed-meanwhile", &[]);
+    launch_one(&ranks);
+    fake.busy.store(true, Ordering::Relaxed);
+    let error = std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| ranks[0].synchronize());
+        ranks[2].abort("no more");
+        assert!(nccl.notes_that_end_with("abort 2;").ends_with("abort 2;"));
+        fake.busy.store(false, Ordering::Relaxed);
+        waiting.join().expect("no panic").expect_err("a failure")
+    });
+    assert_eq!(error.to_string(), "the group was aborted: no more");
 }

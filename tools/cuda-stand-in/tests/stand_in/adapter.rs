@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use cudarc::driver::{CudaContext, CudaStream, sys};
+use cudarc::driver::{CudaContext, CudaSlice, CudaStream, sys};
 use cudarc::nccl::result::NcclError;
 use cudarc::nccl::safe::{Comm, ReduceOp};
 use half::bf16;
@@ -51,6 +51,25 @@ const SUM: f32 = 2.0 * 2.0 * K as f32 + 3.0;
 fn refused(result: Result<(), Error>, words: &str) {
     let error = result.unwrap_err().to_string();
     assert!(error.contains(words), "{error}");
+}
+
+/// A launch whose operands are all of the rank's stream.
+fn launch_on(plan: &Plan, stream: &Arc<CudaStream>) -> CudaSlice<bf16> {
+    let (x, weight) = (
+        stream.clone_htod(&all(1.0, M * K)).unwrap(),
+        stream.clone_htod(&all(2.0, N * K)).unwrap(),
+    );
+    let bias = stream.clone_htod(&all(3.0, N)).unwrap();
+    let mut out = stream.alloc_zeros::<bf16>(M * N).unwrap();
+    let operands = SliceOperands::gemm(
+        M,
+        x.mat(M, K).unwrap(),
+        weight.mat(N, K).unwrap(),
+        out.mat_mut(M, N).unwrap(),
+    );
+    plan.launch_slices(stream, operands.bias(bias.mat(1, N).unwrap()))
+        .unwrap();
+    out
 }
 
 /// Compiles, which is what there is to show without NCCL: a buffer is what its calls take.
@@ -146,6 +165,88 @@ inside! {
         refused(cuda_node().group_on_streams(&[contexts[0].default_stream()], &config()).map(drop), "a default stream");
         // Nothing of all that was launched, and nothing was spoiled.
         ranks.iter().for_each(|(rank, _)| rank.health().unwrap());
+    }
+
+    fn another_object_of_the_context_must_keep_events_too() {
+        let contexts = contexts();
+        let streams = streams(&contexts);
+        let ranks = group(&streams);
+        // The same context, by an object that knows of no streams: cudarc neither waits for its slices nor keeps them.
+        let again = CudaContext::new(0).unwrap();
+        assert_eq!(again.cu_ctx(), contexts[0].cu_ctx());
+        let (stream, plan) = (&streams[0], &ranks[0].1);
+        let x = again.default_stream().clone_htod(&all(1.0, M * K)).unwrap();
+        let (weight, bias) = (stream.clone_htod(&all(2.0, N * K)).unwrap(), stream.clone_htod(&all(3.0, N)).unwrap());
+        let mut out = stream.alloc_zeros::<bf16>(M * N).unwrap();
+        let operands = SliceOperands::gemm(M, x.mat(M, K).unwrap(), weight.mat(N, K).unwrap(), out.mat_mut(M, N).unwrap());
+        refused(plan.launch_slices(stream, operands.bias(bias.mat(1, N).unwrap())), "x is a slice of another stream, without events");
+        // With a stream of its own it does.
+        let other = again.new_stream().unwrap();
+        let x = other.clone_htod(&all(1.0, M * K)).unwrap();
+        let mut results = vec![out];
+        let operands = SliceOperands::gemm(M, x.mat(M, K).unwrap(), weight.mat(N, K).unwrap(), results[0].mat_mut(M, N).unwrap());
+        plan.launch_slices(stream, operands.bias(bias.mat(1, N).unwrap())).unwrap();
+        drop(x);
+        let spoiled = other.clone_htod(&all(100.0, M * K)).unwrap();
+        results.push(launch_on(&ranks[1].1, &streams[1]));
+        for (out, stream) in results.iter().zip(&streams) {
+            assert_eq!(stream.clone_dtoh(out).unwrap(), all(SUM, M * N));
+        }
+        drop(spoiled);
+    }
+
+    fn a_later_reader_does_not_uncover_an_earlier_launch() {
+        let contexts = contexts();
+        let streams = streams(&contexts);
+        let ranks = group(&streams);
+        let others: Vec<_> = contexts.iter().map(|context| context.new_stream().unwrap()).collect();
+        let thirds: Vec<_> = contexts.iter().map(|context| context.new_stream().unwrap()).collect();
+        let mut read = Vec::new();
+        let mut results = Vec::new();
+        for ((stream, other), (_, plan)) in streams.iter().zip(&others).zip(&ranks) {
+            let x = other.clone_htod(&all(1.0, M * K)).unwrap();
+            let weight = other.clone_htod(&all(2.0, N * K)).unwrap();
+            let bias = stream.clone_htod(&all(3.0, N)).unwrap();
+            let mut out = stream.alloc_zeros::<bf16>(M * N).unwrap();
+            let operands = SliceOperands::gemm(M, x.mat(M, K).unwrap(), weight.mat(N, K).unwrap(), out.mat_mut(M, N).unwrap());
+            plan.launch_slices(stream, operands.bias(bias.mat(1, N).unwrap())).unwrap();
+            results.push(out);
+            read.push((x, weight));
+        }
+        for ((mut x, weight), (other, third)) in read.into_iter().zip(others.iter().zip(&thirds)) {
+            // Another stream's reads take the place of the launch's events, and are done before it.
+            let _copies = (third.clone_dtod(&x).unwrap(), third.clone_dtod(&weight).unwrap());
+            // What the slices' own stream does comes behind the launch all the same: a write, an end and what is made of it.
+            other.memset_zeros(&mut x).unwrap();
+            drop(weight);
+            let _spoiled = other.clone_htod(&all(100.0, N * K)).unwrap();
+        }
+        for (out, stream) in results.iter().zip(&streams) {
+            assert_eq!(stream.clone_dtoh(out).unwrap(), all(SUM, M * N));
+        }
+        contexts.iter().for_each(|context| context.check_err().unwrap());
+    }
+
+    fn slices_of_a_stream_that_captures_are_refused() {
+        let contexts = contexts();
+        let streams = streams(&contexts);
+        let ranks = group(&streams);
+        let (stream, plan) = (&streams[0], &ranks[0].1);
+        let other = contexts[0].new_stream().unwrap();
+        let (weight, bias) = (stream.clone_htod(&all(2.0, N * K)).unwrap(), stream.clone_htod(&all(3.0, N)).unwrap());
+        let (weight, bias) = (weight.mat(N, K).unwrap(), bias.mat(1, N).unwrap());
+        let mut out = stream.alloc_zeros::<bf16>(M * N).unwrap();
+        let mode = sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
+        let x = other.clone_htod(&all(1.0, M * K)).unwrap();
+        other.begin_capture(mode).unwrap();
+        let operands = SliceOperands::gemm(M, x.mat(M, K).unwrap(), weight, out.mat_mut(M, N).unwrap());
+        refused(plan.launch_slices(stream, operands.bias(bias)), "x is a slice of a stream that captures");
+        other.end_capture(sys::CUgraphInstantiate_flags(0)).unwrap();
+        contexts[0].check_err().unwrap();
+        let result = launch_on(plan, stream);
+        let same = launch_on(&ranks[1].1, &streams[1]);
+        assert_eq!(stream.clone_dtoh(&result).unwrap(), all(SUM, M * N), "the rank's stream was left alone");
+        drop(same);
     }
 
     fn captures_are_for_the_unchecked_launch_without_events() {

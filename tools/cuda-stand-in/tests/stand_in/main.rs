@@ -98,6 +98,9 @@ with_library!(
     adapter::slices_are_launched_and_dropped;
     adapter::views_and_buffers_are_slices;
     adapter::what_nothing_orders_is_refused;
+    adapter::another_object_of_the_context_must_keep_events_too;
+    adapter::a_later_reader_does_not_uncover_an_earlier_launch;
+    adapter::slices_of_a_stream_that_captures_are_refused;
     adapter::captures_are_for_the_unchecked_launch_without_events;
     adapter::a_group_keeps_its_streams;
     adapter::cudarcs_safe_layer_runs;
