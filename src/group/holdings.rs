@@ -154,6 +154,8 @@ pub(super) struct Holdings {
     pub heaps: Vec<Heap>,
     /// The SMs that are this group's among others'.
     pub budget: Option<Budget>,
+    /// Tells other processes by its end that this rank's kernels are done, or that its process is gone.
+    pub line: Option<Arc<dyn std::fmt::Debug + Send + Sync>>,
 }
 
 /// What is left behind, given back in the same order.
@@ -164,6 +166,7 @@ struct Left {
     locals: Vec<Local>,
     _heaps: Vec<Heap>,
     _budget: Option<Budget>,
+    _line: Option<Arc<dyn std::fmt::Debug + Send + Sync>>,
 }
 
 impl Left {
@@ -204,6 +207,7 @@ impl Drop for Holdings {
             locals: std::mem::take(&mut self.locals),
             _heaps: std::mem::take(&mut self.heaps),
             _budget: self.budget.take(),
+            _line: self.line.take(),
         };
         LEFT.lock().unwrap_or_else(PoisonError::into_inner).push(left);
     }

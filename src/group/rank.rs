@@ -202,7 +202,18 @@ impl Rank {
     pub fn host_barrier(&self, deadline: Duration) -> Result<()> {
         let failed = || self.group.failure.get().cloned();
         if let Some(peers) = &self.group.peers {
-            return peers.barrier(self.driver(), self.rank, deadline, failed);
+            // A failure that only kernels know of so far wakes nobody, and is looked into once the wait is over.
+            let given_up = || self.group.failure.get().is_none() && self.local().report.abort() != 0;
+            let unknown = || {
+                given_up().then(|| Error::Aborted {
+                    why: "kernels of this rank have given up".to_string(),
+                })
+            };
+            let met = peers.barrier(self.driver(), self.rank, deadline, || failed().or_else(unknown));
+            return match met {
+                Err(_) if given_up() => Err(Error::Poisoned(Arc::new(self.diagnose()))),
+                met => met,
+            };
         }
         self.group.barrier.wait(self.driver(), self.rank, deadline, failed)
     }
