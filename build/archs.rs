@@ -73,7 +73,7 @@ pub fn choose(known: &str, version: (u32, u32)) -> Vec<Arch> {
 
 #[cfg(test)]
 mod tests {
-    use super::{choose, parse};
+    use super::parse;
 
     fn options(list: &str) -> Result<Vec<String>, String> {
         Ok(parse(list)?.iter().map(|arch| arch.option()).collect())
@@ -109,7 +109,7 @@ mod tests {
     #[test]
     fn the_newest_that_a_compiler_knows_are_chosen() {
         let names = |known, version| {
-            choose(known, version)
+            super::choose(known, version)
                 .iter()
                 .flat_map(|arch| arch.contents())
                 .collect::<Vec<_>>()

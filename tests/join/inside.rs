@@ -25,7 +25,7 @@ fn descriptors() -> usize {
 #[ignore = "a child of the tests in `processes`"]
 fn one_rank() {
     let Ok(spec) = std::env::var(SPEC) else { return };
-    let words: Vec<&str> = spec.split(' ').collect();
+    let words: Vec<&str> = spec.splitn(5, ' ').collect();
     let [rank, world, id, deadline, what] = words[..] else {
         panic!("{spec}")
     };
@@ -35,11 +35,14 @@ fn one_rank() {
         ..case(Op::GemmAllReduce, world)
     };
     let deadline = Duration::from_millis(deadline.parse().unwrap());
-    let patience = if what == "impatient" { deadline } else { LONG };
+    let patience = if what.starts_with("impatient") { deadline } else { LONG };
     let config = config(&c).deadline(deadline).joining(patience);
     let (_, node) = sim(world, rank as u64);
-    let before = descriptors();
     let id = Id::of(id);
+    if what == "again" {
+        return again(&node, rank, &id, &c, &config);
+    }
+    let before = descriptors();
     let joined = match join(&node, rank, rank, world, &id, &config) {
         Ok(rank) => rank,
         Err(error) => return say(format!("error {error:?}")),
@@ -47,7 +50,7 @@ fn one_rank() {
     say("joined");
     let data = Data::new(&c);
     let path = c.routes()[0];
-    let rounds = if what == "endless" { usize::MAX } else { 3 };
+    let rounds = if what.ends_with("endless") { usize::MAX } else { 3 };
     let mut result = Ok(Vec::new());
     if what == "silent" && rank == 1 {
         // Until whoever started it says so.
@@ -71,4 +74,23 @@ fn one_rank() {
     // What is left behind goes when the next group is made; a group of one makes nothing else.
     drop(join(&node, rank, 0, 1, &id, &config));
     say(format!("left {}", descriptors() as i64 - before as i64));
+}
+
+/// Groups one after the other by one id, each failed or left in another way.
+fn again(node: &Node, rank: usize, id: &Id, c: &Case, config: &GroupConfig) {
+    let data = Data::new(c);
+    let mut first = None;
+    for round in 0..30 {
+        let joined = join(node, rank, rank, c.world, id, config).unwrap();
+        let result = perform(&joined, c, &data, c.routes()[0]);
+        if round % 3 == rank {
+            joined.abort("tired of it");
+        }
+        // Another's abort may come before this one's result, which counts all the same.
+        assert!(result.is_ok() || round % 3 < c.world, "{result:?}");
+        drop(joined);
+        // What was left of the group before is given back by now, but for streams: the node keeps those.
+        first.get_or_insert(descriptors());
+    }
+    say(format!("grown {}", descriptors().saturating_sub(first.unwrap_or(0))));
 }

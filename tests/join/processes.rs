@@ -46,6 +46,14 @@ impl Process {
         }
         panic!("nothing, instead of {word}");
     }
+
+    /// Its error, after whatever else it says.
+    fn error(&mut self) -> String {
+        let mut lines = self.lines.by_ref().map_while(std::io::Result::ok);
+        lines
+            .find_map(|line| line.strip_prefix("@error").map(str::to_string))
+            .expect("an error")
+    }
 }
 
 impl Drop for Process {
@@ -138,50 +146,80 @@ fn a_rank_that_never_comes_is_named_in_every_process() {
     }
 }
 
-/// Survivors hear from the kernel, by the end of a socket, whatever the killed one was doing: joining, computing, waiting.
+/// A small generator of the tests' own: moments and victims.
+fn draws(seed: u64) -> impl FnMut(u64) -> u64 {
+    let mut state = (seed + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    move |most| {
+        state ^= state >> 29;
+        state = state.wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        (state >> 33) % most
+    }
+}
+
+/// Survivors hear from the kernel, by the end of a socket, whatever the killed one was doing: launching, computing, waiting.
 #[test]
 fn one_that_is_killed_at_any_moment_is_named_by_all_others_at_once() {
     let world = 3;
     for seed in 0..100 * deep() as u64 {
-        // A small generator of the test's own: the moment and the victim.
-        let mut state = (seed + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        let mut draw = |most: u64| {
-            state ^= state >> 29;
-            state = state.wrapping_mul(0xbf58_476d_1ce4_e5b9);
-            (state >> 33) % most
-        };
+        let mut draw = draws(seed);
         let victim = draw(world as u64) as usize;
         let mut all = start(&format!("killed{seed}"), world, LONG, "endless");
-        // Every fourth is killed while the ranks join.
-        let joined = draw(4) > 0;
-        if joined {
-            all.iter_mut().for_each(|process| drop(process.hear("joined")));
-        }
-        std::thread::sleep(Duration::from_micros(draw(if joined { 30_000 } else { 15_000 })));
+        all.iter_mut().for_each(|process| drop(process.hear("joined")));
+        std::thread::sleep(Duration::from_micros(draw(30_000)));
         let begin = Instant::now();
         all[victim].child.kill().unwrap();
         for (rank, process) in all.iter_mut().enumerate().filter(|(rank, _)| *rank != victim) {
-            if joined {
-                let error = process.hear("error");
-                // A launch that comes after the news says that the group is poisoned by it.
-                let told = format!("PeerExited {{ rank: {victim}");
-                let error = error.strip_prefix("Poisoned(").unwrap_or(&error);
-                assert!(
-                    error.starts_with(&told),
-                    "seed {seed}, rank {rank} of victim {victim}: {error}"
-                );
-            } else {
-                // It may not even have greeted: the deadline is not waited for here.
-                process.child.kill().unwrap();
-            }
-        }
-        if joined {
+            let error = process.hear("error");
+            // A launch that comes after the news says that the group is poisoned by it.
+            let told = format!("PeerExited {{ rank: {victim}");
+            let error = error.strip_prefix("Poisoned(").unwrap_or(&error);
             assert!(
-                begin.elapsed() < Duration::from_secs(2),
-                "seed {seed}: {:?}",
-                begin.elapsed()
+                error.starts_with(&told),
+                "seed {seed}, rank {rank} of victim {victim}: {error}"
             );
         }
+        // What the deadline would end takes a minute.
+        let took = begin.elapsed();
+        assert!(took < Duration::from_secs(2), "seed {seed}: {took:?}");
+    }
+}
+
+/// The same while the ranks join, from before the first greeting on: who was not seen is missing, who was seen is gone.
+#[test]
+fn one_that_is_killed_while_the_ranks_join_is_named_by_all_others() {
+    std::thread::scope(|scope| {
+        for seed in 0..10 {
+            scope.spawn(move || {
+                let mut draw = draws(seed);
+                let (world, victim) = (3, draw(3) as usize);
+                let patience = Duration::from_secs(4);
+                let mut all = start(&format!("joining{seed}"), world, patience, "impatient endless");
+                std::thread::sleep(Duration::from_micros(draw(60_000)));
+                all[victim].child.kill().unwrap();
+                for (rank, process) in all.iter_mut().enumerate().filter(|(rank, _)| *rank != victim) {
+                    let error = process.error();
+                    let named = [
+                        format!("PeerExited {{ rank: {victim}"),
+                        format!("Poisoned(PeerExited {{ rank: {victim}"),
+                        format!("missing: [{victim}]"),
+                    ];
+                    assert!(
+                        named.iter().any(|named| error.contains(named)),
+                        "seed {seed}, rank {rank} of victim {victim}: {error}"
+                    );
+                }
+            });
+        }
+    });
+}
+
+#[test]
+fn a_process_joins_again_and_again_by_one_id_and_does_not_grow() {
+    for process in &mut start("again", 2, LONG, "again") {
+        // A group's sockets and memory are far more than these: one that is just going may still be there.
+        let grown: usize = process.hear("grown").parse().unwrap();
+        assert!(grown <= 8, "{grown} more descriptors after 30 groups");
+        assert!(process.child.wait().unwrap().success());
     }
 }
 

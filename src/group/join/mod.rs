@@ -22,6 +22,7 @@ pub(super) mod peers;
 mod places;
 mod processes;
 mod rank;
+mod switch;
 mod threads;
 mod wire;
 mod words;

@@ -3,7 +3,8 @@
 use super::super::holdings::Holdings;
 use super::super::nccl::{self, Nccl};
 use super::hall::{Given, Hall};
-use super::processes::{Joiner, agree};
+use super::processes::Joiner;
+use super::switch::agree;
 use crate::error::{Error, Result};
 use crate::memory::layout::Layout;
 use crate::nccl::UniqueId;

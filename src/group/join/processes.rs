@@ -25,19 +25,19 @@ use crate::driver::{Driver, Place};
 use crate::error::{Error, Result};
 use crate::memory::heap::Heap;
 use crate::memory::layout::Layout;
-use crate::memory::multicast::{self, SharedHeaps};
+use crate::memory::multicast;
 use crate::op::Facts;
 use crate::op::kernel::Kernel;
 use crate::trace;
 
 /// What a rank's device offers to the group.
 #[derive(Debug, Serialize, Deserialize)]
-struct Offer {
+pub(super) struct Offer {
     hopper: bool,
     /// Resident CTAs, in the order of [`Kernel::all_clusters`].
     ctas: Vec<u32>,
     /// Bytes that its part of a multicast object is a multiple of, or why it has none.
-    multicast: Result<usize, String>,
+    pub multicast: Result<usize, String>,
     /// A hash of the machine as it was told: what does not survive the way would give ranks different routes.
     machine: String,
 }
@@ -69,6 +69,7 @@ impl Joiner<'_> {
             .collect();
         let offers = hall.gather("offer", self.offer(world, &links).map(|offer| (offer, Given::new())))?;
         let offers: Vec<Offer> = offers.into_iter().map(|(offer, _)| offer).collect();
+        agreed_on(&offers)?;
         let unit = self.multicast(&offers, &told, &links);
 
         holdings::give_back();
@@ -148,27 +149,6 @@ impl Joiner<'_> {
         })
     }
 
-    /// The bytes that heaps are multiples of so that a multicast object can hold them, or why there is none.
-    fn multicast(&self, offers: &[Offer], told: &[Told], links: &Links) -> Result<usize, String> {
-        if self.config.numerics == Numerics::Exact {
-            return Err("it was not asked of the group (GroupConfig::numerics, Numerics::InSwitch)".to_string());
-        }
-        links.multicast()?;
-        for (b, two) in told.iter().enumerate() {
-            if let Some(a) = told[..b].iter().position(|one| one.shares_device(two)) {
-                let device = &two.uuid;
-                return Err(format!(
-                    "ranks {a} and {b} share {device}, and each rank of a multicast team needs a device of its own"
-                ));
-            }
-        }
-        let parts = offers.iter().enumerate();
-        let parts = parts.map(|(rank, offer)| offer.multicast.clone().map_err(|why| format!("rank {rank}: {why}")));
-        parts
-            .collect::<Result<Vec<_>, _>>()
-            .map(|parts| parts.into_iter().max().unwrap_or(1))
-    }
-
     /// This rank's part: its heap, whose control block is ready for the peers' first words, exported.
     fn make(&self, number: u64, holdings: &mut Holdings, layout: &Layout, unit: usize) -> Result<(usize, OwnedFd)> {
         let (driver, RankPlace { place, stream }) = (self.driver, self.at);
@@ -227,84 +207,23 @@ impl Joiner<'_> {
         }
         Ok(tried)
     }
-
-    /// One address for all heaps, in four steps that no rank is ahead in. What fails on one rank is nobody's then.
-    fn share(&self, hall: &mut Hall, heaps: &[Heap], world: usize) -> Result<Result<SharedHeaps, String>> {
-        let (driver, place) = (self.driver, self.at.place);
-        let Some(heap) = heaps.get(self.rank) else {
-            return Ok(Err("this rank has no heap".to_string()));
-        };
-        let bytes = heap.bytes();
-        let mut given = Given::new();
-        let mut shared = match self.rank {
-            0 => driver
-                .multicast_create(world, bytes)
-                .map(|object| SharedHeaps::around(driver, object, bytes))
-                .map(Some),
-            _ => Ok(None),
-        };
-        if let Ok(Some(object)) = &shared {
-            match object.export() {
-                Ok(fd) => given.push((None, fd)),
-                Err(error) => shared = Err(error),
-            }
-        }
-        let mut fds = match agree(
-            hall,
-            "multicast object",
-            shared.as_ref().map(drop).map_err(Error::to_string),
-            given,
-        )? {
-            Ok(fds) => fds,
-            Err(reason) => return Ok(Err(reason)),
-        };
-        let joined = shared.and_then(|shared| match (shared, fds.pop()) {
-            (Some(shared), _) => Ok(shared),
-            (None, Some(fd)) => Ok(SharedHeaps::around(driver, driver.multicast_import(fd.as_fd())?, bytes)),
-            (None, None) => Err(Error::bad_argument(
-                "the multicast object from rank 0",
-                "none",
-                "a descriptor",
-            )),
-        });
-        let joined = joined.and_then(|shared| shared.add(place).map(|()| shared));
-        let step = |hall: &mut Hall, phase, done: &Result<SharedHeaps>| {
-            let said = done.as_ref().map(drop).map_err(Error::to_string);
-            agree(hall, phase, said, Given::new())
-        };
-        if let Err(reason) = step(hall, "multicast devices", &joined)? {
-            return Ok(Err(reason));
-        }
-        let bound = joined.and_then(|mut shared| shared.bind(place, heap).map(|()| shared));
-        if let Err(reason) = step(hall, "multicast binding", &bound)? {
-            return Ok(Err(reason));
-        }
-        let mapped = bound.and_then(|mut shared| shared.map(&[place]).map(|()| shared));
-        if let Err(reason) = step(hall, "multicast mapping", &mapped)? {
-            return Ok(Err(reason));
-        }
-        mapped.map(Ok)
-    }
 }
 
-/// Whether all ranks have done a step that need not succeed: what rank 0 gave this rank, else the first reason against it.
-pub(super) fn agree(
-    hall: &mut Hall,
-    phase: &str,
-    mine: Result<(), String>,
-    given: Given,
-) -> Result<Result<Vec<OwnedFd>, String>> {
-    let heard = hall.gather(phase, Ok((mine, given)))?;
-    let mut first = Vec::new();
-    for (rank, (said, fds)) in heard.into_iter().enumerate() {
-        if let Err(why) = said {
-            return Ok(Err(format!("rank {rank}: {why}")));
-        }
-        if rank == 0 {
-            first = fds;
-        }
+/// Checks that all have understood the same machine.
+fn agreed_on(offers: &[Offer]) -> Result<()> {
+    let Some((zero, others)) = offers.split_first() else {
+        return Ok(());
+    };
+    match others.iter().position(|offer| offer.machine != zero.machine) {
+        Some(other) => Err(Error::Mismatch {
+            rank: other + 1,
+            peer: 0,
+            what: "the hash of topology and probe".to_string(),
+            ours: others[other].machine.clone(),
+            theirs: zero.machine.clone(),
+        }),
+        None => Ok(()),
     }
-    Ok(Ok(first))
 }
 
 /// For each kernel what is resident on every rank.

@@ -25,8 +25,8 @@
 //! - Its kernels are tileweave's, whatever code is loaded, and each takes one `TwParams`.
 //! - Compute capability is 9.0. Times between events are those of the simulation's execution: they mean nothing.
 //! - A range of addresses belongs to a device. `cuMemAddressReserve` takes one of the device whose physical memory, or the multicast
-//! object that, the thread named last (by making, importing, binding it or asking for its properties); what is mapped
-//! there must be that.
+//!   object that, the thread named last (by making, importing, binding it or asking for its properties); what is mapped
+//!   there must be that.
 //! - Captures bind the thread that began, in every mode, and hold one stream: no forks, no allocations, no nested graphs.
 //! - Copies between devices that do not reach each other are copies all the same. Memory of a device is 64 GiB.
 //! - No managed memory, host callbacks, textures, external memory, contexts besides primary and green ones. Calls for those answer

@@ -13,8 +13,8 @@ use super::execute::Results;
 use crate::cli::RunArgs;
 use crate::failure::{Failure, Kind};
 
-/// How long processes may take to start, whatever the bound on an operation is.
-const JOINING: Duration = Duration::from_secs(60);
+/// The least time that processes have to join: they take some to start, whatever the bound on an operation is.
+const JOINING: Duration = Duration::from_secs(5);
 /// Columns of the matrix of f32 that bytes are gathered as.
 const COLUMNS: usize = 256;
 const ROW: usize = 4 * COLUMNS;
@@ -84,7 +84,7 @@ impl Crew {
         };
         let stream = node.driver().stream_create(place(node, &told))?;
         let id = told.id("run");
-        let config = config.clone().joining(JOINING);
+        let config = config.clone().joining(config.deadline.max(JOINING));
         // SAFETY: the stream is this node's, and nobody ends it: it goes with the process.
         let rank = unsafe { Rank::join(node, stream, told.rank, world, &id, &config) };
         Ok(vec![rank.inspect_err(|_| end(node, stream))?])

@@ -97,17 +97,6 @@ fn commands_that_are_not_there_are_unknown() {
 }
 
 #[test]
-fn what_is_not_built_yet_says_so() {
-    for words in ["--processes", "--fault kill:0"] {
-        let message = run(words).failed(4, "unavailable")["message"].to_string();
-        assert!(
-            message.contains("not built yet") && message.contains(words.split(' ').next().expect("a word")),
-            "{message}"
-        );
-    }
-}
-
-#[test]
 fn an_explicit_route_is_never_replaced() {
     let error = run("--op all-gather --route fused").failed(4, "unavailable");
     assert!(error["message"].to_string().contains("fused"), "{error}");
