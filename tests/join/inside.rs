@@ -4,6 +4,7 @@ use std::io::{BufRead, Write};
 use std::mem::ManuallyDrop;
 use std::os::fd::FromRawFd;
 use std::os::unix::net::UnixDatagram;
+use std::time::Instant;
 
 use tileweave::Error;
 
@@ -96,6 +97,11 @@ fn one_rank() {
     drop(joined);
     // What is left behind goes when the next group is made; a group of one makes nothing else.
     drop(join(&node, rank, 0, 1, &id, &config));
+    // The thread that listens may hold the group for a moment yet, where a peer goes just now.
+    let soon = Instant::now() + Duration::from_secs(5);
+    while descriptors() > before && Instant::now() < soon {
+        std::thread::sleep(Duration::from_millis(1));
+    }
     say(format!("left {}", descriptors() as i64 - before as i64));
 }
 
