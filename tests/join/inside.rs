@@ -1,8 +1,17 @@
 //! What the processes that these tests start do: one rank each, told by environment variables.
 
 use std::io::{BufRead, Write};
+use std::mem::ManuallyDrop;
+use std::os::fd::FromRawFd;
+use std::os::unix::net::UnixDatagram;
+use std::time::Instant;
+
+use tileweave::Error;
 
 use super::*;
+
+/// Groups that one process joins one after the other.
+pub const ROUNDS: usize = 100;
 
 pub const SPEC: &str = "TILEWEAVE_TEST_RANK";
 
@@ -57,6 +66,14 @@ fn one_rank() {
         loaded.launch(&plan, c.m).unwrap();
         return;
     }
+    if what == "babbler" && rank == 1 {
+        babble();
+        let _ = std::io::stdin().lock().read_line(&mut String::new());
+        return;
+    }
+    if what == "replays" {
+        return say(format!("error {:?}", replay(&joined, &c, &data)));
+    }
     let rounds = if what.ends_with("endless") { usize::MAX } else { 3 };
     let mut result = Ok(Vec::new());
     if what == "silent" && rank == 1 {
@@ -80,14 +97,53 @@ fn one_rank() {
     drop(joined);
     // What is left behind goes when the next group is made; a group of one makes nothing else.
     drop(join(&node, rank, 0, 1, &id, &config));
+    // The thread that listens may hold the group for a moment yet, where a peer goes just now.
+    let soon = Instant::now() + Duration::from_secs(5);
+    while descriptors() > before && Instant::now() < soon {
+        std::thread::sleep(Duration::from_millis(1));
+    }
     say(format!("left {}", descriptors() as i64 - before as i64));
+}
+
+/// Says to every peer what is no word of ranks. This process has no sockets but those.
+fn babble() {
+    for entry in std::fs::read_dir("/proc/self/fd")
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+    {
+        if std::fs::read_link(&entry).is_ok_and(|what| what.to_string_lossy().starts_with("socket:")) {
+            let fd = entry.file_name().unwrap().to_str().unwrap().parse().unwrap();
+            // SAFETY: it is open as long as the group, which this thread holds, and is not closed here.
+            let socket = ManuallyDrop::new(unsafe { UnixDatagram::from_raw_fd(fd) });
+            socket.send(b"GET / HTTP/1.1").unwrap();
+        }
+    }
+}
+
+/// Replays without an end and without a launch: what `health` says in the end.
+fn replay(rank: &Rank, c: &Case, data: &Data) -> Error {
+    let plan = rank.plan(&c.spec(rank.rank(), c.routes()[0])).unwrap();
+    let mut loaded = Loaded::new(rank, c, data).unwrap();
+    let (node, stream) = (rank.node(), rank.stream());
+    let driver = node.driver();
+    driver.stream_begin_capture(stream).unwrap();
+    loaded.launch(&plan, c.m).unwrap();
+    let graph = driver.stream_end_capture(stream).unwrap();
+    let exec = driver.graph_instantiate(graph, stream).unwrap();
+    loop {
+        driver.graph_launch(exec, stream).unwrap();
+        driver.stream_synchronize(stream).unwrap();
+        if let Err(error) = rank.health() {
+            return error;
+        }
+    }
 }
 
 /// Groups one after the other by one id, each failed or left in another way.
 fn again(node: &Node, rank: usize, id: &Id, c: &Case, config: &GroupConfig) {
     let data = Data::new(c);
     let mut first = None;
-    for round in 0..30 {
+    for round in 0..ROUNDS {
         let joined = join(node, rank, rank, c.world, id, config).unwrap();
         let result = perform(&joined, c, &data, c.routes()[0]);
         if round % 3 == rank {

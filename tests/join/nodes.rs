@@ -341,74 +341,6 @@ fn close_gives_up_what_is_not_done_in_time_on_all_ranks() {
     assert!(ranks[1].health().unwrap_err().to_string().contains(told));
 }
 
-/// Ranks of groups beside each other on the same nodes: rank `rank` has a node of its own, which serves all its groups.
-fn side_by_side(world: usize, each: impl Fn(usize, &Node) + Sync) {
-    std::thread::scope(|scope| {
-        for rank in 0..world {
-            let each = &each;
-            scope.spawn(move || each(rank, &sim(world, rank as u64).1));
-        }
-    });
-}
-
-#[test]
-fn two_groups_at_once_within_budgets_and_beyond_them() {
-    let c = case(Op::AllReduce, 2);
-    let data = Data::new(&c);
-    let (one, two, three) = (fresh(), fresh(), fresh());
-    side_by_side(2, |rank, node| {
-        let sms = node
-            .driver()
-            .place_info(tileweave::driver::Place {
-                device: rank,
-                share: 0,
-                shares: 1,
-            })
-            .unwrap()
-            .sms;
-        let half = config(&c).max_ctas(sms / 2);
-        let groups = [&one, &two].map(|id| join(node, rank, rank, 2, id, &half).unwrap());
-        // Not in the same order on both ranks: within the budgets both groups' kernels are resident.
-        let launched: Vec<_> = (0..2)
-            .map(|turn| {
-                let group = &groups[(turn + rank) % 2];
-                let plan = group.plan(&c.spec(rank, c.routes()[0])).unwrap();
-                let mut loaded = Loaded::new(group, &c, &data).unwrap();
-                loaded.launch(&plan, c.m).unwrap();
-                loaded
-            })
-            .collect();
-        for group in &groups {
-            group.synchronize().unwrap();
-        }
-        let results: Vec<_> = launched.iter().map(|loaded| loaded.result().unwrap()).collect();
-        assert_eq!(results[0], results[1]);
-        // A third has no room, and every rank is told the numbers.
-        let error = join(node, rank, rank, 2, &three, &half).unwrap_err().to_string();
-        assert!(
-            error.contains("max_ctas") && error.contains("SMs of other groups"),
-            "{error}"
-        );
-    });
-}
-
-#[test]
-fn subgroups_work_between_nodes() {
-    let world = fresh();
-    let pair = case(Op::GemmAllReduce, 2);
-    let data = Data::new(&pair);
-    let expected = run(&pair, pair.routes()[0], 0).unwrap();
-    side_by_side(4, |rank, node| {
-        let (c, data) = (&pair, &data);
-        let half = Id::of([&world.0[..], &[rank as u8 / 2]].concat());
-        let all = join(node, rank, rank, 4, &world, &config(&case(Op::AllReduce, 4))).unwrap();
-        let part = join(node, rank, rank % 2, 2, &half, &config(c)).unwrap();
-        assert_eq!((all.world(), part.world(), part.place().device), (4, 2, rank));
-        assert_eq!(perform(&part, c, data, c.routes()[0]).unwrap(), expected[rank % 2]);
-        all.host_barrier(LONG).unwrap();
-    });
-}
-
 #[test]
 fn the_wrong_graph_on_one_node_is_named_by_health_alone() {
     let c = case(Op::GemmAllReduce, 2);
@@ -449,4 +381,30 @@ fn the_wrong_graph_on_one_node_is_named_by_health_alone() {
             "epoch {epoch}: {both}"
         );
     }
+}
+
+/// It leaves a kernel behind that is done all the same: its sockets end after that, and nobody takes it for lost.
+#[test]
+fn one_that_goes_before_its_work_is_done_does_its_part() {
+    let c = case(Op::GemmAllReduce, 3);
+    let data = Data::new(&c);
+    let mut ranks = joined(&c, 10, &config(&c));
+    let hasty = ranks.pop().unwrap();
+    let (node, stream) = (hasty.node(), hasty.stream());
+    let plan = hasty.plan(&c.spec(2, c.routes()[0])).unwrap();
+    let mut loaded = Loaded::new(&hasty, &c, &data).unwrap();
+    loaded.launch(&plan, c.m).unwrap();
+    drop((loaded, plan, hasty));
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            // The others are waiting by now.
+            std::thread::sleep(Duration::from_millis(50));
+            node.driver().stream_synchronize(stream).unwrap();
+        });
+        let results = on_each(&ranks, |rank| perform(rank, &c, &data, c.routes()[0]).unwrap());
+        assert_eq!(results, run(&c, c.routes()[0], 0).unwrap()[..2]);
+    });
+    // The next one needs it.
+    let error = perform(&ranks[0], &c, &data, c.routes()[0]).unwrap_err();
+    assert!(matches!(error, Error::PeerExited { rank: 2, .. }), "{error}");
 }

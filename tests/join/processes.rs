@@ -7,7 +7,7 @@ use std::os::unix::net::{SocketAddr, UnixListener};
 use std::process::{Child, ChildStderr, Command, Stdio};
 use std::time::Instant;
 
-use super::inside::{SPEC, orders};
+use super::inside::{ROUNDS, SPEC, orders};
 use super::*;
 use crate::common::{deep, judge};
 
@@ -213,6 +213,39 @@ fn one_that_is_killed_while_the_ranks_join_is_named_by_all_others() {
     });
 }
 
+/// Nobody launches then: graphs are replayed, and `health` alone is asked.
+#[test]
+fn one_that_is_killed_while_graphs_are_replayed_is_named_by_health() {
+    for victim in 0..3 {
+        let mut all = start(&format!("replays{victim}"), 3, LONG, "replays");
+        all.iter_mut().for_each(|process| drop(process.hear("joined")));
+        std::thread::sleep(Duration::from_millis(30));
+        let begin = Instant::now();
+        all[victim].child.kill().unwrap();
+        for (rank, process) in all.iter_mut().enumerate().filter(|(rank, _)| *rank != victim) {
+            let error = process.hear("error");
+            assert!(
+                error.starts_with(&format!("PeerExited {{ rank: {victim}")),
+                "rank {rank}: {error}"
+            );
+        }
+        assert!(begin.elapsed() < LONG / 2, "the deadline ended it");
+    }
+}
+
+#[test]
+fn one_that_speaks_nonsense_is_named() {
+    let mut all = start("babbler", 3, LONG, "babbler");
+    for rank in [0, 2] {
+        let error = all[rank].error();
+        let error = error.trim().strip_prefix("Poisoned(").unwrap_or(error.trim());
+        assert!(
+            error.starts_with("PeerExited { rank: 1") && error.contains("it sent what is no word of ranks"),
+            "rank {rank}: {error}"
+        );
+    }
+}
+
 /// Its farewell says that it has launched what the others wait for; its kernels die with the process all the same.
 #[test]
 fn one_that_ends_in_good_order_with_work_undone_is_named_at_once() {
@@ -231,7 +264,7 @@ fn a_process_joins_again_and_again_by_one_id_and_does_not_grow() {
     for process in &mut start("again", 2, LONG, "again") {
         // A group's sockets and memory are far more than these: one that is just going may still be there.
         let grown: usize = process.hear("grown").parse().unwrap();
-        assert!(grown <= 8, "{grown} more descriptors after 30 groups");
+        assert!(grown <= 8, "{grown} more descriptors after {ROUNDS} groups");
         assert!(process.child.wait().unwrap().success());
     }
 }

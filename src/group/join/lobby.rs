@@ -203,7 +203,7 @@ impl Lobby {
                 nonce: 0,
                 driver: 0,
             },
-            agreed: vec![(PROTOCOL_NAME.to_string(), preamble.protocol.to_string())],
+            agreed: Vec::new(),
         };
         if preamble.protocol != PROTOCOL {
             return Heard::Greeting(other());
@@ -230,9 +230,6 @@ impl Lobby {
         }
     }
 }
-
-/// The name under which ranks compare [`PROTOCOL`].
-pub(super) const PROTOCOL_NAME: &str = "the protocol of joining";
 
 /// A last word, for whoever still listens: it is not waited for.
 pub(super) fn tell(socket: BorrowedFd<'_>, answer: &Answer) {

@@ -181,6 +181,45 @@ fn whoever_differs_is_named_on_every_rank() {
 }
 
 #[test]
+fn ranks_of_different_ids_miss_each_other() {
+    let ids = [fresh(), fresh()];
+    std::thread::scope(|scope| {
+        for (rank, id) in ids.iter().enumerate() {
+            scope.spawn(move || {
+                let error = Hall::enter(id, comer(rank, 2, SHORT)).unwrap_err();
+                assert!(
+                    matches!(&error, Error::Missing { missing, .. } if missing == &[1 - rank]),
+                    "rank {rank}: {error}"
+                );
+            });
+        }
+    });
+}
+
+/// Of such a rank nothing is understood but who it is; it is told why all the same.
+#[test]
+fn another_protocol_is_refused_by_name() {
+    let id = fresh();
+    std::thread::scope(|scope| {
+        let zero = scope.spawn(|| enter(&id, 0, 2));
+        let mut other = stranger(&id);
+        let greeting = serde_json::json!({
+            "magic": MAGIC, "protocol": PROTOCOL + 1, "group": id.digest("greeting"), "rank": 1, "world": 2,
+            "news": "of later versions",
+        });
+        let body = serde_json::to_vec(&greeting).unwrap();
+        wire::send(other.as_fd(), &body, &[], Instant::now() + LONG).unwrap();
+        let error = zero.join().unwrap().unwrap_err().to_string();
+        let (ours, theirs) = (PROTOCOL + 1, PROTOCOL);
+        let told = format!("the protocol of joining is {ours} on rank 1 and {theirs} on rank 0");
+        assert!(error.contains(&told), "{error}");
+        let mut answer = Vec::new();
+        let _ = other.read_to_end(&mut answer);
+        assert!(String::from_utf8_lossy(&answer).contains("the protocol of joining"));
+    });
+}
+
+#[test]
 fn strangers_are_turned_away_and_nobody_else_notices() {
     let id = fresh();
     std::thread::scope(|scope| {

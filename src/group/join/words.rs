@@ -173,6 +173,11 @@ pub(super) fn difference(one: &Greeting, zero: &Greeting) -> Option<Verdict> {
             theirs,
         })
     };
+    // First: of another protocol's greeting nothing further is known.
+    if one.protocol != zero.protocol {
+        let (ours, theirs) = (one.protocol.to_string(), zero.protocol.to_string());
+        return differ("the protocol of joining", ours, theirs);
+    }
     if one.world != zero.world {
         return differ("the world size", one.world.to_string(), zero.world.to_string());
     }
