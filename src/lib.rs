@@ -44,6 +44,7 @@ mod dtype;
 mod error;
 mod group;
 pub mod kernels;
+pub mod machines;
 mod memory;
 pub mod nccl;
 mod op;

@@ -5,42 +5,17 @@ mod common;
 use std::sync::Arc;
 use std::time::Duration;
 
-use common::{Case, Data, Loaded, run_on};
+use common::{Data, ready, run_on, small_case, small_config, three_devices};
 use tileweave::driver::sim::{SimConfig, SimNode};
-use tileweave::{DType, Error, GroupConfig, Node, Op, Path, Plan, Rank};
+use tileweave::{Error, Node, Op, Path};
 
 const LONG: Duration = Duration::from_secs(60);
 
-fn case(op: Op) -> Case {
-    Case::new(op, 3, 70, 140, 24, DType::Bf16)
-}
-
-fn config(c: &Case) -> GroupConfig {
-    let config = GroupConfig::default()
-        .one_shot_bytes(0)
-        .deadline(Duration::from_millis(20));
-    config.sized_for(&c.all_specs(), c.world).unwrap()
-}
-
-fn sim(seed: u64) -> (Arc<SimNode>, Node) {
-    let sim = Arc::new(SimNode::new(SimConfig::new(3, seed)).unwrap());
-    (sim.clone(), Node::new(sim))
-}
-
-fn ready(ranks: &[Rank], c: &Case) -> Vec<(Plan, Loaded)> {
-    let data = Data::new(c);
-    let of = |rank: &Rank| {
-        let plan = rank.plan(&c.spec(rank.rank(), c.routes()[0])).unwrap();
-        (plan, Loaded::new(rank, c, &data).unwrap())
-    };
-    ranks.iter().map(of).collect()
-}
-
 #[test]
 fn closing_tells_how_things_were() {
-    let c = case(Op::GemmAllReduce);
-    let (_sim, node) = sim(8);
-    let ranks = node.group(3, &config(&c)).unwrap();
+    let c = small_case(Op::GemmAllReduce);
+    let (_sim, node) = three_devices(8);
+    let ranks = node.group(3, &small_config(&c)).unwrap();
     let mut work = ready(&ranks, &c);
     for (plan, loaded) in &mut work {
         loaded.launch(plan, c.m).unwrap();
@@ -59,9 +34,9 @@ fn closing_tells_how_things_were() {
 /// Nobody waits for the node but the one that closes, and not long enough for the kernel to give up by itself.
 #[test]
 fn closing_over_work_that_is_not_done_gives_it_up() {
-    let c = case(Op::GemmAllReduce);
-    let (_sim, node) = sim(9);
-    let ranks = node.group(3, &config(&c)).unwrap();
+    let c = small_case(Op::GemmAllReduce);
+    let (_sim, node) = three_devices(9);
+    let ranks = node.group(3, &small_config(&c)).unwrap();
     let mut work = ready(&ranks, &c);
     let (plan, loaded) = &mut work[0];
     loaded.launch(plan, c.m).unwrap();
@@ -76,9 +51,9 @@ fn closing_over_work_that_is_not_done_gives_it_up() {
 /// A launch after a failure that nobody has asked about is refused with what went wrong, not with a wait of its own.
 #[test]
 fn a_launch_hears_of_a_failure_first() {
-    let c = case(Op::AllGatherGemm);
-    let (sim, node) = sim(10);
-    let ranks = node.group(3, &config(&c)).unwrap();
+    let c = small_case(Op::AllGatherGemm);
+    let (sim, node) = three_devices(10);
+    let ranks = node.group(3, &small_config(&c)).unwrap();
     let mut work = ready(&ranks, &c);
     for (plan, loaded) in &mut work[..2] {
         loaded.launch(plan, c.m).unwrap();
@@ -100,11 +75,11 @@ fn a_launch_hears_of_a_failure_first() {
 /// What ranks are told of themselves: by path, and whom they waited for.
 #[test]
 fn operations_are_counted_by_path() {
-    let c = case(Op::GemmReduceScatter);
+    let c = small_case(Op::GemmReduceScatter);
     let mut sim = SimConfig::new(3, 11);
     sim.faults = vec![tileweave::driver::sim::Fault::Slow { device: 1, factor: 50 }];
     let node = Node::new(Arc::new(SimNode::new(sim).unwrap()));
-    let ranks = node.group(3, &config(&c)).unwrap();
+    let ranks = node.group(3, &small_config(&c)).unwrap();
     let data = Data::new(&c);
     for (path, times) in [(Path::Fused, 2), (Path::Unfused, 3)] {
         for _ in 0..times {

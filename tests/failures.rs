@@ -220,3 +220,46 @@ fn a_thread_for_each_rank() {
         judge(&c, &data, &results, "threads");
     }
 }
+
+/// Two groups whose operations fill the devices they share, each on a stream of its own: where one group's kernel comes first on
+/// one device and the other's on the other, both wait, to the deadline. Not where the caller's events order them alike, nor with
+/// budgets that fit together.
+#[test]
+fn groups_that_fill_each_others_devices_need_an_order_or_budgets() {
+    let c = Case::new(Op::AllReduce, 2, 256, 256, 0, DType::F32);
+    let run = |seed: u64, max_ctas: u32, ordered: bool| {
+        let node = node(2, seed, Vec::new());
+        let config = GroupConfig::default()
+            .one_shot_bytes(0)
+            .max_ctas(max_ctas)
+            .deadline(Duration::from_millis(20));
+        let config = config.sized_for(&c.all_specs(), 2).unwrap();
+        let groups = [node.group(2, &config).unwrap(), node.group(2, &config).unwrap()];
+        let mut work = [ready(&groups[0], &c), ready(&groups[1], &c)];
+        let driver = node.driver();
+        for device in 0..2 {
+            let [first, second] = [0, 1].map(|group: usize| groups[group][device].stream());
+            let (plan, loaded) = &mut work[0][device];
+            loaded.launch(plan, c.m).unwrap();
+            if ordered {
+                let done = driver.event_create_for(first).unwrap();
+                driver.event_record(done, first).unwrap();
+                driver.stream_wait_event(second, done).unwrap();
+            }
+            let (plan, loaded) = &mut work[1][device];
+            loaded.launch(plan, c.m).unwrap();
+        }
+        let ranks = groups.iter().flatten();
+        ranks.map(Rank::synchronize).collect::<Result<Vec<()>>>()
+    };
+    let mut met = 0;
+    for seed in 0..12 {
+        run(seed, 0, true).unwrap();
+        run(seed, 2, false).unwrap();
+        match run(seed, 0, false) {
+            Err(Error::Wait { root, .. }) if root.waited_ns >= 20_000_000 => met += 1,
+            other => drop(other.unwrap()),
+        }
+    }
+    assert!(met > 0, "no seed placed the groups crosswise");
+}

@@ -2,38 +2,9 @@
 
 mod common;
 
-use std::sync::Arc;
-use std::time::Duration;
-
-use common::{Case, Data, Loaded, judge, run_on};
+use common::{Data, judge, ready, run_on, small_case, small_config, three_devices};
 use tileweave::driver::Stream;
-use tileweave::driver::sim::{SimConfig, SimNode};
-use tileweave::{DType, Error, GroupConfig, Node, Op, Path, Plan, Rank, RankPlace};
-
-fn case(op: Op) -> Case {
-    Case::new(op, 3, 70, 140, 24, DType::Bf16)
-}
-
-fn config(c: &Case) -> GroupConfig {
-    let config = GroupConfig::default()
-        .one_shot_bytes(0)
-        .deadline(Duration::from_millis(20));
-    config.sized_for(&c.all_specs(), c.world).unwrap()
-}
-
-fn sim(seed: u64) -> (Arc<SimNode>, Node) {
-    let sim = Arc::new(SimNode::new(SimConfig::new(3, seed)).unwrap());
-    (sim.clone(), Node::new(sim))
-}
-
-fn ready(ranks: &[Rank], c: &Case) -> Vec<(Plan, Loaded)> {
-    let data = Data::new(c);
-    let of = |rank: &Rank| {
-        let plan = rank.plan(&c.spec(rank.rank(), c.routes()[0])).unwrap();
-        (plan, Loaded::new(rank, c, &data).unwrap())
-    };
-    ranks.iter().map(of).collect()
-}
+use tileweave::{Error, Op, Path, RankPlace};
 
 /// Memory of simulated devices that this process has open.
 fn open_memory() -> usize {
@@ -57,9 +28,9 @@ fn nothing_is_waited_for_and_nothing_piles_up() {
 
 /// A kernel that waits for a rank that never launched: the handles go at once, the heaps when it has given up.
 fn dropping_waits_for_nothing() {
-    let c = case(Op::GemmAllReduce);
-    let (sim, node) = sim(1);
-    let ranks = node.group(3, &config(&c)).unwrap();
+    let c = small_case(Op::GemmAllReduce);
+    let (sim, node) = three_devices(1);
+    let ranks = node.group(3, &small_config(&c)).unwrap();
     let mut work = ready(&ranks, &c);
     let (plan, loaded) = &mut work[0];
     loaded.launch(plan, c.m).unwrap();
@@ -72,7 +43,7 @@ fn dropping_waits_for_nothing() {
     );
     assert_eq!(open_memory(), 3, "heaps were taken from under a kernel");
     // Whoever waits for this node next has it finish that kernel, too.
-    let ranks = node.group(3, &config(&c)).unwrap();
+    let ranks = node.group(3, &small_config(&c)).unwrap();
     let data = Data::new(&c);
     judge(
         &c,
@@ -87,9 +58,12 @@ fn dropping_waits_for_nothing() {
 /// Nobody will ever wait for this node again, so its work is never done.
 fn a_node_goes_with_what_waits_in_it() {
     for op in [Op::GemmAllReduce, Op::AllGatherGemm] {
-        let c = case(op);
-        let (sim, node) = sim(2);
-        let (first, second) = (node.group(3, &config(&c)).unwrap(), node.group(3, &config(&c)).unwrap());
+        let c = small_case(op);
+        let (sim, node) = three_devices(2);
+        let (first, second) = (
+            node.group(3, &small_config(&c)).unwrap(),
+            node.group(3, &small_config(&c)).unwrap(),
+        );
         for ranks in [first, second] {
             let mut work = ready(&ranks, &c);
             let (plan, loaded) = &mut work[1];
@@ -97,8 +71,8 @@ fn a_node_goes_with_what_waits_in_it() {
         }
         assert_eq!(open_memory(), 6);
         drop((sim, node));
-        let (_other, node) = self::sim(3);
-        let ranks = node.group(3, &config(&c)).unwrap();
+        let (_other, node) = three_devices(3);
+        let ranks = node.group(3, &small_config(&c)).unwrap();
         assert_eq!(open_memory(), 3, "the heaps of a node that is gone are still there");
         drop(ranks);
     }
@@ -106,10 +80,10 @@ fn a_node_goes_with_what_waits_in_it() {
 }
 
 fn handles_may_go_in_any_order() {
-    let c = case(Op::ReduceScatter);
+    let c = small_case(Op::ReduceScatter);
     for order in 0..6 {
-        let (_sim, node) = sim(4);
-        let ranks = node.group(3, &config(&c)).unwrap();
+        let (_sim, node) = three_devices(4);
+        let ranks = node.group(3, &small_config(&c)).unwrap();
         let mut work = ready(&ranks, &c);
         for (plan, loaded) in &mut work {
             loaded.launch(plan, c.m).unwrap();
@@ -124,21 +98,21 @@ fn handles_may_go_in_any_order() {
         assert_eq!(open_memory(), 3, "one handle keeps all heaps");
         drop(handles);
         // The other ranks' work may have been left in their streams: the next group gives back what it was.
-        drop(node.group(1, &config(&c)).unwrap());
+        drop(node.group(1, &small_config(&c)).unwrap());
     }
-    drop(sim(5).1.group(1, &config(&c)).unwrap());
+    drop(three_devices(5).1.group(1, &small_config(&c)).unwrap());
     assert_eq!(open_memory(), 0);
 }
 
 /// A hundred groups fail, one after the other, each for another rank that stays away.
 fn poisoned_and_made_again() {
-    let c = case(Op::GemmReduceScatter);
-    let (_sim, node) = sim(6);
+    let c = small_case(Op::GemmReduceScatter);
+    let (_sim, node) = three_devices(6);
     let open_files = || std::fs::read_dir("/proc/self/fd").unwrap().count();
     let mut files = 0;
     for turn in 0..100 {
         let away = turn % 3;
-        let ranks = node.group(3, &config(&c)).unwrap();
+        let ranks = node.group(3, &small_config(&c)).unwrap();
         let mut work = ready(&ranks, &c);
         for (rank, (plan, loaded)) in work.iter_mut().enumerate().filter(|(rank, _)| *rank != away) {
             assert!(loaded.launch(plan, c.m).is_ok(), "rank {rank}");
@@ -157,7 +131,7 @@ fn poisoned_and_made_again() {
     }
     assert!(open_files() <= files, "{files} open files became {}", open_files());
     assert_eq!(open_memory(), 0);
-    let ranks = node.group(3, &config(&c)).unwrap();
+    let ranks = node.group(3, &small_config(&c)).unwrap();
     let data = Data::new(&c);
     judge(
         &c,
@@ -169,8 +143,8 @@ fn poisoned_and_made_again() {
 
 /// On a stream of the caller's, whose results he waits for himself when all handles are gone.
 fn work_on_a_callers_stream_outlives_the_group() {
-    let c = case(Op::AllReduce);
-    let (_sim, node) = sim(7);
+    let c = small_case(Op::AllReduce);
+    let (_sim, node) = three_devices(7);
     let driver = node.driver();
     let places: Vec<_> = (0..3)
         .map(|device| tileweave::driver::Place {
@@ -193,7 +167,7 @@ fn work_on_a_callers_stream_outlives_the_group() {
         .collect();
     let data = Data::new(&c);
     // SAFETY: the streams are this node's, on their devices, and outlive the group.
-    let ranks = unsafe { node.group_on(&on, &config(&c)) }.unwrap();
+    let ranks = unsafe { node.group_on(&on, &small_config(&c)) }.unwrap();
     let mut work = ready(&ranks, &c);
     for (plan, loaded) in &mut work {
         loaded.launch(plan, c.m).unwrap();
@@ -218,6 +192,6 @@ fn work_on_a_callers_stream_outlives_the_group() {
         driver.stream_destroy(stream).unwrap();
     }
     // The streams are gone, and are not asked again.
-    drop(node.group(1, &config(&c)).unwrap());
+    drop(node.group(1, &small_config(&c)).unwrap());
     assert_eq!(open_memory(), 0);
 }

@@ -9,7 +9,8 @@
 //! process or another, so no peer has to be asked.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::budget::Budget;
@@ -21,15 +22,42 @@ use crate::memory::heap::Heap;
 use crate::memory::multicast::SharedHeaps;
 use crate::memory::report::Report;
 
+/// What was launched or captured, by the hash that its hello carries; at most [`MOST_KNOWN`].
+pub(super) type Known = HashMap<u64, TwDescriptor>;
+
 /// What a rank has launched.
 #[derive(Debug, Default)]
 pub(super) struct Launches {
-    /// Operations that ran when they were launched.
-    pub eager: u64,
+    /// Held while an operation is enqueued: the order of launches is the order of epochs.
+    known: Mutex<Known>,
+    /// Operations that ran when they were launched. Written under the lock, and read by whoever must not wait for it: a launch
+    /// blocks where the device's queue is full, for as long as the kernels in it.
+    eager: AtomicU64,
     /// Whether some were captured: how often those run, who launches their graph knows.
-    pub captured: bool,
-    /// What was launched or captured, by the hash that its hello carries; at most [`MOST_KNOWN`].
-    pub known: HashMap<u64, TwDescriptor>,
+    captured: AtomicBool,
+}
+
+impl Launches {
+    /// What is known of them; nobody launches meanwhile. It is whole at every moment, whatever happened to a thread that held it.
+    pub fn lock(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// One more, by whoever holds the lock.
+    pub fn count(&self, captured: bool) {
+        // Relaxed: numbers that order nothing else.
+        if captured {
+            self.captured.store(true, Ordering::Relaxed);
+        } else {
+            self.eager.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// How many; unknown once one was captured.
+    pub fn total(&self) -> Option<u64> {
+        let eager = self.eager.load(Ordering::Relaxed);
+        (!self.captured.load(Ordering::Relaxed)).then_some(eager)
+    }
 }
 
 /// What a disagreement can tell the words of. More sizes than that are told by their hashes.
@@ -96,8 +124,7 @@ pub(super) struct Local {
     pub lane: Lane,
     /// What its kernels tell the host.
     pub report: Report,
-    /// Held while an operation is enqueued: the order of launches is the order of epochs.
-    pub launched: Mutex<Launches>,
+    pub launched: Launches,
     /// Buffers dropped while the stream captured: freeing them then would have been captured, too.
     pub retired: Mutex<Vec<DevicePtr>>,
 }
@@ -109,7 +136,7 @@ impl Local {
             place,
             lane: Lane::new(driver, place, stream)?,
             report: Report::new(driver, place)?,
-            launched: Mutex::default(),
+            launched: Launches::default(),
             retired: Mutex::default(),
         })
     }
@@ -127,6 +154,8 @@ pub(super) struct Holdings {
     pub heaps: Vec<Heap>,
     /// The SMs that are this group's among others'.
     pub budget: Option<Budget>,
+    /// Tells other processes by its end that this rank's kernels are done, or that its process is gone.
+    pub line: Option<Arc<dyn std::fmt::Debug + Send + Sync>>,
 }
 
 /// What is left behind, given back in the same order.
@@ -137,6 +166,7 @@ struct Left {
     locals: Vec<Local>,
     _heaps: Vec<Heap>,
     _budget: Option<Budget>,
+    _line: Option<Arc<dyn std::fmt::Debug + Send + Sync>>,
 }
 
 impl Left {
@@ -177,6 +207,7 @@ impl Drop for Holdings {
             locals: std::mem::take(&mut self.locals),
             _heaps: std::mem::take(&mut self.heaps),
             _budget: self.budget.take(),
+            _line: self.line.take(),
         };
         LEFT.lock().unwrap_or_else(PoisonError::into_inner).push(left);
     }

@@ -139,7 +139,7 @@ impl Node {
     /// # Safety
     /// Every stream given is a live stream of this driver on the device of its place, and outlives the group: every
     /// [`Rank`], [`Plan`](crate::Plan) and [`Buffer`](crate::Buffer) of it. When the last of them goes, no stream captures,
-    /// and no graph of its launches is launched any more.
+    /// no graph of its launches is launched any more, and none runs but on its rank's stream.
     ///
     /// # Errors
     /// As [`Node::group`]; [`Error::BadArgument`] for a stream that captures.

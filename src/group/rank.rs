@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::diagnose::diagnose;
-use super::holdings::{Launches, Local, MOST_KNOWN};
+use super::holdings::{Known, Launches, Local, MOST_KNOWN};
 use super::{Group, Node, Peers, Stats};
 use crate::abi::{TwGroup, TwParams};
 use crate::driver::{DevicePtr, Driver, Place, Stream};
@@ -202,7 +202,18 @@ impl Rank {
     pub fn host_barrier(&self, deadline: Duration) -> Result<()> {
         let failed = || self.group.failure.get().cloned();
         if let Some(peers) = &self.group.peers {
-            return peers.barrier(self.driver(), self.rank, deadline, failed);
+            // A failure that only kernels know of so far wakes nobody, and is looked into once the wait is over.
+            let given_up = || self.group.failure.get().is_none() && self.local().report.abort() != 0;
+            let unknown = || {
+                given_up().then(|| Error::Aborted {
+                    why: "kernels of this rank have given up".to_string(),
+                })
+            };
+            let met = peers.barrier(self.driver(), self.rank, deadline, || failed().or_else(unknown));
+            return match met {
+                Err(_) if given_up() => Err(Error::Poisoned(Arc::new(self.diagnose()))),
+                met => met,
+            };
         }
         self.group.barrier.wait(self.driver(), self.rank, deadline, failed)
     }
@@ -251,18 +262,20 @@ impl Rank {
         if self.group.failure.get().is_none() && self.local().report.abort() != 0 {
             self.diagnose();
         }
-        let mut launched = Group::launched(self.local());
+        let launches = &self.local().launched;
+        let mut known = launches.lock();
         if let Some(error) = self.group.failure.get() {
             return Err(Error::Poisoned(Arc::new(error.clone())));
         }
         // Every operation needs every rank: the next one would wait for a launch that cannot come.
-        let gone = |peers: &Peers| peers.gone_before(launched.eager + 1, self.world());
-        if let (false, Some(gone)) = (launched.captured, self.group.peers.as_ref().and_then(gone)) {
+        let gone = |(total, peers): (u64, &Peers)| peers.gone_before(total + 1, self.world());
+        if let Some(gone) = launches.total().zip(self.group.peers.as_ref()).and_then(gone) {
             return Err(gone);
         }
         let captured = self.driver().stream_is_capturing(self.stream())?;
         enqueue(&mut Launching {
-            launched: &mut launched,
+            launches,
+            known: &mut known,
             captured,
         })
     }
@@ -275,32 +288,28 @@ impl Rank {
 
 /// A launch on a rank, with nobody else's between.
 pub(crate) struct Launching<'a> {
-    launched: &'a mut Launches,
+    launches: &'a Launches,
+    known: &'a mut Known,
     captured: bool,
 }
 
 impl Launching<'_> {
     /// An operation of the group was enqueued.
     pub(crate) fn count(&mut self, params: &TwParams) {
-        let known = &mut self.launched.known;
-        if known.len() < MOST_KNOWN {
-            known.entry(params.hash).or_insert(params.desc);
+        if self.known.len() < MOST_KNOWN {
+            self.known.entry(params.hash).or_insert(params.desc);
         }
         self.count_foreign();
     }
 
     /// An operation of the group was enqueued that leaves no trace in its control blocks: NCCL's.
     pub(crate) fn count_foreign(&mut self) {
-        if self.captured {
-            self.launched.captured = true;
-        } else {
-            self.launched.eager += 1;
-        }
+        self.launches.count(self.captured);
     }
 
     #[cfg(test)]
     pub(crate) fn eager(&self) -> u64 {
-        self.launched.eager
+        self.launches.total().unwrap_or(0)
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::fake::Fake;
 use super::*;
-use crate::abi::{TwDescriptor, TwReport, TwWaitRecord};
+use crate::abi::{CONTROL_BYTES, TwDescriptor, TwReport, TwWaitRecord};
 use crate::dtype::DType;
 use crate::op::{Op, OpSpec, Operands};
 

@@ -24,19 +24,19 @@ impl Heap {
             .checked_next_multiple_of(granularity)
             .ok_or_else(|| Error::bad_argument("heap_bytes", bytes, "a size that a device can have"))?;
         let memory = driver.physical_create(place, bytes)?;
-        match driver.physical_map(memory, bytes, accessors) {
-            Ok(ptr) => Ok(Heap {
-                driver: driver.clone(),
-                memory,
-                ptr,
-                bytes,
-            }),
-            Err(error) => {
-                // The mapping's error is the one to report.
-                let _ = driver.physical_release(memory);
-                Err(error)
-            }
-        }
+        Heap::of(driver, memory, bytes, driver.physical_map(memory, bytes, accessors))
+    }
+
+    /// What was mapped at `ptr`; memory that could not be goes back.
+    fn of(driver: &Arc<dyn Driver>, memory: Physical, bytes: usize, ptr: Result<DevicePtr>) -> Result<Heap> {
+        // The mapping's error is the one to report.
+        let ptr = ptr.inspect_err(|_| drop(driver.physical_release(memory)))?;
+        Ok(Heap {
+            driver: driver.clone(),
+            memory,
+            ptr,
+            bytes,
+        })
     }
 
     /// What another process exported: `bytes` on `owner`, mapped for `accessors` of this one. Without any it is held, and mapped
@@ -54,19 +54,7 @@ impl Heap {
             [] => Ok(0),
             accessors => driver.physical_map(memory, bytes, accessors),
         };
-        match ptr {
-            Ok(ptr) => Ok(Heap {
-                driver: driver.clone(),
-                memory,
-                ptr,
-                bytes,
-            }),
-            Err(error) => {
-                // The mapping's error is the one to report.
-                let _ = driver.physical_release(memory);
-                Err(error)
-            }
-        }
+        Heap::of(driver, memory, bytes, ptr)
     }
 
     /// Where it is mapped, 0 where it is not; the same for every rank in this process.

@@ -49,6 +49,8 @@ pub(crate) struct SharedHeaps {
     object: Multicast,
     bytes: usize,
     bound: Vec<Place>,
+    /// Whether other processes have the object, too.
+    apart: bool,
     ptr: Option<DevicePtr>,
 }
 
@@ -60,7 +62,9 @@ impl SharedHeaps {
             let expected = format!("{bytes} bytes, as rank 0's");
             return Err(Error::bad_argument("a heap", other.bytes(), expected));
         }
-        let mut shared = SharedHeaps::around(driver, driver.multicast_create(places.len(), bytes)?, bytes);
+        let object = driver.multicast_create(places.len(), bytes)?;
+        let mut shared = SharedHeaps::around(driver, object, bytes);
+        shared.apart = false;
         for place in places {
             shared.add(*place)?;
         }
@@ -71,7 +75,7 @@ impl SharedHeaps {
         Ok(shared)
     }
 
-    /// Around an object that no heap is bound to. What follows has an order, over all processes that have the object: every device
+    /// Around an object that several processes have and no heap is bound to. What follows has an order, over all processes that have the object: every device
     /// is added before the first heap is bound, and every heap is bound before a kernel uses the mapping.
     pub fn around(driver: &Arc<dyn Driver>, object: Multicast, bytes: usize) -> SharedHeaps {
         SharedHeaps {
@@ -79,6 +83,7 @@ impl SharedHeaps {
             object,
             bytes,
             bound: Vec::new(),
+            apart: true,
             ptr: None,
         }
     }
@@ -123,7 +128,14 @@ impl Drop for SharedHeaps {
         {
             return;
         }
-        for place in self.bound.drain(..) {
+        // A peer's kernel may still use the object, and this rank's memory through it: the binding goes with the object's last
+        // handle, in whichever process that is.
+        let bound = if self.apart {
+            Vec::new()
+        } else {
+            std::mem::take(&mut self.bound)
+        };
+        for place in bound {
             let _ = self.driver.multicast_unbind(self.object, place, 0, self.bytes);
         }
         let _ = self.driver.multicast_release(self.object);

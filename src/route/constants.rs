@@ -274,6 +274,9 @@ pub const SIMULATED: Class = Class {
     ..HOPPER
 };
 
+/// The part of HBM's peak that long streams reach: assumed.
+pub const HBM_PART: f64 = 0.85;
+
 /// The share of a PCIe link that NCCL's rings fill: 88 MB in 11.2 ms on 8 L20 are 7.9 of 25 GB/s (Flux
 /// docs/performance.md).
 pub const NCCL_PCIE_PART: f64 = 0.32;

@@ -4,6 +4,7 @@
 mod choose;
 pub mod constants;
 mod decide;
+mod described;
 mod machine;
 pub mod model;
 mod obstacle;

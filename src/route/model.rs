@@ -13,7 +13,7 @@
 //! link never makes anything faster, and a faster one nothing slower.
 
 use super::Exchange;
-use super::constants::OVERHEADS;
+use super::constants::{HBM_PART, OVERHEADS};
 use super::machine::Machine;
 use crate::abi;
 use crate::dtype::DType;
@@ -120,9 +120,9 @@ impl Work {
             (waves, waves * 128.0 * columns * k * 2.0)
         };
         let bytes = (m * k + n * k + m * n) * self.dtype.size() as f64;
-        // Long streams reach about 0.85 of HBM's peak (assumed); ranks of one GPU share it.
+        // Ranks of one GPU share its memory.
         let share = (f64::from(machine.sms) / f64::from(class.sms)).min(1.0);
-        let hbm = class.hbm_gb_per_s * 0.85 * share;
+        let hbm = class.hbm_gb_per_s * HBM_PART * share;
         (OVERHEADS.gemm_us + (flops / rate).max(over(bytes, hbm)), waves.max(1.0))
     }
 
@@ -132,6 +132,14 @@ impl Work {
             return 0.0;
         }
         OVERHEADS.launch_us + self.gemm(machine, machine.sms, machine.class.our_gemm).0
+    }
+
+    /// The vendor's GEMM alone.
+    pub fn library_gemm_us(&self, machine: &Machine) -> f64 {
+        if !self.op.has_gemm() {
+            return 0.0;
+        }
+        OVERHEADS.launch_us + self.gemm(machine, machine.sms, machine.class.library_gemm).0
     }
 
     fn link(&self, machine: &Machine, by: Transport) -> Option<(f64, f64)> {
@@ -202,10 +210,7 @@ impl Work {
         }
         let class = &machine.class;
         let nccl = &class.nccl;
-        let gemm = match self.op.has_gemm() {
-            true => OVERHEADS.launch_us + self.gemm(machine, machine.sms, class.library_gemm).0,
-            false => 0.0,
-        };
+        let gemm = self.library_gemm_us(machine);
         let world = machine.world as f64;
         let reduce_and_gather = self.op.collective() == Op::AllReduce;
         // NCCL reduces in the operands' own type.

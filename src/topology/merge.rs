@@ -1,7 +1,7 @@
 //! One machine from what several processes see of it, none of which may see all: `CUDA_VISIBLE_DEVICES` often leaves each its own
 //! GPU alone.
 
-use super::{Ancestor, Gpu, Link, Status, Topology, same_uuid};
+use super::{Gpu, Link, Topology, same_uuid};
 use crate::driver::Identity;
 
 /// What lies between the GPUs that `parts` name, each as the process that names it sees it. A link is told by a process that sees both
@@ -21,19 +21,10 @@ pub(crate) fn merge(parts: &[(Identity, Topology)], nvml: Option<&Topology>) -> 
             let index = |gpu: &Gpu| seen.gpus.iter().position(|other| same_uuid(&other.uuid, &gpu.uuid));
             seen.link(index(&gpus[from])?, index(&gpus[to])?)
         });
-        let unknown = || Link {
-            from,
-            to,
-            nvlink: None,
-            ancestor: Ancestor::Unknown,
-            read: Status::Unknown,
-            write: Status::Unknown,
-            atomics: Status::Unknown,
-        };
         Link {
             from,
             to,
-            ..told.cloned().unwrap_or_else(unknown)
+            ..told.cloned().unwrap_or_else(|| Link::unknown(from, to))
         }
     };
     let pairs = (0..gpus.len()).flat_map(|from| (0..gpus.len()).map(move |to| (from, to)));
@@ -71,6 +62,7 @@ fn empty() -> Topology {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::topology::Status;
 
     /// A machine of which only some GPUs are visible.
     fn seen(whole: &Topology, gpus: &[usize]) -> (Identity, Topology) {

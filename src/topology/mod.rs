@@ -181,6 +181,21 @@ pub struct Link {
     pub atomics: Status,
 }
 
+impl Link {
+    /// One of which nothing is known.
+    pub(crate) fn unknown(from: usize, to: usize) -> Link {
+        Link {
+            from,
+            to,
+            nvlink: None,
+            ancestor: Ancestor::Unknown,
+            read: Status::Unknown,
+            write: Status::Unknown,
+            atomics: Status::Unknown,
+        }
+    }
+}
+
 /// NVLinks between two GPUs.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -6,7 +6,7 @@
 //! what NVML does not know (SMs, multicast) and has the last word on peer access, since it grants it. Without NVML it speaks alone.
 
 use super::notes::Notes;
-use super::{Ancestor, Fabric, Gpu, Link, Mig, Source, Status, Topology, VERSION};
+use super::{Fabric, Gpu, Link, Mig, Source, Status, Topology, VERSION};
 use crate::driver::{Driver, Identity, PeerClaim, Place};
 use crate::error::{Error, Result};
 
@@ -251,15 +251,7 @@ fn merge(driver: &dyn Driver, devices: &[Seen], chosen: &[Option<usize>], mut to
         for to in (0..gpus.len()).filter(|to| *to != from) {
             let ((a, a_told, a_ordinal), (b, b_told, b_ordinal)) = (&gpus[from], &gpus[to]);
             let known = a_told.zip(*b_told).and_then(|(a, b)| told.link(a, b)).cloned();
-            let mut link = known.unwrap_or(Link {
-                from,
-                to,
-                nvlink: None,
-                ancestor: Ancestor::Unknown,
-                read: Status::Unknown,
-                write: Status::Unknown,
-                atomics: Status::Unknown,
-            });
+            let mut link = known.unwrap_or(Link::unknown(from, to));
             (link.from, link.to) = (from, to);
             if a.mig != Mig::Off || b.mig != Mig::Off {
                 link.nvlink = None;

@@ -8,6 +8,7 @@ mod judge;
 mod plant;
 mod run;
 mod slab;
+mod small;
 
 pub use case::*;
 pub use data::*;
@@ -16,6 +17,7 @@ pub use judge::*;
 pub use plant::*;
 pub use run::*;
 pub use slab::*;
+pub use small::*;
 
 use tileweave::Node;
 use tileweave::driver::sim::{SimConfig, SimNode};

@@ -290,3 +290,163 @@ fn graphs_are_replayed_between_nodes() {
     });
     judge(&c, &data, &results, "replays");
 }
+
+/// Nobody waits for kernels here: what they know is looked for all the same.
+#[test]
+fn the_host_barrier_hears_of_a_failure_that_kernels_know() {
+    let c = case(Op::GemmAllReduce, 2);
+    let data = Data::new(&c);
+    let ranks = joined(&c, 7, &config(&c).deadline(Duration::from_millis(200)));
+    let mut loaded = Loaded::new(&ranks[0], &c, &data).unwrap();
+    let plan = ranks[0].plan(&c.spec(0, c.routes()[0])).unwrap();
+    loaded.launch(&plan, c.m).unwrap();
+    let stream = ranks[0].stream();
+    let begin = Instant::now();
+    std::thread::scope(|scope| {
+        // Somebody has to wait for a simulated device.
+        scope.spawn(|| ranks[0].node().driver().stream_synchronize(stream).unwrap());
+        let error = ranks[0].host_barrier(LONG).unwrap_err();
+        let Error::Poisoned(first) = &error else {
+            panic!("{error}")
+        };
+        assert!(
+            matches!(&**first, Error::Wait { root, .. } if root.peer == 1),
+            "{error}"
+        );
+    });
+    assert!(begin.elapsed() < LONG / 2, "the barrier's deadline ended it");
+}
+
+#[test]
+fn close_gives_up_what_is_not_done_in_time_on_all_ranks() {
+    let c = case(Op::GemmAllReduce, 3);
+    let data = Data::new(&c);
+    let mut ranks = joined(&c, 8, &config(&c));
+    let hasty = ranks.remove(0);
+    let mut loaded = Loaded::new(&hasty, &c, &data).unwrap();
+    let plan = hasty.plan(&c.spec(0, c.routes()[0])).unwrap();
+    loaded.launch(&plan, c.m).unwrap();
+    let told = "rank 0 was closed with work that was not done after 0.050 s";
+    std::thread::scope(|scope| {
+        // It waits for rank 2, which never launches.
+        let waits = scope.spawn(|| perform(&ranks[0], &c, &data, c.routes()[0]).unwrap_err().to_string());
+        let error = hasty.close(Duration::from_millis(50)).unwrap_err().to_string();
+        assert!(error.contains(told), "{error}");
+        let error = waits.join().unwrap();
+        assert!(error.contains("rank 0 gave up") && error.contains(told), "{error}");
+    });
+    while ranks[1].health().is_ok() {
+        std::thread::yield_now();
+    }
+    assert!(ranks[1].health().unwrap_err().to_string().contains(told));
+}
+
+/// Ranks of groups beside each other on the same nodes: rank `rank` has a node of its own, which serves all its groups.
+fn side_by_side(world: usize, each: impl Fn(usize, &Node) + Sync) {
+    std::thread::scope(|scope| {
+        for rank in 0..world {
+            let each = &each;
+            scope.spawn(move || each(rank, &sim(world, rank as u64).1));
+        }
+    });
+}
+
+#[test]
+fn two_groups_at_once_within_budgets_and_beyond_them() {
+    let c = case(Op::AllReduce, 2);
+    let data = Data::new(&c);
+    let (one, two, three) = (fresh(), fresh(), fresh());
+    side_by_side(2, |rank, node| {
+        let sms = node
+            .driver()
+            .place_info(tileweave::driver::Place {
+                device: rank,
+                share: 0,
+                shares: 1,
+            })
+            .unwrap()
+            .sms;
+        let half = config(&c).max_ctas(sms / 2);
+        let groups = [&one, &two].map(|id| join(node, rank, rank, 2, id, &half).unwrap());
+        // Not in the same order on both ranks: within the budgets both groups' kernels are resident.
+        let launched: Vec<_> = (0..2)
+            .map(|turn| {
+                let group = &groups[(turn + rank) % 2];
+                let plan = group.plan(&c.spec(rank, c.routes()[0])).unwrap();
+                let mut loaded = Loaded::new(group, &c, &data).unwrap();
+                loaded.launch(&plan, c.m).unwrap();
+                loaded
+            })
+            .collect();
+        for group in &groups {
+            group.synchronize().unwrap();
+        }
+        let results: Vec<_> = launched.iter().map(|loaded| loaded.result().unwrap()).collect();
+        assert_eq!(results[0], results[1]);
+        // A third has no room, and every rank is told the numbers.
+        let error = join(node, rank, rank, 2, &three, &half).unwrap_err().to_string();
+        assert!(
+            error.contains("max_ctas") && error.contains("SMs of other groups"),
+            "{error}"
+        );
+    });
+}
+
+#[test]
+fn subgroups_work_between_nodes() {
+    let world = fresh();
+    let pair = case(Op::GemmAllReduce, 2);
+    let data = Data::new(&pair);
+    let expected = run(&pair, pair.routes()[0], 0).unwrap();
+    side_by_side(4, |rank, node| {
+        let (c, data) = (&pair, &data);
+        let half = Id::of([&world.0[..], &[rank as u8 / 2]].concat());
+        let all = join(node, rank, rank, 4, &world, &config(&case(Op::AllReduce, 4))).unwrap();
+        let part = join(node, rank, rank % 2, 2, &half, &config(c)).unwrap();
+        assert_eq!((all.world(), part.world(), part.place().device), (4, 2, rank));
+        assert_eq!(perform(&part, c, data, c.routes()[0]).unwrap(), expected[rank % 2]);
+        all.host_barrier(LONG).unwrap();
+    });
+}
+
+#[test]
+fn the_wrong_graph_on_one_node_is_named_by_health_alone() {
+    let c = case(Op::GemmAllReduce, 2);
+    let other = Case { m: 35, ..c.clone() };
+    let ranks = joined(&c, 9, &config(&c));
+    let errors = on_each(&ranks, |rank| {
+        let plan = rank.plan(&c.spec(rank.rank(), c.routes()[0])).unwrap();
+        let (node, stream) = (rank.node(), rank.stream());
+        let driver = node.driver();
+        let mut kept = Vec::new();
+        let execs = [&c, &other].map(|c| {
+            let mut loaded = Loaded::new(rank, c, &Data::new(c)).unwrap();
+            driver.stream_begin_capture(stream).unwrap();
+            loaded.launch(&plan, c.m).unwrap();
+            kept.push(loaded);
+            let graph = driver.stream_end_capture(stream).unwrap();
+            driver.graph_instantiate(graph, stream).unwrap()
+        });
+        rank.host_barrier(LONG).unwrap();
+        for turn in 0..10 {
+            // Rank 1 takes the other bucket at the sixth replay.
+            let wrong = usize::from(rank.rank() == 1 && turn == 5);
+            driver.graph_launch(execs[wrong], stream).unwrap();
+        }
+        driver.stream_synchronize(stream).unwrap();
+        rank.health().unwrap_err()
+    });
+    for error in errors {
+        let Error::Disagreed {
+            epoch, ours, theirs, ..
+        } = &error
+        else {
+            panic!("{error}")
+        };
+        let both = format!("{ours} / {theirs}");
+        assert!(
+            *epoch == 6 && both.contains("M 70") && both.contains("M 35"),
+            "epoch {epoch}: {both}"
+        );
+    }
+}

@@ -213,6 +213,19 @@ fn one_that_is_killed_while_the_ranks_join_is_named_by_all_others() {
     });
 }
 
+/// Its farewell says that it has launched what the others wait for; its kernels die with the process all the same.
+#[test]
+fn one_that_ends_in_good_order_with_work_undone_is_named_at_once() {
+    let mut all = start("leaver", 3, LONG, "leaver");
+    let begin = Instant::now();
+    for rank in [0, 2] {
+        let error = all[rank].error();
+        let error = error.trim().strip_prefix("Poisoned(").unwrap_or(error.trim());
+        assert!(error.starts_with("PeerExited { rank: 1"), "rank {rank}: {error}");
+    }
+    assert!(begin.elapsed() < LONG / 2, "the deadline ended it");
+}
+
 #[test]
 fn a_process_joins_again_and_again_by_one_id_and_does_not_grow() {
     for process in &mut start("again", 2, LONG, "again") {

@@ -8,6 +8,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use tileweave::{DType, Exchange, Mainloop, Op, Wire};
 
 use crate::bench::args::BenchArgs;
+use crate::explore::ExploreArgs;
 use crate::failure::{Failure, one_line};
 use crate::run::fault::Fault;
 use crate::topo::TopoArgs;
@@ -18,6 +19,7 @@ pub enum Parsed {
     Version,
     Run(Box<RunArgs>),
     Topo(Box<TopoArgs>),
+    Explore(Box<ExploreArgs>),
     BenchGpu(Box<BenchArgs>),
 }
 
@@ -41,6 +43,8 @@ enum Command {
     Run(Box<RunArgs>),
     /// Show the machine, its links, and the route that typical shapes get on it
     Topo(Box<TopoArgs>),
+    /// Weigh tensor-parallel degrees for a model on a described machine, by prediction
+    Explore(Box<ExploreArgs>),
     /// Measure the kernels next to cuBLASLt and print the table of docs/performance.md
     #[command(hide = true)]
     BenchGpu(Box<BenchArgs>),
@@ -266,9 +270,10 @@ pub fn parse(arguments: &[OsString]) -> Result<Parsed, Failure> {
         _ if cli.version => Ok(Parsed::Version),
         Some(Command::Run(args)) => Ok(Parsed::Run(args)),
         Some(Command::Topo(args)) => Ok(Parsed::Topo(args)),
+        Some(Command::Explore(args)) => Ok(Parsed::Explore(args)),
         Some(Command::BenchGpu(args)) => Ok(Parsed::BenchGpu(args)),
         None => Err(Failure::bad_input(
-            "no command: expected `tileweave run`, `tileweave topo`, or --version, or --help",
+            "no command: expected `tileweave run`, `tileweave topo`, `tileweave explore`, or --version, or --help",
         )),
     }
 }
@@ -276,7 +281,8 @@ pub fn parse(arguments: &[OsString]) -> Result<Parsed, Failure> {
 /// clap's message without its usage and hints, in one line.
 fn explain(error: &clap::Error) -> String {
     if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
-        return "no command: expected `tileweave run`, `tileweave topo`, or --version, or --help".into();
+        return "no command: expected `tileweave run`, `tileweave topo`, `tileweave explore`, or --version, or --help"
+            .into();
     }
     let text = error.render().to_string();
     let lines = text
@@ -350,6 +356,18 @@ mod tests {
             ("run --iters 0", "--iters"),
             ("run --fault silent", "silent:R"),
             ("run --input f --bias", "--bias"),
+            (
+                "explore --seq 0",
+                "'--seq <S>': expected a number of tokens from 1 to 1048576",
+            ),
+            (
+                "explore --batch -1",
+                "'--batch <B>': expected a number of sequences from 1 to 65536",
+            ),
+            (
+                "explore --max-tp 33",
+                "'--max-tp <T>': expected a tensor-parallel degree from 1 to 32",
+            ),
         ];
         for (words, named) in bad {
             let Err(failure) = parse_words(words) else {

@@ -3,6 +3,7 @@
 mod bench;
 mod cli;
 mod device;
+mod explore;
 mod failure;
 #[allow(dead_code, reason = "ptxas's report is for the tests of the kernels")]
 mod kernels;
@@ -57,6 +58,10 @@ fn perform(parsed: cli::Parsed, json: bool) -> Result<(String, u8), Failure> {
         cli::Parsed::Topo(args) => {
             let report = topo::run(&args)?;
             if json { report.to_json()? } else { report.to_text() }
+        }
+        cli::Parsed::Explore(args) => {
+            let report = explore::run(&args)?;
+            if json { report.to_json() } else { report.to_text() }
         }
         cli::Parsed::BenchGpu(args) => {
             let report = bench::run(&args)?;

@@ -150,6 +150,9 @@ impl Driver for CudaDriver {
     }
 
     fn event_destroy(&self, event: Event) -> Result<()> {
+        // Any context will do, and a thread that only gives things back has none.
+        let open = self.devices.iter().find_map(std::sync::OnceLock::get);
+        let _current = open.map(|device| Current::push(device.context)).transpose()?;
         // SAFETY: the event is alive until here, and ends here: the contract of the call.
         unsafe { cu!(cuEventDestroy_v2(handle(event))) }
     }
@@ -242,14 +245,29 @@ impl Driver for CudaDriver {
         for place in accessors {
             self.device(place.device)?;
         }
-        virtual_memory::map(memory, bytes, accessors)
+        if !self.imports.has(memory) {
+            return virtual_memory::map(memory, bytes, accessors);
+        }
+        let devices: Vec<usize> = accessors.iter().map(|place| place.device).collect();
+        let Some(first) = devices.first().copied() else {
+            return Err(Error::bad_argument(
+                "accessors",
+                "none",
+                "a device that is to reach another process's memory",
+            ));
+        };
+        let ptr = virtual_memory::map_for(memory.0, bytes, devices)?;
+        self.imports.mapped(ptr, bytes, first);
+        Ok(ptr)
     }
 
     fn physical_unmap(&self, ptr: DevicePtr, bytes: usize) -> Result<()> {
+        self.imports.unmapped(ptr);
         virtual_memory::unmap(ptr, bytes)
     }
 
     fn physical_release(&self, memory: Physical) -> Result<()> {
+        self.imports.went(memory);
         virtual_memory::release(memory)
     }
 
@@ -261,7 +279,7 @@ impl Driver for CudaDriver {
     #[cfg(unix)]
     fn physical_import(&self, fd: std::os::fd::BorrowedFd<'_>, place: Place, _bytes: usize) -> Result<Physical> {
         self.device(place.device)?;
-        virtual_memory::import(fd)
+        virtual_memory::import(fd).inspect(|memory| self.imports.came(*memory))
     }
 
     fn multicast_granularity(&self, places: &[Place]) -> Result<usize> {

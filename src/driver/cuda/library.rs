@@ -212,6 +212,7 @@ mod tests {
             include_str!("graphs.rs"),
             include_str!("host_words.rs"),
             include_str!("identity.rs"),
+            include_str!("imports.rs"),
             include_str!("kernels.rs"),
             include_str!("library.rs"),
             include_str!("mod.rs"),

@@ -18,6 +18,7 @@ mod device;
 mod graphs;
 mod host_words;
 mod identity;
+mod imports;
 mod kernels;
 mod library;
 mod multicast;
@@ -46,6 +47,7 @@ pub struct CudaDriver {
     // before the library they call.
     kernels: Kernels,
     host_words: host_words::Stock,
+    imports: imports::Imports,
     devices: Vec<OnceLock<Device>>,
     facts: Vec<Facts>,
     opening: Mutex<()>,
@@ -129,6 +131,7 @@ impl CudaDriver {
         Ok(CudaDriver {
             kernels: Kernels::open(fatbin)?,
             host_words: host_words::Stock::default(),
+            imports: imports::Imports::default(),
             devices: facts.iter().map(|_| OnceLock::new()).collect(),
             facts,
             opening: Mutex::new(()),
@@ -231,9 +234,12 @@ impl CudaDriver {
         })
     }
 
-    /// The device that a pointer's memory lives on.
+    /// The device that a pointer's memory lives on; of another process's memory one that reaches it.
     fn device_of(&self, ptr: DevicePtr) -> Result<&Device> {
-        self.device(copies::device_of(ptr)?)
+        match self.imports.reached_by(ptr) {
+            Some(device) => self.device(device),
+            None => self.device(copies::device_of(ptr)?),
+        }
     }
 }
 

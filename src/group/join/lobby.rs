@@ -127,9 +127,12 @@ impl Lobby {
 
     fn let_in(&mut self) {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-        // One that is gone again, or that this process has no descriptor left for, is no concern of those who joined.
-        let Ok(socket) = rustix::net::accept_with(&self.listener, flags) else {
-            return;
+        let socket = match rustix::net::accept_with(&self.listener, flags) {
+            Ok(socket) => socket,
+            // One that is gone again is no concern of those who joined.
+            Err(Errno::AGAIN | Errno::INTR | Errno::CONNABORTED) => return,
+            // Without a descriptor to spare it goes on knocking: others may be heard meanwhile, and some be freed.
+            Err(_) => return std::thread::sleep(Duration::from_millis(1)),
         };
         let Ok((pid, user)) = peer_of(socket.as_fd()) else {
             return;

@@ -3,8 +3,12 @@
 //!
 //! A packet is a JSON word. A rank says when it comes to the host barrier and when it gives up there, why the group has failed, and
 //! what it has launched when it goes in good order. What a peer sends is bounded; a peer that sends anything else counts as lost.
+//!
+//! A rank that goes may leave kernels behind that still run. Its sockets stay open with them ([`Mesh::line`]), unheard, so that
+//! their end comes when the kernels are done, or with the process: peers look then how far it has come.
 
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -20,6 +24,8 @@ use crate::error::{Error, Result, WaitRecord};
 
 /// The longest packet.
 const LONGEST: usize = 32 << 10;
+/// How often one that waits here looks for a failure that nobody wakes it for: kernels only write it down.
+const LOOK: Duration = Duration::from_millis(20);
 /// How long a peer's thread may take to make room for a packet. It never waits for anybody, so it only has to be scheduled.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -69,8 +75,8 @@ pub(crate) enum Seat {
 struct Peer {
     seat: Seat,
     farewell: Option<Option<u64>>,
-    /// Why nothing more comes from it, where that is no farewell.
-    lost: Option<String>,
+    /// Nothing more comes from it, and it said no farewell.
+    lost: bool,
 }
 
 /// What the listening thread tells the group. It may be called until the mesh is dropped.
@@ -81,6 +87,8 @@ pub(crate) trait Hears: Send + Sync {
     fn failed(&self, peer: usize, reason: Reason);
     /// `peer` has gone in good order, having launched so many operations.
     fn farewell(&self, _peer: usize, _launched: Option<u64>) {}
+    /// `peer`, which has said farewell, has ended: its kernels are done, or its process is gone and they with it.
+    fn ended(&self, _peer: usize) {}
 }
 
 #[derive(Debug)]
@@ -88,8 +96,9 @@ struct Inner {
     rank: usize,
     /// By rank; none for this one.
     sockets: Vec<Option<OwnedFd>>,
-    /// Ends the thread.
+    /// Wakes the thread, which then ends.
     end: OwnedFd,
+    ended: AtomicBool,
     peers: Mutex<Vec<Peer>>,
     changed: Condvar,
 }
@@ -132,11 +141,12 @@ impl Mesh {
         let peer = || Peer {
             seat: Seat::At(0),
             farewell: None,
-            lost: None,
+            lost: false,
         };
         let inner = Inner {
             rank,
             end,
+            ended: AtomicBool::new(false),
             peers: Mutex::new(sockets.iter().map(|_| peer()).collect()),
             sockets,
             changed: Condvar::new(),
@@ -172,6 +182,16 @@ impl Mesh {
         self.inner.say_to_all(&Word::Farewell(launched), Duration::ZERO);
     }
 
+    /// Its sockets, for whoever is to keep them open longer than the mesh.
+    pub fn line(&self) -> Arc<dyn std::fmt::Debug + Send + Sync> {
+        self.inner.clone()
+    }
+
+    /// `peer`, which has gone, turned out to have come so far.
+    pub fn gone_after(&self, peer: usize, operations: u64) {
+        self.inner.lock()[peer].farewell = Some(Some(operations));
+    }
+
     /// What `peer` had launched when it went in good order; `None`: it has not gone.
     pub fn gone(&self, peer: usize) -> Option<Option<u64>> {
         self.inner.lock()[peer].farewell
@@ -187,12 +207,13 @@ impl Mesh {
             // It has been there.
             Seat::Left(at) => at > round,
         };
-        let come = |peers: &mut Vec<Peer>| {
+        let over = |peers: &[Peer]| {
             let mut others = (0..peers.len()).filter(|peer| *peer != rank && !here(peers[*peer].seat));
-            // One that has gone in good order will not come any more.
-            failed() || others.clone().next().is_none() || others.any(|peer| peers[peer].farewell.is_some())
+            // One that has gone, or is lost, will not come any more.
+            let silent = |peer: usize| peers[peer].farewell.is_some() || peers[peer].lost;
+            others.clone().next().is_none() || others.any(silent)
         };
-        self.inner.wait(until, come);
+        self.inner.wait(until, over, failed);
         let peers = self.inner.lock();
         let others = (0..peers.len()).filter(|peer| *peer != rank && !here(peers[*peer].seat));
         let (left, absent): (Vec<usize>, Vec<usize>) = others.partition(|peer| peers[*peer].seat == Seat::Left(round));
@@ -213,6 +234,7 @@ impl Mesh {
 
 impl Drop for Mesh {
     fn drop(&mut self) {
+        self.inner.ended.store(true, Ordering::Release);
         let _ = rustix::io::write(&self.inner.end, &1u64.to_ne_bytes());
         let thread = self.thread.get_mut().unwrap_or_else(PoisonError::into_inner).take();
         // The thread itself may hold the last of what owns the mesh.
@@ -228,19 +250,16 @@ impl Inner {
         self.peers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits until `done` or `until`.
-    fn wait(&self, until: Instant, mut done: impl FnMut(&mut Vec<Peer>) -> bool) {
-        let mut peers = self.lock();
-        while !done(&mut peers) {
+    /// Waits until `done`, `until`, or `failed`, which is asked without the lock: it may well come back here.
+    fn wait(&self, until: Instant, done: impl Fn(&[Peer]) -> bool, failed: impl Fn() -> bool) {
+        while !failed() {
+            let peers = self.lock();
             let left = until.saturating_duration_since(Instant::now());
-            if left.is_zero() {
+            if done(&peers) || left.is_zero() {
                 return;
             }
-            let (again, _) = self
-                .changed
-                .wait_timeout(peers, left)
-                .unwrap_or_else(PoisonError::into_inner);
-            peers = again;
+            let waited = self.changed.wait_timeout(peers, left.min(LOOK));
+            drop(waited.unwrap_or_else(PoisonError::into_inner));
         }
     }
 
@@ -255,6 +274,10 @@ impl Inner {
         let Some(socket) = self.sockets.get(peer).and_then(Option::as_ref) else {
             return Ok(());
         };
+        // Nobody listens at a socket that is only kept open: it would be full some day.
+        if self.lock()[peer].farewell.is_some() {
+            return Ok(());
+        }
         let packet = serde_json::to_vec(word).map_err(|error| Broken::Garbage(error.to_string()))?;
         let until = Instant::now() + patience;
         loop {
@@ -285,15 +308,16 @@ impl Inner {
                     .filter_map(|peer| Some(PollFd::new(self.sockets[*peer].as_ref()?, PollFlags::IN))),
             );
             let day = Instant::now() + Duration::from_secs(86_400);
-            if ready(&mut fds, day).is_err() {
+            let polled = ready(&mut fds, day);
+            if self.ended.load(Ordering::Acquire) {
+                return;
+            }
+            if polled.is_err() {
                 // Without memory for a poll nothing can be heard of: the deadline bounds every wait all the same.
                 std::thread::sleep(Duration::from_millis(10));
                 continue;
             }
             let spoke: Vec<bool> = fds.iter().map(|fd| !fd.revents().is_empty()).collect();
-            if spoke[0] {
-                return;
-            }
             let mut still = Vec::with_capacity(open.len());
             for (peer, spoke) in open.into_iter().zip(&spoke[1..]) {
                 if !spoke || self.hear(peer, &mut packet, hears) {
@@ -310,9 +334,10 @@ impl Inner {
             return false;
         };
         let lost = match recv(socket.as_fd(), &mut *packet, RecvFlags::DONTWAIT | RecvFlags::TRUNC) {
-            Err(Errno::AGAIN | Errno::INTR) => return true,
+            // A reset, told once, says that the peer closed with words of ours unread. It overtakes what the peer said before.
+            Err(Errno::AGAIN | Errno::INTR | Errno::CONNRESET) => return true,
             // No packet is empty.
-            Ok((_, 0)) | Err(Errno::CONNRESET | Errno::PIPE) => "its process ended".to_string(),
+            Ok((_, 0)) => "its process ended".to_string(),
             Ok((_, bytes)) if bytes > LONGEST => format!("it sent a packet of {bytes} bytes"),
             Ok((bytes, _)) => match serde_json::from_slice(&packet[..bytes]) {
                 Ok(word) => match self.take_in(peer, word, hears) {
@@ -324,10 +349,12 @@ impl Inner {
             Err(errno) => format!("its socket failed: {errno}"),
         };
         let mut peers = self.lock();
-        if peers[peer].farewell.is_none() {
-            peers[peer].lost = Some(lost.clone());
-            drop(peers);
-            hears.lost(peer, &lost);
+        let gone = peers[peer].farewell.is_some();
+        peers[peer].lost = !gone;
+        drop(peers);
+        match gone {
+            true => hears.ended(peer),
+            false => hears.lost(peer, &lost),
         }
         self.changed.notify_all();
         false

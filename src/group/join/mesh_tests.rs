@@ -33,6 +33,9 @@ impl Hears for Log {
     fn farewell(&self, peer: usize, launched: Option<u64>) {
         self.push(format!("{peer} gone after {launched:?}"));
     }
+    fn ended(&self, peer: usize) {
+        self.push(format!("{peer} ended"));
+    }
 }
 
 fn meshes(world: usize) -> (Vec<Mesh>, Vec<Arc<Log>>) {
@@ -66,16 +69,61 @@ fn a_socket_that_closes_is_a_rank_that_died_unless_it_said_farewell() {
     meshes[2].farewell(Some(7));
     drop(meshes.remove(2));
     for rank in [0, 1, 3] {
-        assert_eq!(logs[rank].wait(1), ["2 gone after Some(7)"]);
+        assert_eq!(logs[rank].wait(2), ["2 gone after Some(7)", "2 ended"]);
     }
     assert_eq!((meshes[0].gone(2), meshes[0].gone(1)), (Some(Some(7)), None));
     // Without a word.
     drop(meshes.remove(1));
     for rank in [0, 3] {
-        assert_eq!(logs[rank].wait(2)[1..], ["1 lost: its process ended"]);
+        assert_eq!(logs[rank].wait(3)[2..], ["1 lost: its process ended"]);
     }
     meshes[0].failed(Reason::Other("tired".to_string()));
-    assert_eq!(logs[3].wait(3)[2..], ["0 failed: Other(\"tired\")"]);
+    assert_eq!(logs[3].wait(4)[3..], ["0 failed: Other(\"tired\")"]);
+}
+
+/// A socket closed with a packet unread says first that it was reset, then what came before.
+#[test]
+fn a_farewell_is_heard_of_one_that_left_words_of_ours_unread() {
+    for farewell in [true, false] {
+        let (near, far) = pair().unwrap();
+        let deaf = Mesh::of(1, vec![Some(far), None]).unwrap();
+        let mesh = Mesh::of(0, vec![None, Some(near)]).unwrap();
+        mesh.inner.say(1, &Word::Barrier(1), PATIENCE).unwrap();
+        if farewell {
+            deaf.farewell(Some(3));
+        }
+        drop(deaf);
+        let log = Arc::new(Log::default());
+        mesh.listen(log.clone()).unwrap();
+        match farewell {
+            true => assert_eq!(log.wait(2), ["1 gone after Some(3)", "1 ended"]),
+            false => assert_eq!(log.wait(1), ["1 lost: its process ended"]),
+        }
+    }
+}
+
+#[test]
+fn a_socket_that_is_kept_ends_with_its_keeper() {
+    let (mut meshes, logs) = meshes(2);
+    let gone = meshes.pop().unwrap();
+    let line = gone.line();
+    gone.farewell(None);
+    drop(gone);
+    assert_eq!(logs[0].wait(1), ["1 gone after None"]);
+    // Far more than a socket holds: nothing is said to one that nobody hears.
+    for round in 0..5000 {
+        meshes[0].inner.say(1, &Word::Barrier(round), PATIENCE).unwrap();
+    }
+    assert_eq!(logs[0].wait(1).len(), 1);
+    drop(line);
+    assert_eq!(logs[0].wait(2)[1..], ["1 ended"]);
+}
+
+#[test]
+fn nobody_waits_at_the_barrier_for_one_that_is_lost() {
+    let (mut meshes, _logs) = meshes(3);
+    drop(meshes.pop());
+    assert_eq!(meshes[0].meet(1, soon(), || false).0, [1, 2]);
 }
 
 #[test]

@@ -44,6 +44,11 @@ impl Peers {
         self.mesh.farewell(launched);
     }
 
+    /// What keeps its sockets open, for as long as its kernels run: peers take their end for those kernels' end.
+    pub fn line(&self) -> Arc<dyn std::fmt::Debug + Send + Sync> {
+        self.mesh.line()
+    }
+
     /// A peer that has gone after fewer operations than `launched`, of `world` ranks.
     pub fn gone_before(&self, launched: u64, world: usize) -> Option<Error> {
         (0..world).find_map(|peer| {
@@ -192,6 +197,36 @@ impl Hears for Watch {
             && mine > last
         {
             group.lose(left(peer, last, mine));
+        }
+    }
+
+    /// What it has not done by now nobody will do: its memory, which is still mapped here, tells how far it came. In order to go
+    /// on, this rank must not need more of it.
+    fn ended(&self, peer: usize) {
+        let Some(group) = self.0.upgrade() else { return };
+        if group.failure.get().is_some() || group.kernels_gave_up(|cause| cause != abi::TW_ABORT_NONE as u64) {
+            return;
+        }
+        let own = group.holdings.locals.first().map(|local| local.rank);
+        let control = |rank: usize| group.control(group.holdings.heaps.get(rank)?).ok();
+        let (Some(theirs), Some(ours)) = (control(peer), own.and_then(control)) else {
+            return;
+        };
+        let done = theirs.epoch_finished;
+        // NCCL's operations are launched, and no epochs.
+        let launched = match group.holdings.nccl {
+            None => group.launched_here(),
+            Some(_) => None,
+        };
+        if let (None, Some(peers)) = (&group.holdings.nccl, &group.peers) {
+            peers.mesh.gone_after(peer, done);
+        }
+        let mine = launched.unwrap_or(0).max(ours.epoch_started);
+        if mine > done {
+            let why = format!(
+                "its process ended in the midst of its work: {done} operations were done, and this rank has number {mine} for it"
+            );
+            group.give_up(Error::PeerExited { rank: peer, why });
         }
     }
 }

@@ -69,7 +69,8 @@ impl Joiner<'_> {
             .collect();
         let offers = hall.gather("offer", self.offer(world, &links).map(|offer| (offer, Given::new())))?;
         let offers: Vec<Offer> = offers.into_iter().map(|(offer, _)| offer).collect();
-        agreed_on(&offers)?;
+        let machines = offers.iter().map(|offer| offer.machine.clone());
+        agreed_on("the hash of the machine's links as it was told", machines)?;
         let unit = self.multicast(&offers, &told, &links);
 
         holdings::give_back();
@@ -79,6 +80,8 @@ impl Joiner<'_> {
         let layout = Layout::new(config.heap_bytes, world, config.one_shot_bytes)?;
         let exported = self.make(number, &mut holdings, &layout, *unit.as_ref().unwrap_or(&1));
         let heard = hall.gather("heap", exported.map(|(bytes, fd)| (bytes, vec![(None, fd)])))?;
+        let heaps = heard.iter().map(|(bytes, _)| format!("{bytes} bytes"));
+        agreed_on("the size of the heap", heaps)?;
         let imported = self.import(&mut holdings, heard, &told, &links, &gpus);
         let tried = hall.gather("mapping", imported.map(|tried| (tried, Given::new())))?;
         for (from, (tried, _)) in tried.into_iter().enumerate() {
@@ -114,8 +117,10 @@ impl Joiner<'_> {
         };
         holdings.shared = shared.ok();
         holdings.nccl = by_nccl.ok();
+        let peers = Peers::new(mesh);
+        holdings.line = Some(peers.line());
         let mut group = Group::of(driver, number, holdings, facts, links, config);
-        group.peers = Some(Peers::new(mesh));
+        group.peers = Some(peers);
         let group = Arc::new(group);
         let listening = group.peers.as_ref().map_or(Ok(()), |peers| peers.listen(&group));
         hall.gather("readiness", listening.map(|()| ((), Given::new())))?;
@@ -209,18 +214,19 @@ impl Joiner<'_> {
     }
 }
 
-/// Checks that all have understood the same machine.
-fn agreed_on(offers: &[Offer]) -> Result<()> {
-    let Some((zero, others)) = offers.split_first() else {
+/// Checks that all ranks, rank 0 first, have said the same of `what`. All have heard all, and so come to the same end.
+fn agreed_on(what: &str, said: impl Iterator<Item = String>) -> Result<()> {
+    let said: Vec<String> = said.collect();
+    let Some(zero) = said.first() else {
         return Ok(());
     };
-    match others.iter().position(|offer| offer.machine != zero.machine) {
-        Some(other) => Err(Error::Mismatch {
-            rank: other + 1,
+    match said.iter().position(|one| one != zero) {
+        Some(rank) => Err(Error::Mismatch {
+            rank,
             peer: 0,
-            what: "the hash of topology and probe".to_string(),
-            ours: others[other].machine.clone(),
-            theirs: zero.machine.clone(),
+            what: what.to_string(),
+            ours: said[rank].clone(),
+            theirs: zero.clone(),
         }),
         None => Ok(()),
     }
@@ -238,4 +244,17 @@ fn least(offers: &[Offer]) -> HashMap<(Kernel, u32), u32> {
     kernels
         .map(|(index, kernel)| (kernel, least(index).unwrap_or(0)))
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_differs_first_is_told_with_both_values() {
+        let said = |said: &[usize]| agreed_on("the heap", said.iter().map(usize::to_string));
+        assert!(said(&[]).is_ok() && said(&[4, 4, 4]).is_ok());
+        let error = said(&[4, 4, 5, 6]).unwrap_err().to_string();
+        assert!(error.contains("the heap is 5 on rank 2 and 4 on rank 0"), "{error}");
+    }
 }

@@ -25,7 +25,8 @@ impl Rank {
     /// # Safety
     /// `stream` is a live stream of the node's driver, and outlives the group: this [`Rank`] and every
     /// [`Plan`](crate::Plan) and [`Buffer`](crate::Buffer) of it; where ranks are threads of one process, those of all. When the last
-    /// of them goes, the stream does not capture, and no graph of the group's launches is launched any more.
+    /// of them goes, the stream does not capture, no graph of the group's launches is launched any more, and none runs but on the
+    /// stream.
     ///
     /// # Errors
     /// On every rank that came: [`Error::Missing`] names the ranks that did not, or that stopped answering; [`Error::Mismatch`] two that

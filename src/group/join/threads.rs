@@ -66,12 +66,14 @@ impl Claim {
 
 impl Drop for Claim {
     fn drop(&mut self) {
+        // A part that nobody took goes after the lock.
+        let _part;
         let mut tables = lock();
         let Some(tables) = tables.as_mut() else { return };
         let Some(seats) = tables.get_mut(&self.table) else {
             return;
         };
-        seats[self.rank] = Seat::Left;
+        _part = std::mem::replace(&mut seats[self.rank], Seat::Left);
         if self.rank == 0 {
             // Nobody serves any more, so whoever still comes finds that rank 0 has left.
             let gone = || Error::Aborted {
@@ -140,29 +142,106 @@ pub(super) fn join(
     let made = places
         .map_err(missing)
         .and_then(|places| Group::make(node.driver(), &places, config));
-    let parts: Vec<Result<Rank>> = match made {
-        Ok(ranks) => ranks.into_iter().map(Ok).collect(),
-        Err(error) => (0..world).map(|_| Err(error.clone())).collect(),
-    };
-    let mut mine = None;
+    serve(table, made, missing)
+}
+
+/// Gives every thread its part, and returns rank 0's. Where one has given up meanwhile nobody gets any: the group would wait for it.
+fn serve(table: u64, made: Result<Vec<Rank>>, missing: impl Fn(Vec<usize>) -> Error) -> Result<Rank> {
+    // A group that nobody gets goes after the lock.
+    let mut unserved = None;
     let mut guards = Vec::new();
     let mut tables = lock();
-    if let Some(seats) = tables.as_mut().and_then(|tables| tables.get_mut(&table)) {
-        for (seat, part) in seats.iter_mut().zip(parts) {
-            match std::mem::replace(seat, Seat::Left) {
-                waits @ Seat::Waits { .. } => {
-                    *seat = Seat::Served(part);
-                    guards.push(waits);
-                }
-                // One that has given up: its part goes.
-                _ if mine.is_some() => {}
-                _ => mine = Some(part),
-            }
+    let seats = tables.as_mut().and_then(|tables| tables.get_mut(&table));
+    let seats: &mut [Seat] = seats.map_or(&mut [], |seats| seats);
+    let gone = (1..seats.len()).filter(|rank| !matches!(seats[*rank], Seat::Waits { .. }));
+    let gone: Vec<usize> = gone.collect();
+    let made = match made {
+        Ok(ranks) if !gone.is_empty() => {
+            unserved = Some(ranks);
+            Err(missing(gone))
+        }
+        made => made,
+    };
+    let mut parts: Vec<Result<Rank>> = match made {
+        Ok(ranks) => ranks.into_iter().map(Ok).collect(),
+        Err(error) => (0..seats.len()).map(|rank| Err(told(&error, rank))).collect(),
+    };
+    let first = 1.min(parts.len());
+    let others = parts.drain(first..);
+    for (seat, part) in seats.iter_mut().skip(1).zip(others) {
+        if matches!(seat, Seat::Waits { .. }) {
+            guards.push(std::mem::replace(seat, Seat::Served(part)));
         }
     }
     // All come back at once, before any of their threads runs.
     drop(guards);
     drop(tables);
     CHANGED.notify_all();
-    mine.unwrap_or_else(|| Err(missing(Vec::new())))
+    drop(unserved);
+    parts.pop().unwrap_or_else(|| Err(missing(Vec::new())))
+}
+
+/// As `rank` is told of it.
+fn told(error: &Error, rank: usize) -> Error {
+    let mut told = error.clone();
+    if let Error::Missing { rank: waits, .. } = &mut told {
+        *waits = rank;
+    }
+    told
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::driver::Place;
+    use crate::group::fake::Fake;
+
+    #[test]
+    fn nobody_gets_a_group_that_one_has_given_up() {
+        let (fake, node) = Fake::node(3);
+        let table = u64::MAX;
+        let waits = |device: usize| Seat::Waits {
+            place: RankPlace {
+                place: Place {
+                    device,
+                    share: 0,
+                    shares: 1,
+                },
+                stream: None,
+            },
+            _guard: node.driver().wait_elsewhere(),
+        };
+        let config = GroupConfig::default().heap_bytes(4 << 20);
+        for given_up in [false, true] {
+            let second = if given_up { Seat::Left } else { waits(2) };
+            lock()
+                .get_or_insert_default()
+                .insert(table, vec![Seat::Left, waits(1), second]);
+            let missing = |missing| Error::Missing {
+                at: "here".to_string(),
+                rank: 0,
+                missing,
+                left: Vec::new(),
+                waited: std::time::Duration::ZERO,
+            };
+            let mine = serve(table, node.group(3, &config), missing);
+            let mut seats = lock().as_mut().and_then(|tables| tables.remove(&table)).unwrap();
+            let Seat::Served(one) = seats.remove(1) else {
+                panic!("rank 1 was not served")
+            };
+            if !given_up {
+                assert_eq!((mine.unwrap().rank(), one.unwrap().rank()), (0, 1));
+                assert!(matches!(&seats[1], Seat::Served(Ok(two)) if two.rank() == 2));
+                continue;
+            }
+            for (me, error) in [mine.unwrap_err(), one.unwrap_err()].into_iter().enumerate() {
+                assert!(
+                    matches!(&error, Error::Missing { rank, missing, .. } if *rank == me && missing == &[2]),
+                    "{error}"
+                );
+            }
+            assert!(matches!(seats[1], Seat::Left));
+        }
+        assert!(fake.alive.lock().unwrap().is_empty(), "something of the group is left");
+    }
 }

@@ -1,6 +1,7 @@
 //! The built program, as its users and their scripts see it: words, JSON, exit codes, files.
 
 mod bench;
+mod explore;
 mod faults;
 mod files;
 #[cfg(target_os = "linux")]
