@@ -46,7 +46,7 @@ impl Arch {
     }
 }
 
-/// Those of a list like "80+ptx,90a,100f".
+/// Those of a list like "80+ptx,90a,100f"; none of the empty text, which is as if nothing was said.
 pub fn parse(list: &str) -> Result<Vec<Arch>, String> {
     let parse = |word: &str| {
         Arch::parse(word).ok_or_else(|| {
@@ -57,7 +57,13 @@ pub fn parse(list: &str) -> Result<Vec<Arch>, String> {
         })
     };
     let words = list.split([',', ' ']).filter(|word| !word.is_empty());
-    words.map(parse).collect()
+    let archs: Vec<Arch> = words.map(parse).collect::<Result<_, _>>()?;
+    match archs.is_empty() && !list.is_empty() {
+        true => Err(format!(
+            "TILEWEAVE_CUDA_ARCHS is {list:?}, which names nothing: expected a list like 80,90a,100f"
+        )),
+        false => Ok(archs),
+    }
 }
 
 /// All that this nvcc knows, by its version and what `--list-gpu-code` prints.
@@ -101,6 +107,18 @@ mod tests {
             let why = options(&list).expect_err(bad);
             assert!(
                 why.contains(&format!("{bad:?}")) && why.contains("80,90a,100f"),
+                "{why}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_list_of_nothing_is_refused() {
+        assert_eq!(parse(""), Ok(vec![]));
+        for list in [",", " ", ", ,"] {
+            let why = options(list).expect_err("an empty list");
+            assert!(
+                why.contains(&format!("{list:?}")) && why.contains("names nothing"),
                 "{why}"
             );
         }

@@ -33,17 +33,20 @@ impl Node {
     ///
     /// # Errors
     /// [`Error::Unavailable`] without a driver that loads the kernels, a GPU, or kernels (features `prebuilt-kernels`,
-    /// `build-kernels`); [`Error::KernelsNotBuilt`] where they were built for other GPUs only.
+    /// `build-kernels`); [`Error::KernelsNotBuilt`] where they were built for other GPUs only, or PTX would serve that is newer than the driver.
     #[cfg(feature = "cuda")]
     pub fn this_machine() -> Result<Node> {
         #[cfg(any(target_os = "linux", target_os = "windows"))]
         {
             use crate::driver::cuda::{CudaDriver, driver_version};
-            use crate::kernels::{ARCHS, FATBIN, REASON, check_driver};
+            use crate::kernels::{ARCHS, FATBIN, REASON, archs_for, check_driver};
+            let mut archs = ARCHS;
             if FATBIN.is_some() {
-                check_driver(driver_version()?)?;
+                let version = driver_version()?;
+                check_driver(version)?;
+                archs = archs_for(version);
             }
-            Ok(Node::new(Arc::new(CudaDriver::new(FATBIN, ARCHS, REASON)?)))
+            Ok(Node::new(Arc::new(CudaDriver::new(FATBIN, archs, REASON)?)))
         }
         #[cfg(not(any(target_os = "linux", target_os = "windows")))]
         {

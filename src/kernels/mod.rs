@@ -29,6 +29,27 @@ pub(crate) fn check_driver(driver: (u32, u32)) -> Result<()> {
     }
 }
 
+/// What of [`ARCHS`] a driver of this CUDA version takes. It compiles PTX, and that of a newer nvcc than itself, by the minor
+/// version too, it does not know.
+#[cfg(all(feature = "cuda", any(target_os = "linux", target_os = "windows")))]
+pub(crate) fn archs_for(driver: (u32, u32)) -> &'static [&'static str] {
+    static MACHINE_CODE: std::sync::OnceLock<Vec<&str>> = std::sync::OnceLock::new();
+    match NVCC_VERSION {
+        Some(nvcc) if !compiles(driver, nvcc) => {
+            MACHINE_CODE.get_or_init(|| ARCHS.iter().copied().filter(|arch| arch.starts_with("sm_")).collect())
+        }
+        _ => ARCHS,
+    }
+}
+
+/// Whether a driver of this CUDA version knows the PTX of an nvcc.
+#[cfg(any(test, all(feature = "cuda", any(target_os = "linux", target_os = "windows"))))]
+fn compiles(driver: (u32, u32), nvcc: &str) -> bool {
+    let mut words = nvcc.split('.').map(|word| word.parse().unwrap_or(0));
+    let (major, minor) = (words.next().unwrap_or(0), words.next().unwrap_or(0));
+    driver >= (major, minor)
+}
+
 #[cfg(any(test, all(feature = "cuda", any(target_os = "linux", target_os = "windows"))))]
 fn loads((major, minor): (u32, u32), nvcc: &str) -> Result<()> {
     let needed: u32 = nvcc.split('.').next().and_then(|word| word.parse().ok()).unwrap_or(0);
@@ -47,7 +68,7 @@ fn loads((major, minor): (u32, u32), nvcc: &str) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use super::loads;
+    use super::{compiles, loads};
 
     #[test]
     fn a_driver_of_an_older_major_version_is_told_what_it_lacks() {
@@ -62,5 +83,10 @@ mod tests {
             why.contains("13.0.88") && why.contains("12.8") && why.contains("CUDA 13.0"),
             "{why}"
         );
+    }
+    #[test]
+    fn ptx_minds_the_minor_version_too() {
+        assert!(compiles((13, 0), "13.0.88") && compiles((13, 1), "13.0.88") && compiles((14, 0), "13.2.1"));
+        assert!(!compiles((12, 5), "12.9.86") && !compiles((12, 9), "13.0.88"));
     }
 }

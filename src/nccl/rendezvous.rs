@@ -279,6 +279,9 @@ fn ask(meeting: &Meeting<'_>, found: &[SocketAddr], begin: Instant) -> Result<Un
         left: Vec::new(),
         waited: begin.elapsed(),
     };
+    let broken = |error: &std::io::Error| Error::Aborted {
+        why: format!("the answer of {host}:{port} broke off: {error}"),
+    };
     let hello = Hello::of(meeting).to_bytes();
     loop {
         for at in found {
@@ -289,14 +292,21 @@ fn ask(meeting: &Meeting<'_>, found: &[SocketAddr], begin: Instant) -> Result<Un
             let sent = stream
                 .set_write_timeout(Some(PATIENCE))
                 .and_then(|()| stream.write_all(&hello));
-            let mut length = [0; 4];
-            let heard = sent.and_then(|()| read(&mut stream, &mut length, left));
-            match heard.map(|()| u32::from_le_bytes(length) as usize) {
+            // The answer's length, little-endian: its first byte takes as long as the other ranks do.
+            let mut first = [0];
+            if sent.and_then(|()| read(&mut stream, &mut first, left)).is_err() {
+                // Nobody, or somebody who went: it may be the port's owner of before.
+                continue;
+            }
+            // Who has begun to answer knows this rank: another hello would be a second rank of its number.
+            let mut rest = [0; 3];
+            let heard = read(&mut stream, &mut rest, PATIENCE);
+            match heard.map(|()| u32::from_le_bytes([first[0], rest[0], rest[1], rest[2]]) as usize) {
                 Ok(0) => {
                     let mut id = [0; 128];
                     return read(&mut stream, &mut id, PATIENCE)
                         .map(|()| UniqueId(id))
-                        .map_err(|_| missing());
+                        .map_err(|error| broken(&error));
                 }
                 Ok(length) if length <= LONGEST => {
                     let mut words = vec![0; length];
@@ -310,8 +320,7 @@ fn ask(meeting: &Meeting<'_>, found: &[SocketAddr], begin: Instant) -> Result<Un
                     let why = format!("{host}:{port} answers with {length} bytes: it is no rank 0");
                     return Err(Error::Aborted { why });
                 }
-                // Nobody, or somebody who went: it may be the port's owner of before.
-                Err(_) => {}
+                Err(error) => return Err(broken(&error)),
             }
         }
         std::thread::sleep(NAP.min(left(begin, meeting.deadline).ok_or_else(missing)?));

@@ -35,6 +35,14 @@ pub(super) fn open(name: &OsStr) -> Result<Library, String> {
     Library::complete(dlopen(name, 0)?, name.to_string_lossy().into_owned())
 }
 
+/// 12 of "python3.12", and of "python3.12t"; 0 of "python3", which Debian has.
+fn python_minor(folder: &str) -> Option<u32> {
+    let rest = folder.strip_prefix("python3")?;
+    let digits = rest.strip_prefix('.').unwrap_or_default();
+    let end = digits.find(|c: char| !c.is_ascii_digit()).unwrap_or(digits.len());
+    Some(digits[..end].parse().unwrap_or(0))
+}
+
 /// Folders of Python packages that the environment points to, by what points there.
 fn packages(variable: &impl Fn(&str) -> Option<OsString>) -> Vec<(String, PathBuf)> {
     let mut found = Vec::new();
@@ -56,14 +64,13 @@ fn packages(variable: &impl Fn(&str) -> Option<OsString>) -> Vec<(String, PathBu
         if name == "CONDA_PREFIX" {
             found.push((name.to_string(), prefix.clone()));
         }
-        // Several Pythons of one prefix: the newest name first.
+        // Several Pythons of one prefix: the newest first, of python3.9 and python3.12 the latter.
         let entries = std::fs::read_dir(prefix.join("lib")).into_iter().flatten().flatten();
-        let mut pythons: Vec<PathBuf> = entries
-            .filter(|entry| entry.file_name().to_string_lossy().starts_with("python3"))
-            .map(|entry| entry.path())
+        let mut pythons: Vec<(u32, PathBuf)> = entries
+            .filter_map(|entry| Some((python_minor(&entry.file_name().to_string_lossy())?, entry.path())))
             .collect();
         pythons.sort_by(|a, b| b.cmp(a));
-        for python in pythons {
+        for (_, python) in pythons {
             found.extend(["site-packages", "dist-packages"].map(|folder| (name.to_string(), python.join(folder))));
         }
     }
@@ -163,6 +170,8 @@ mod tests {
         let torch = folder.file("venv/lib/python3.12/site-packages/torch/lib/libnccl-test.so.2");
         let conda = folder.file("conda/lib/libnccl-test.so.2");
         let user = folder.file("home/.local/lib/python3.11/site-packages/nvidia/nccl/lib/libnccl-test.so.2");
+        let free_threaded = folder.file("venv/lib/python3.9t/site-packages/nvidia/nccl/lib/libnccl-test.so.2");
+        let older = folder.file("venv/lib/python3.9/site-packages/nvidia/nccl/lib/libnccl-test.so.2");
         folder.file("venv/lib/python3.12/site-packages/nvidia/nccl/lib/libnccl-test.so");
         let variable = |name: &str| {
             Some(match name {
@@ -176,7 +185,10 @@ mod tests {
             })
         };
         let found: Vec<PathBuf> = files(FILE, &variable).into_iter().map(|(_, file)| file).collect();
-        assert!(found.starts_with(&[listed, wheel, torch, conda, user]), "{found:?}");
+        assert!(
+            found.starts_with(&[listed, wheel, torch, free_threaded, older, conda, user]),
+            "{found:?}"
+        );
         let here = |name: &str| variable(name).filter(|_| name == "PYTHONPATH");
         let message = find_as(FILE, here).expect_err("no library").to_string();
         for part in [

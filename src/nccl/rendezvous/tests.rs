@@ -105,6 +105,28 @@ fn strangers_do_not_keep_the_ranks() {
 }
 
 #[test]
+fn an_answer_that_breaks_off_is_not_asked_for_again() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let at = listener.local_addr().expect("an address");
+    for answer in [&[0u8][..], &[0; 4], &[0; 40]] {
+        std::thread::scope(|scope| {
+            let one = scope.spawn(move || ask(&meeting(0, 1, 2, LONG), &[at], Instant::now()));
+            // Who closes without a word may be somebody else: the rank comes again.
+            drop(listener.accept().expect("a rank"));
+            let (mut stream, _) = listener.accept().expect("the same rank");
+            let mut hello = [0; HELLO];
+            read(&mut stream, &mut hello, LONG).expect("its hello");
+            stream.write_all(answer).expect("room");
+            drop(stream);
+            let error = one.join().expect("no panic").expect_err("no id").to_string();
+            assert!(error.contains("broke off"), "{error}");
+        });
+    }
+    listener.set_nonblocking(true).expect("a listener");
+    assert!(listener.accept().is_err(), "a second hello");
+}
+
+#[test]
 fn nobody_to_ask_ends_at_the_deadline() {
     let free = TcpListener::bind("127.0.0.1:0")
         .and_then(|listener| listener.local_addr())

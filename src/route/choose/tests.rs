@@ -4,8 +4,8 @@ use super::*;
 use crate::dtype::{DType, Wire};
 use crate::nccl::NcclPolicy;
 use crate::op::config::tests::facts;
-use crate::route::Machine;
 use crate::route::constants::{CLASSES, Class};
+use crate::route::{Machine, Obstacle};
 use proptest::prelude::*;
 
 fn spec(op: Op, route: Want) -> OpSpec {
@@ -92,6 +92,31 @@ fn nccl_takes_what_it_does_better_where_somebody_can_call_it() {
     assert_eq!(route(&facts, &asked, 8192).path, Path::Unfused);
     // Small messages are better off with one exchange.
     assert_eq!(route(&facts, &large, 1).path, Path::Unfused);
+}
+
+/// Where our kernels may not run, a heap without room for what lies between the GEMM and NCCL leaves it to the runtime.
+#[test]
+fn obstacles_and_no_room_for_nccl_decline() {
+    let mut facts = facts(4, 4 << 20, 16);
+    (facts.nccl, facts.communicators) = (NcclPolicy::Own, Ok(()));
+    facts.machine.obstacles = vec![Obstacle::Pair {
+        from: 0,
+        to: 1,
+        uuids: ("GPU-0".to_string(), "GPU-1".to_string()),
+        reason: "no peer access".to_string(),
+    }];
+    let of = |m| OpSpec::new(Op::GemmReduceScatter, 8192, 64, m, DType::Bf16);
+    assert_eq!(route(&facts, &of(8), 8).path, Path::Nccl);
+    let declined = route(&facts, &of(8192), 8192);
+    assert_eq!(declined.path, Path::Decline);
+    assert!(
+        declined
+            .reason
+            .starts_with("the heap has no room between the GEMM and NCCL; "),
+        "{declined}"
+    );
+    let asked = of(8192).route(Want::Exactly(Path::Nccl));
+    assert!(matches!(choose(&facts, &asked, 8192), Err(Error::HeapTooSmall { .. })));
 }
 
 #[test]
