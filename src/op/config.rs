@@ -65,6 +65,24 @@ pub(crate) struct Config {
 }
 
 impl Config {
+    /// Of a path on which no kernel of ours communicates.
+    pub fn without_kernels(path: Path) -> Config {
+        Config {
+            path,
+            gemm: None,
+            main: None,
+            one_shot: false,
+            exchange: Exchange::Push,
+            grid_limit: 0,
+            pushers: 0,
+            reducers: 0,
+            clusters: (1, 1),
+            splits: 1,
+        }
+    }
+}
+
+impl Config {
     /// Bytes of the products that CTAs which share a block keep at the start of the scratch, at `m`; 0 where none share.
     pub fn product_bytes(&self, spec: &OpSpec, m: u64) -> u64 {
         let shares = self

@@ -15,7 +15,7 @@ use crate::error::{Error, Result};
 use crate::memory::RawMat;
 use crate::memory::layout::Layout;
 use crate::nccl::{Call, calls};
-use crate::route::{Exchange, Path};
+use crate::route::Path;
 
 /// What a matrix in scratch begins at a multiple of, in bytes.
 const ALIGN: u64 = 256;
@@ -82,18 +82,7 @@ impl Facts {
         let path = Path::Nccl;
         self.by_nccl(spec)
             .map_err(|reason| Error::RouteUnavailable { path, reason })?;
-        let mut config = Config {
-            path,
-            gemm: None,
-            main: None,
-            one_shot: false,
-            exchange: Exchange::Push,
-            grid_limit: 0,
-            pushers: 0,
-            reducers: 0,
-            clusters: (1, 1),
-            splits: 1,
-        };
+        let mut config = Config::without_kernels(path);
         if spec.op.has_gemm() {
             let setting = self.setting();
             self.check_mainloop(spec, m, path, &setting)?;

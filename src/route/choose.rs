@@ -180,18 +180,7 @@ impl<'a> Decisions<'a> {
 }
 
 fn declined() -> Config {
-    Config {
-        path: Path::Decline,
-        gemm: None,
-        main: None,
-        one_shot: false,
-        exchange: Exchange::Push,
-        grid_limit: 0,
-        pushers: 0,
-        reducers: 0,
-        clusters: (1, 1),
-        splits: 1,
-    }
+    Config::without_kernels(Path::Decline)
 }
 
 /// Whether the message of `spec` at `m` is small enough for one exchange.
