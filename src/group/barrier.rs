@@ -66,11 +66,7 @@ impl HostBarrier {
         let begin = Instant::now();
         let mut round = self.lock();
         if matches!(round.seats[rank], Seat::Waits { .. }) {
-            return Err(Error::bad_argument(
-                "the host barrier's caller",
-                format!("a second thread of rank {rank}"),
-                "one thread of each rank",
-            ));
+            return Err(second_thread(rank));
         }
         if let Some(error) = failed() {
             return Err(Error::Poisoned(Arc::new(error)));
@@ -106,6 +102,15 @@ impl HostBarrier {
             });
         }
     }
+}
+
+/// A rank comes once a round.
+pub(super) fn second_thread(rank: usize) -> Error {
+    Error::bad_argument(
+        "the host barrier's caller",
+        format!("a second thread of rank {rank}"),
+        "one thread of each rank",
+    )
 }
 
 fn absent(rank: usize, seats: &[Seat], waited: Duration) -> Error {

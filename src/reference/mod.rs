@@ -147,48 +147,22 @@ impl Gemm<'_> {
 /// reduce_scatter and all_reduce of one `[rows, cols]` matrix per rank: summed in f32 in rank order, rounded once.
 /// reduce_scatter leaves each rank its [`chunk`] of the rows.
 pub fn reduce(parts: &[&[f64]], rows: usize, cols: usize, dtype: DType) -> Expected {
-    sum(
-        parts,
-        rows,
-        cols,
-        Rules {
-            dtype,
-            wire: None,
-            adder: Adder::Ranks,
-        },
-    )
+    sum(parts, rows, cols, (dtype, Adder::Ranks))
 }
 
 /// all_reduce where a switch adds, in an order of its own.
 pub fn reduce_in_switch(parts: &[&[f64]], rows: usize, cols: usize, dtype: DType) -> Expected {
-    sum(
-        parts,
-        rows,
-        cols,
-        Rules {
-            dtype,
-            wire: None,
-            adder: Adder::Switch(dtype),
-        },
-    )
+    sum(parts, rows, cols, (dtype, Adder::Switch(dtype)))
 }
 
 /// reduce_scatter and all_reduce by NCCL, in an order of its own.
 pub fn reduce_by_nccl(parts: &[&[f64]], rows: usize, cols: usize, dtype: DType) -> Expected {
-    sum(
-        parts,
-        rows,
-        cols,
-        Rules {
-            dtype,
-            wire: None,
-            adder: Adder::Nccl(dtype),
-        },
-    )
+    sum(parts, rows, cols, (dtype, Adder::Nccl(dtype)))
 }
 
-fn sum(parts: &[&[f64]], rows: usize, cols: usize, rules: Rules) -> Expected {
-    let dtype = rules.dtype;
+fn sum(parts: &[&[f64]], rows: usize, cols: usize, (dtype, adder): (DType, Adder)) -> Expected {
+    let wire = None;
+    let rules = Rules { dtype, wire, adder };
     let mut expected = Expected::zeros(rows, cols, dtype);
     for index in 0..rows * cols {
         let mut element = rules.element();

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use cudarc::driver::{CudaStream, DevicePtr, DevicePtrMut, DeviceSlice, SyncOnDrop};
 
-use super::handle;
+use super::check_rank_stream;
 use crate::error::{Error, Result};
 use crate::memory::{Buffer, Element};
 
@@ -36,14 +36,7 @@ impl Buffer {
     /// # Errors
     /// [`Error::BadArgument`] where the buffer has fewer, and for a stream that is not the rank's.
     pub fn as_slice<'a, T: Element>(&'a self, stream: &'a Arc<CudaStream>, count: usize) -> Result<BufferSlice<'a, T>> {
-        if handle(stream) != self.rank().stream() {
-            let expected = format!("rank {}'s, {:#x}", self.rank().rank(), self.rank().stream().0);
-            return Err(Error::bad_argument(
-                "stream",
-                format!("{:#x}", handle(stream).0),
-                expected,
-            ));
-        }
+        check_rank_stream(self.rank(), stream)?;
         if count.checked_mul(size_of::<T>()).is_none_or(|bytes| bytes > self.len()) {
             let expected = format!("at most what the buffer's {} bytes hold", self.len());
             return Err(Error::bad_argument("count", count, expected));

@@ -8,7 +8,7 @@ use cudarc::driver::CudaStream;
 use super::element::SliceElement;
 use super::guards::{Order, Taker};
 use super::operands::SliceOperands;
-use super::{check, handle};
+use super::{check, check_rank_stream};
 use crate::error::{Error, Result};
 use crate::memory::{Mat, MatMut};
 use crate::op::{Operands, Out, Plan};
@@ -67,14 +67,7 @@ impl Plan {
         order: Order,
         capturing: bool,
     ) -> Result<()> {
-        if handle(stream) != self.rank().stream() {
-            let expected = format!("rank {}'s, {:#x}", self.rank().rank(), self.rank().stream().0);
-            return Err(Error::bad_argument(
-                "stream",
-                format!("{:#x}", handle(stream).0),
-                expected,
-            ));
-        }
+        check_rank_stream(self.rank(), stream)?;
         for (name, own) in operands.slices() {
             if own.context().cu_ctx() != stream.context().cu_ctx() {
                 let value = format!("a slice of device {}'s context", own.context().ordinal());

@@ -50,10 +50,24 @@ use cudarc::driver::{CudaContext, CudaStream, DriverError};
 
 use crate::driver::Stream;
 use crate::error::{Error, Result};
+use crate::group::Rank;
 
 /// A stream as this crate has it.
 fn handle(stream: &CudaStream) -> Stream {
     Stream(stream.cu_stream().expose_provenance())
+}
+
+/// That a stream is a rank's: its work is ordered there.
+fn check_rank_stream(rank: &Rank, stream: &CudaStream) -> Result<()> {
+    if handle(stream) == rank.stream() {
+        return Ok(());
+    }
+    let expected = format!("rank {}'s, {:#x}", rank.rank(), rank.stream().0);
+    Err(Error::bad_argument(
+        "stream",
+        format!("{:#x}", handle(stream).0),
+        expected,
+    ))
 }
 
 /// What cudarc could not say where it happened.

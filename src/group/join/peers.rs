@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use super::super::Group;
+use super::super::barrier::second_thread;
 use super::mesh::{Hears, Mesh, Reason};
 use crate::abi;
 use crate::driver::Driver;
@@ -70,11 +71,7 @@ impl Peers {
             std::sync::TryLockError::Poisoned(poisoned) => Ok(PoisonError::into_inner(poisoned)),
             std::sync::TryLockError::WouldBlock => Err(()),
         }) else {
-            return Err(Error::bad_argument(
-                "the host barrier's caller",
-                format!("a second thread of rank {rank}"),
-                "one thread of each rank",
-            ));
+            return Err(second_thread(rank));
         };
         if let Some(error) = failed() {
             return Err(Error::Poisoned(Arc::new(error)));
