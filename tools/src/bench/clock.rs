@@ -60,6 +60,19 @@ pub fn measure(ranks: &[Rank], contest: &mut dyn Contest, effort: Effort) -> Res
     Ok(Some(samples))
 }
 
+/// The milliseconds of each contender, run once, on a simulated node with a clock: a second run would take as long.
+pub fn once(ranks: &[Rank], contest: &mut dyn Contest) -> Result<Option<Vec<f64>>> {
+    let effort = Effort {
+        samples: 1,
+        launches: 1,
+        sets: 1,
+        fills: 0,
+    };
+    let node = ranks[0].node();
+    let field = Field::new(&**node.driver(), ranks, contest.contenders(), false)?;
+    field.turn(contest, effort, 0)
+}
+
 /// Events and memory of a measurement.
 struct Field<'a> {
     driver: &'a dyn Driver,

@@ -162,12 +162,13 @@ impl Overlapped {
         ]
     }
 
+    /// Without a pool operands hold what memory held: for a machine that does not look at them.
     pub fn new(
         ranks: &[Rank],
         fused: &Fused,
         tuning: Tuning,
         sets: usize,
-        pool: &Pool,
+        pool: Option<&Pool>,
         cublaslt: bool,
     ) -> Result<Overlapped> {
         let mut lanes: Vec<Lane> = Vec::with_capacity(ranks.len());
@@ -177,7 +178,7 @@ impl Overlapped {
             let rows = chunk(m, fused.ranks, rank.rank()).len();
             let gathers = fused.op == Op::AllGatherGemm;
             let [one, two, three] = Overlapped::specs(fused, rank.rank(), tuning);
-            let random = |rows, cols| Rotating::new(rank, rows, cols, sets, Some(pool));
+            let random = |rows, cols| Rotating::new(rank, rows, cols, sets, pool);
             let written = |rows, cols| Rotating::new(rank, rows, cols, sets, None);
             let plan = rank.plan(&one)?;
             reducers = reducers_beside(rank, &plan, m, tuning)?;

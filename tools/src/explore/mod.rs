@@ -3,7 +3,7 @@
 //! Everything here is predicted. `docs/explore.md` has the formulas with their sources, and what is left out.
 
 mod memory;
-mod models;
+pub mod models;
 mod page;
 mod plot;
 mod table;

@@ -7,6 +7,7 @@ mod files;
 #[cfg(target_os = "linux")]
 mod launchers;
 mod operations;
+mod overlap;
 #[cfg(target_os = "linux")]
 mod processes;
 mod topo;
