@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::super::holdings::{Holdings, Local};
 use super::super::links::Links;
+use super::super::membership::Membership;
 use super::super::nccl;
 use super::super::{GROUPS, Group, GroupConfig, Numerics, Rank, RankPlace, budget, holdings, residence};
 use super::hall::{Given, Hall};
@@ -121,10 +122,11 @@ impl Joiner<'_> {
         holdings.line = Some(peers.line());
         let mut group = Group::of(driver, number, holdings, facts, links, config);
         group.peers = Some(peers);
-        let group = Arc::new(group);
-        let listening = group.peers.as_ref().map_or(Ok(()), |peers| peers.listen(&group));
+        // From here on this rank leaves in good order, whatever happens.
+        let rank = Rank::new(Membership::new(group), self.rank, 0);
+        let group = rank.group.group();
+        let listening = group.peers.as_ref().map_or(Ok(()), |peers| peers.listen(group));
         hall.gather("readiness", listening.map(|()| ((), Given::new())))?;
-        let rank = Rank::new(group, self.rank, 0);
         trace::group_made(&rank, told.iter().map(Told::to_string));
         Ok(rank)
     }

@@ -277,10 +277,6 @@ pub fn execute(machine: &Machine, problem: &Problem, args: &RunArgs, crew: Crew)
     let results = crew.gather(&ranks, results)?;
     let other = other.map(|other| crew.gather(&ranks, other)).transpose()?;
     let (bytes_sent, signals_sent) = crew.gather_counts(&ranks, sent)?.into_iter().unzip();
-    // A process that ends while another one still works would be taken for dead.
-    if let (Crew::Process(_), [rank]) = (crew, &ranks[..]) {
-        rank.host_barrier(std::time::Duration::from_millis(args.deadline_ms))?;
-    }
     let info = node.driver().place_info(lanes[0].rank.place())?;
     let device_name = describe_devices(&node, &info.name, shape.ranks);
     Ok(Outcome {
