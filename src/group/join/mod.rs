@@ -12,8 +12,10 @@ mod agreed;
 mod environment;
 mod guest;
 mod hall;
+mod hosts;
 mod id;
 mod keeper;
+mod line;
 mod lobby;
 mod machine;
 mod mesh;
@@ -24,6 +26,7 @@ mod processes;
 mod rank;
 mod switch;
 mod threads;
+mod venue;
 mod wire;
 mod words;
 
