@@ -85,6 +85,7 @@ impl Layout {
     }
 
     /// Of a rank whose heap nobody else reaches: it is all scratch, but for the control block and the counters.
+    #[cfg(target_os = "linux")]
     pub fn alone(heap_bytes: usize, world: usize) -> Result<Layout> {
         let packets = up(CONTROL_BYTES as u64);
         let scratch = packets + COUNTERS;

@@ -1,5 +1,5 @@
 //! What remains between processes that have joined: a socket for each pair of ranks, and one thread that listens to all of its
-//! rank's. A socket that closes without a farewell is a rank that died; everybody hears of it at once, from the kernel.
+//! rank's. A socket ([`Line`]) that closes without a farewell is a rank that died; everybody hears of it at once, from the kernel.
 //!
 //! A packet is a JSON word. A rank says when it comes to the host barrier and when it gives up there, why the group has failed, and
 //! what it has launched when it goes in good order. What a peer sends is bounded; a peer that sends anything else counts as lost.
