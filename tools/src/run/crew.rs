@@ -80,6 +80,14 @@ impl Crew {
         matches!(self, Crew::Process(told) if told.spans_hosts())
     }
 
+    /// How many of `world` ranks this host has.
+    pub fn ranks_here(self, world: usize) -> usize {
+        match self {
+            Crew::Process(told) if told.spans_hosts() => told.local_world.unwrap_or(1),
+            _ => world,
+        }
+    }
+
     /// Whether this process speaks for all.
     pub fn reports(self) -> bool {
         match self {

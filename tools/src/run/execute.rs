@@ -283,7 +283,7 @@ pub fn execute(machine: &Machine, problem: &Problem, args: &RunArgs, crew: Crew)
     let other = other.map(|other| crew.gather(&ranks, other)).transpose()?;
     let (bytes_sent, signals_sent) = crew.gather_counts(&ranks, sent)?.into_iter().unzip();
     let info = node.driver().place_info(lanes[0].rank.place())?;
-    let device_name = describe_devices(&node, &info.name, shape.ranks);
+    let device_name = describe_devices(&node, &info.name, crew.ranks_here(shape.ranks));
     Ok(Outcome {
         device_name,
         route,
