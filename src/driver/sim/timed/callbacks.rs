@@ -6,7 +6,7 @@
 
 use std::ffi::{CStr, c_char};
 
-use super::gpu;
+use super::gpu::{self, Line};
 use super::rates::NAP;
 use super::self_c::{LOADS, WarpC};
 use super::warp::{Cta, Wait, Warp};
@@ -83,15 +83,15 @@ impl Timed {
         w.c.loads
     }
 
-    fn load(&mut self, cta: &Cta, w: &mut Warp, addr: u64, bytes: u32) -> u64 {
+    fn load(&mut self, cta: &Cta, w: &mut Warp, addr: u64, line: Line, bytes: u32) -> u64 {
         let owner = self.owner(addr, cta.gpu);
         let all = u64::from(bytes) * u64::from(w.c.lanes);
         if owner == cta.gpu {
             w.c.payload = NO_PAYLOAD;
-            return self.gpus[owner].load(&self.rates, cta.sm, w.c.now, addr >> 7, all);
+            return self.gpus[owner].load(&self.rates, cta.sm, w.c.now, line, all);
         }
         self.sent(w, owner, bytes);
-        gpu::load_from(&mut self.gpus, &self.rates, (cta.gpu, cta.sm, owner), (w.c.now, addr >> 7, all))
+        gpu::load_from(&mut self.gpus, &self.rates, (cta.gpu, cta.sm, owner), (w.c.now, line, all))
     }
 
     /// A store; when it is there.
@@ -100,14 +100,14 @@ impl Timed {
         let all = u64::from(bytes) * u64::from(w.c.lanes);
         if owner == cta.gpu {
             w.c.payload = NO_PAYLOAD;
-            let (read, written) = self.gpus[owner].store(&self.rates, cta.sm, w.c.now, addr >> 7, all);
+            let (read, written) = self.gpus[owner].store(&self.rates, cta.sm, w.c.now, Line::of(addr), all);
             w.c.now = w.c.now.max(read.saturating_sub(self.rates.l2_latency));
             cta.written = cta.written.max(written);
             return written;
         }
         self.sent(w, cta.gpu, bytes);
         let way = (cta.gpu, cta.sm, owner);
-        let (left, there, known) = gpu::store_to(&mut self.gpus, &self.rates, way, (w.c.now, addr >> 7, all));
+        let (left, there, known) = gpu::store_to(&mut self.gpus, &self.rates, way, (w.c.now, Line::of(addr), all));
         // Stores are posted, as far as there is room for them.
         w.c.now = w.c.now.max(left.saturating_sub(self.rates.posted));
         cta.written = cta.written.max(known);
@@ -125,7 +125,7 @@ impl Timed {
         } else {
             self.traffic[cta.gpu].1 += 1;
             let way = (cta.gpu, cta.sm, owner);
-            gpu::store_to(&mut self.gpus, &self.rates, way, (w.c.now, addr >> 7, 32)).1
+            gpu::store_to(&mut self.gpus, &self.rates, way, (w.c.now, Line::of(addr), 32)).1
         };
         for who in self.words.send(addr, value, there) {
             self.wake(who, there + NAP / 2);
@@ -140,7 +140,7 @@ impl Timed {
         let seen = self.words.seen(addr, from + trip / 2);
         w.c.now = w.c.now.max(from + trip);
         w.polling = Some(from);
-        w.polled.push(addr);
+        w.polled.push((addr, seen));
         seen
     }
 
@@ -166,7 +166,7 @@ unsafe extern "C" fn tw_timed_load(c: *mut WarpC, addr: u64, bytes: u32) -> u32 
     // SAFETY: passed on.
     unsafe {
         with(enter(c), |timed, cta, w| {
-            let at = timed.load(cta, w, addr, bytes);
+            let at = timed.load(cta, w, addr, Line::of(addr), bytes);
             Timed::loaded(w, at)
         })
     }
@@ -198,7 +198,7 @@ unsafe extern "C" fn tw_timed_copy_async(c: *mut WarpC, from: u64, bytes: u32) {
     // SAFETY: passed on.
     unsafe {
         with(enter(c), |timed, cta, w| {
-            let at = timed.load(cta, w, from, bytes);
+            let at = timed.load(cta, w, from, Line::of_rows(from), bytes);
             w.c.async_ready = w.c.async_ready.max(at);
         })
     }
@@ -365,7 +365,8 @@ unsafe extern "C" fn tw_timed_pause(c: *mut WarpC, until_ns: u64) {
     unsafe {
         let parks = with(w, |timed, _, w| {
             let polled = std::mem::take(&mut w.polled);
-            let next = polled.iter().filter_map(|addr| timed.words.next(*addr)).min();
+            // Others may have looked later, and found more.
+            let next = polled.iter().filter_map(|(addr, seen)| timed.words.next(*addr, *seen)).min();
             if let Some(next) = next {
                 w.c.now = w.c.now.max(next + NAP / 2);
                 return false;
@@ -376,7 +377,7 @@ unsafe extern "C" fn tw_timed_pause(c: *mut WarpC, until_ns: u64) {
                 return false;
             }
             w.wait = Wait::Word(until);
-            for addr in polled {
+            for (addr, _) in polled {
                 timed.words.watch(addr, w.waiter());
             }
             timed.turn_at(until, w.waiter());
@@ -408,7 +409,7 @@ unsafe extern "C" fn tw_timed_load_packet(c: *mut WarpC, addr: u64, to: *mut u32
             to.cast::<u64>().write_unaligned(first);
             to.cast::<u64>().add(1).write_unaligned(second);
             let bytes = 16 * u64::from(w.c.lanes);
-            let there = timed.gpus[cta.gpu].load(&timed.rates, cta.sm, w.c.now, addr >> 7, bytes);
+            let there = timed.gpus[cta.gpu].load(&timed.rates, cta.sm, w.c.now, Line::of(addr), bytes);
             w.c.now = w.c.now.max(there.saturating_sub(timed.rates.l2_latency));
         });
     }

@@ -6,9 +6,37 @@
 //! is there. Lines are told apart by where an access begins: the kernels' tiles come to the same places again and again.
 
 use super::rates::Rates;
+use super::ledger::Ledger;
 use super::self_c::{SmC, Unit};
 
 const LINES: usize = 1 << 19;
+
+/// The place of an access: neighbouring lanes' 16 bytes are neighbours, or rows of 128 bytes are, as in a box of TMA and
+/// in a stage that cp.async fills. The two are told apart: what was stored as one is not found as the other.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Line {
+    addr: u64,
+    shift: u32,
+}
+
+impl Line {
+    /// Of a contiguous access.
+    pub fn of(addr: u64) -> Line {
+        Line { addr, shift: 9 }
+    }
+
+    /// Of rows of 128 bytes, the first at `addr`: all of them go by its name.
+    pub fn of_rows(addr: u64) -> Line {
+        Line { addr, shift: 63 }
+    }
+
+    fn name(self) -> u64 {
+        match self.shift {
+            63 => (self.addr >> 7) | 1 << 63,
+            shift => self.addr >> shift,
+        }
+    }
+}
 
 /// What the L2 has: by a line's hash, its name and how many bytes had been filled when it was touched.
 #[derive(Debug)]
@@ -28,7 +56,18 @@ impl Cache {
     }
 
     /// Whether it is there; from now on it is.
-    fn touch(&mut self, line: u64, bytes: u64) -> bool {
+    fn touch(&mut self, line: Line, bytes: u64) -> bool {
+        let step = 1 << line.shift;
+        // A warp's access is one line; a longer one is several.
+        let (line, more) = (line.name(), bytes.saturating_sub(1) / step);
+        let there = self.touch_one(line, bytes.min(step));
+        for i in 1..=more.min(64) {
+            self.touch_one(line + i, step);
+        }
+        there
+    }
+
+    fn touch_one(&mut self, line: u64, bytes: u64) -> bool {
         let at = line.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (64 - LINES.trailing_zeros());
         let (name, then) = &mut self.lines[at as usize];
         let there = *name == line && self.filled - *then < self.bytes;
@@ -56,12 +95,12 @@ pub(super) struct Gpu {
     /// At one address each: warps point to them.
     pub sms: Vec<Box<Sm>>,
     cache: Cache,
-    pub l2: Unit,
-    pub hbm: Unit,
-    pub out: Unit,
-    pub into: Unit,
+    pub l2: Ledger,
+    pub hbm: Ledger,
+    pub out: Ledger,
+    pub into: Ledger,
     /// To each peer alone, where links lead to single peers.
-    pub pairs: Vec<Unit>,
+    pub pairs: Vec<Ledger>,
 }
 
 fn time(bytes: u64, each: f64) -> u64 {
@@ -73,16 +112,22 @@ impl Gpu {
         Gpu {
             sms: (0..sms).map(|_| Box::default()).collect(),
             cache: Cache::new(rates.l2_bytes),
-            l2: Unit::default(),
-            hbm: Unit::default(),
-            out: Unit::default(),
-            into: Unit::default(),
-            pairs: vec![Unit::default(); gpus],
+            l2: Ledger::default(),
+            hbm: Ledger::default(),
+            out: Ledger::default(),
+            into: Ledger::default(),
+            pairs: (0..gpus).map(|_| Ledger::default()).collect(),
         }
     }
 
+    /// No request comes for a moment before `time`, but for what little warps are ahead of each other.
+    pub fn forget(&mut self, time: u64) {
+        let own = [&mut self.l2, &mut self.hbm, &mut self.out, &mut self.into];
+        own.into_iter().chain(&mut self.pairs).for_each(|unit| unit.forget(time));
+    }
+
     /// From the L2 or behind it; when the last byte has left it, latency included.
-    fn fetch(&mut self, rates: &Rates, from: u64, line: u64, bytes: u64) -> u64 {
+    fn fetch(&mut self, rates: &Rates, from: u64, line: Line, bytes: u64) -> u64 {
         let served = self.l2.serve(from, time(bytes, rates.l2));
         if self.cache.touch(line, bytes) {
             served + rates.l2_latency
@@ -92,27 +137,27 @@ impl Gpu {
     }
 
     /// Into the L2, and some day to device memory.
-    fn put(&mut self, rates: &Rates, from: u64, line: u64, bytes: u64) -> u64 {
+    fn put(&mut self, rates: &Rates, from: u64, line: Line, bytes: u64) -> u64 {
         self.cache.touch(line, bytes);
         self.hbm.serve(from, time(bytes, rates.hbm));
         self.l2.serve(from, time(bytes, rates.l2))
     }
 
     /// A load of this GPU's own memory by one of its SMs.
-    pub fn load(&mut self, rates: &Rates, sm: usize, from: u64, line: u64, bytes: u64) -> u64 {
+    pub fn load(&mut self, rates: &Rates, sm: usize, from: u64, line: Line, bytes: u64) -> u64 {
         let port = self.sms[sm].load.serve(from, time(bytes, rates.port));
         self.fetch(rates, from, line, bytes).max(port + rates.l2_latency)
     }
 
     /// The same for several SMs at once: one read of the L2.
-    pub fn multicast(&mut self, rates: &Rates, sms: &[usize], from: u64, line: u64, bytes: u64) -> u64 {
+    pub fn multicast(&mut self, rates: &Rates, sms: &[usize], from: u64, line: Line, bytes: u64) -> u64 {
         let fetched = self.fetch(rates, from, line, bytes);
         let ports = sms.iter().map(|sm| self.sms[*sm].load.serve(from, time(bytes, rates.port)));
         ports.max().unwrap_or(from).max(fetched)
     }
 
     /// A store to this GPU's own memory: when it has been read from the SM, and when it is known to be written.
-    pub fn store(&mut self, rates: &Rates, sm: usize, from: u64, line: u64, bytes: u64) -> (u64, u64) {
+    pub fn store(&mut self, rates: &Rates, sm: usize, from: u64, line: Line, bytes: u64) -> (u64, u64) {
         let port = self.sms[sm].store.serve(from, time(bytes, rates.port));
         let put = self.put(rates, port, line, bytes);
         (port, put + rates.l2_latency)
@@ -133,7 +178,7 @@ pub(super) fn store_to(
     gpus: &mut [Gpu],
     rates: &Rates,
     (from, sm, to): (usize, usize, usize),
-    (at, line, bytes): (u64, u64, u64),
+    (at, line, bytes): (u64, Line, u64),
 ) -> (u64, u64, u64) {
     let port = gpus[from].sms[sm].store.serve(at, time(bytes, rates.port));
     let (left, there) = cross(gpus, rates, (from, to), port, bytes);
@@ -146,7 +191,7 @@ pub(super) fn load_from(
     gpus: &mut [Gpu],
     rates: &Rates,
     (own, sm, of): (usize, usize, usize),
-    (at, line, bytes): (u64, u64, u64),
+    (at, line, bytes): (u64, Line, u64),
 ) -> u64 {
     let asked = at + rates.link_latency;
     let fetched = gpus[of].fetch(rates, asked, line, bytes);
@@ -159,7 +204,7 @@ pub(super) fn load_sum(
     gpus: &mut [Gpu],
     rates: &Rates,
     (own, sm): (usize, usize),
-    members: &[(usize, u64)],
+    members: &[(usize, Line)],
     (at, bytes): (u64, u64),
 ) -> u64 {
     let asked = at + rates.link_latency;
@@ -177,7 +222,7 @@ pub(super) fn store_all(
     gpus: &mut [Gpu],
     rates: &Rates,
     (own, sm): (usize, usize),
-    members: &[(usize, u64)],
+    members: &[(usize, Line)],
     (at, bytes): (u64, u64),
 ) -> (u64, u64) {
     let port = gpus[own].sms[sm].store.serve(at, time(bytes, rates.port));

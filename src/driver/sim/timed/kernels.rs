@@ -147,6 +147,11 @@ impl Machine {
         *end = (*end).max(ended);
         self.streams_stir = true;
         if kernel.cta_done() {
+            if kernel.stream.device == 0 {
+            eprintln!("{} end {}", kernel.entry.name, timed.now_ns());
+            for (k, v) in std::mem::take(&mut timed.dbg) { eprintln!("  {k:?} {:.1} us, {} times", v.0 as f64/1e6, v.1);  }
+            for u in timed.usage() { if u.device == 0 { eprintln!("  {u:?}"); } }
+            }
             self.end_kernel(number);
         } else if kernel.waiting_for_room() > 0 {
             self.place_timed(number, Some(ended));

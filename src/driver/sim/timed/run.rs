@@ -88,6 +88,9 @@ impl Timed {
     fn next(&mut self) -> Option<*mut Warp> {
         while let Some(std::cmp::Reverse((at, _, who))) = self.turns.pop() {
             let Some(w) = self.find(who) else { continue };
+            if at / (100 * super::rates::US) > self.time / (100 * super::rates::US) {
+                self.gpus.iter_mut().for_each(|gpu| gpu.forget(at));
+            }
             self.time = self.time.max(at);
             *self.horizon = self.turns.peek().map_or(u64::MAX, |next| next.0.0 + SLACK);
             // SAFETY: live, and suspended.

@@ -45,10 +45,14 @@ impl Timed {
             add("tensor cores", &mut gpu.sms.iter().flat_map(|sm| &sm.c.tensor));
             add("schedulers", &mut gpu.sms.iter().flat_map(|sm| &sm.c.scheduler));
             add("shared memory", &mut gpu.sms.iter().map(|sm| &sm.c.shared));
-            add("L2", &mut std::iter::once(&gpu.l2));
-            add("device memory", &mut std::iter::once(&gpu.hbm));
-            add("links out", &mut std::iter::once(&gpu.out));
-            add("links in", &mut std::iter::once(&gpu.into));
+            let whole = |ledger: &super::ledger::Ledger| super::self_c::Unit {
+                free_at: ledger.until,
+                busy: ledger.busy,
+            };
+            add("L2", &mut std::iter::once(&whole(&gpu.l2)));
+            add("device memory", &mut std::iter::once(&whole(&gpu.hbm)));
+            add("links out", &mut std::iter::once(&whole(&gpu.out)));
+            add("links in", &mut std::iter::once(&whole(&gpu.into)));
         }
         all
     }

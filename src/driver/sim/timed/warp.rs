@@ -47,8 +47,8 @@ pub(super) struct Warp {
     pub wait: Wait,
     /// A barrier's vote.
     pub result: u32,
-    /// Words polled since the last pause.
-    pub polled: Vec<u64>,
+    /// Words polled since the last pause, and what they were.
+    pub polled: Vec<(u64, u64)>,
     /// When the last poll began, if nothing came after it: polls in a row share a round trip.
     pub polling: Option<u64>,
     pub open: Group,

@@ -24,6 +24,11 @@ fn put(addr: u64, value: u64) {
     unsafe { AtomicU64::from_ptr(addr as *mut u64).store(value, Ordering::Release) }
 }
 
+fn get(addr: u64) -> u64 {
+    // SAFETY: as in `put`.
+    unsafe { AtomicU64::from_ptr(addr as *mut u64).load(Ordering::Acquire) }
+}
+
 impl Words {
     /// What can be seen of a word at `at`.
     pub fn seen(&mut self, addr: u64, at: u64) -> u64 {
@@ -35,8 +40,7 @@ impl Words {
                 word.coming.pop_front();
             }
         }
-        // SAFETY: as in `put`.
-        unsafe { AtomicU64::from_ptr(addr as *mut u64).load(Ordering::Acquire) }
+        get(addr)
     }
 
     /// A store that will be seen at `at`; who is to be woken then.
@@ -48,8 +52,11 @@ impl Words {
         std::mem::take(&mut word.watchers)
     }
 
-    /// When a word changes next, as far as is known.
-    pub fn next(&self, addr: u64) -> Option<u64> {
+    /// When a word that was `seen` so has another value, as far as is known: 0, if it has.
+    pub fn next(&self, addr: u64, seen: u64) -> Option<u64> {
+        if get(addr) != seen {
+            return Some(0);
+        }
         self.0.get(&addr)?.coming.front().map(|(at, _)| *at)
     }
 
