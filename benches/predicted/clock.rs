@@ -27,11 +27,7 @@ pub struct Gemm {
 
 /// A described node with its clock.
 fn node(machine: &Description) -> Result<Node> {
-    Node::sim(SimConfig {
-        multicast: machine.link.multicast.value,
-        free_running: true,
-        ..SimConfig::new(machine.gpus as usize, SEED)
-    })
+    Node::sim(SimConfig::clocked(machine, SEED))
 }
 
 fn ranks(machine: &Description, specs: &[OpSpec], world: usize, config: GroupConfig) -> Result<Vec<Rank>> {

@@ -113,7 +113,7 @@ impl Subject {
     /// What operands are filled from; `None`: nobody looks at them.
     pub fn pool(&self) -> Option<Pool> {
         match self {
-            Subject::Described { .. } => plain_pool(),
+            Subject::Described { .. } => None,
             Subject::Cuda { .. } => Some(Pool::new(POOL)),
         }
     }
@@ -160,13 +160,5 @@ pub fn work(op: tileweave::Op, m: usize, n: usize, k: usize) -> Work {
 
 /// The node of a description, with its clock.
 fn clocked(node: &Description, seed: u64) -> tileweave::Result<Node> {
-    Node::sim(SimConfig {
-        multicast: node.link.multicast.value,
-        free_running: true,
-        ..SimConfig::new(node.gpus as usize, seed)
-    })
-}
-
-fn plain_pool() -> Option<Pool> {
-    Some(Pool::new((64 << 10) - 3))
+    Node::sim(SimConfig::clocked(node, seed))
 }
