@@ -13,14 +13,16 @@ TW_DEV void sm90_gemm(const TwParams& p) {
   };
   sm90_roles<Tile, Sm90Plain>(
       [&] {
-        if (mx::lane() != 0) return;
-        Sm90Ring<Tile> ring;
-        each([&](const Block& b) { ring.load(p, {0, p.k}, b.col, b.rows != 0, load_x_rows(p, b.row)); });
+        mx::elect([&] {
+          Sm90Ring<Tile> ring;
+          each([&](const Block& b) { ring.load(p, {0, p.k}, b.col, b.rows != 0, load_x_rows(p, b.row)); });
+        });
       },
       [&] {
-        if (mx::lane() != 0) return;
-        ChunkReader<Tile> chunks;
-        each([&](const Block& b) { store_output<Tile>(p, p.m, b, chunks); });
+        mx::elect([&] {
+          ChunkReader<Tile> chunks;
+          each([&](const Block& b) { store_output<Tile>(p, p.m, b, chunks); });
+        });
       },
       [&] {
         Sm90Ring<Tile> ring;

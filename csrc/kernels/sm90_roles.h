@@ -68,7 +68,6 @@ TW_DEV auto load_x_rows(const TwParams& p, uint32_t row) {
 template <class Tile>
 TW_DEV void store_partial(Session<OneWarp>& s, const Block& b, uint32_t owner, gaddr slot, const WireFormat<typename Tile::Type>& wire,
                           uint32_t signal, ChunkReader<Tile>& chunks) {
-  if (mx::lane() != 0) return;
   const ChunkGrid<Tile> grid(b, wire.wide);
   const bool remote = owner != s.p.group.rank && !keeps(s.p), counted = leaves(s.p, owner);
   chunks.each(

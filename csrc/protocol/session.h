@@ -34,25 +34,33 @@ class Session {
 
   TW_DEV explicit Session(const TwParams& params, bool leads = true) : p(params) {
     const gaddr ctl = own_heap(p);
-    const bool first = leads && mx::block() == 0 && Team::thread() == 0;
-    const uint64_t now = first ? mx::time_ns() : 0;
+    const uint64_t now = mx::time_ns();
     // The previous operation's last CTA wrote both; stream order makes them visible.
     epoch = mx::ld_relaxed_sys(ctl + offsetof(TwControl, epoch));
     round = mx::ld_relaxed_sys(ctl + offsetof(TwControl, round));
-    alive = !Team::sync_or(Team::thread() == 0 && aborted(), Site::None);  // a vote that orders nothing
-    if (first && !alive) tell_abort(p, mx::ld_relaxed_sys(ctl + offsetof(TwControl, abort)));
-    if (leads && mx::block() == 0) say_hello();
+    bool dead = false;
+    Team::one([&] { dead = aborted(); });
+    alive = !Team::sync_or(dead, Site::None);  // a vote that orders nothing
+    if (!leads || mx::block() != 0) return;
+    if (!alive) Team::one([&] { tell_abort(p, mx::ld_relaxed_sys(ctl + offsetof(TwControl, abort))); });
+    say_hello();
     // Behind the hello, which peers wait for; this word nobody waits for.
-    if (first) mx::st_global_b64(ctl + offsetof(TwControl, started_ns), now);
+    Team::one([&] { mx::st_global_b64(ctl + offsetof(TwControl, started_ns), now); });
   }
 
-  TW_DEV bool is_peer_thread() const { return Team::thread() < p.group.world && Team::thread() != p.group.rank; }
+  // A thread for every peer: f(rank).
+  template <class F>
+  TW_DEV void each_peer(F f) const {
+    Team::each(p.group.world, [&](uint32_t rank) {
+      if (rank != p.group.rank) f(rank);
+    });
+  }
 
   // Before a CTA consumes anything from a peer: what ranks that disagree push has no meaning to each other.
   TW_DEV void agree() {
     if (agreed) return;
     bool ok = alive;
-    if (ok && is_peer_thread()) ok = await_hello(Team::thread());
+    each_peer([&](uint32_t peer) { ok = ok && await_hello(peer); });
     alive = Team::sync_and(ok, Site::AgreeBarrier);
     agreed = true;
   }
@@ -63,15 +71,16 @@ class Session {
   TW_DEV void await_ranks(uint32_t kind, uint32_t tile, bool own_too, Index index) {
     agree();
     bool ok = alive;
-    const uint32_t peer = Team::thread();
-    if (ok && peer < p.group.world && (own_too || peer != p.group.rank)) {
-      ok = await_word(p, epoch, {kind, peer, tile, own_heap(p) + signal_at(p, round, index(peer)), round, false},
-                      Site::TilePoll, Site::TileAcquire);
-    }
-    // What these threads have acquired was written by another name than the one it is read by now.
-    if constexpr (mx::kMulticast) {
-      if (ok && in_switch(p) && peer < p.group.world) mx::fence_alias(Site::SumFence);
-    }
+    Team::each(p.group.world, [&](uint32_t peer) {
+      if (ok && (own_too || peer != p.group.rank)) {
+        ok = await_word(p, epoch, {kind, peer, tile, own_heap(p) + signal_at(p, round, index(peer)), round, false},
+                        Site::TilePoll, Site::TileAcquire);
+      }
+      // What these threads have acquired was written by another name than the one it is read by now.
+      if constexpr (mx::kMulticast) {
+        if (ok && in_switch(p)) mx::fence_alias(Site::SumFence);
+      }
+    });
     alive = Team::sync_and(ok, Site::TileAcquired);
   }
 
@@ -79,10 +88,10 @@ class Session {
   TW_DEV void await_peer(uint32_t kind, uint32_t peer, uint32_t tile, uint32_t index, uint32_t count = 1) {
     agree();
     bool ok = alive;
-    if (ok && Team::thread() < count) {
-      ok = await_word(p, epoch, {kind, peer, tile, own_heap(p) + signal_at(p, round, index + Team::thread()), round, false},
-                      Site::TilePoll, Site::TileAcquire);
-    }
+    Team::each(count, [&](uint32_t i) {
+      ok = ok && await_word(p, epoch, {kind, peer, tile, own_heap(p) + signal_at(p, round, index + i), round, false},
+                            Site::TilePoll, Site::TileAcquire);
+    });
     alive = Team::sync_and(ok, Site::TileAcquired);
   }
 
@@ -96,17 +105,19 @@ class Session {
   // Publishes to `peer` what all threads of the team pushed. The barrier makes one thread's release cover them all.
   TW_DEV void publish(uint32_t peer, uint32_t index) {
     Team::sync(Site::TileBarrier);
-    if (Team::thread() == 0) signal(peer, index);
+    Team::one([&] { signal(peer, index); });
   }
 
   // The same to every peer, a thread each.
   TW_DEV void publish_all(uint32_t index) {
     Team::sync(Site::TileBarrier);
-    if constexpr (mx::kMulticast) {
-      // Stored through the switch, and read by the receivers' own addresses.
-      if (alive && in_switch(p) && is_peer_thread()) mx::fence_alias(Site::ResultFence);
-    }
-    if (is_peer_thread()) signal(Team::thread(), index);
+    each_peer([&](uint32_t peer) {
+      if constexpr (mx::kMulticast) {
+        // Stored through the switch, and read by the receivers' own addresses.
+        if (alive && in_switch(p)) mx::fence_alias(Site::ResultFence);
+      }
+      signal(peer, index);
+    });
   }
 
   // Every round of a launch in turn. This alone is for those who push nothing.
@@ -117,7 +128,7 @@ class Session {
     if (q == 1) agree();
     if (q < 2) return;
     bool ok = alive;
-    if (ok && Team::thread() < p.group.world) ok = await_credit(Team::thread(), round - 2);
+    Team::each(p.group.world, [&](uint32_t from) { ok = ok && await_credit(from, round - 2); });
     alive = Team::sync_and(ok, Site::CreditBarrier);
   }
 
@@ -137,7 +148,7 @@ class Session {
   TW_DEV bool meet(uint32_t count) {
     Team::sync(Site::MeetBarrier);
     bool met_all = true;
-    if (Team::thread() == 0) {
+    Team::one([&] {
       const gaddr arrived = own_heap(p) + offsetof(TwControl, met_ctas), met = own_heap(p) + offsetof(TwControl, met_epoch);
       if (mx::atom_add_acq_rel_gpu(arrived, 1, Site::MeetArrive) == count - 1) {
         mx::st_global_b32(arrived, 0);
@@ -147,7 +158,7 @@ class Session {
         met_all = await_ctas(met);
         mx::ld_acquire_sys(met, Site::MeetAcquire);
       }
-    }
+    });
     return Team::sync_and(met_all, Site::MeetArrived);
   }
 
@@ -158,10 +169,11 @@ class Session {
       b += mx::shfl_xor(b, mask);
       s += mx::shfl_xor(s, mask);
     }
-    if (mx::lane() != 0) return;
-    const gaddr totals = own_heap(p) + offsetof(TwControl, totals);
-    if (b) mx::red_add_relaxed_gpu(totals + offsetof(TwReport, bytes_sent) + 8 * p.path, b);
-    if (s) mx::red_add_relaxed_gpu(totals + offsetof(TwReport, signals_sent), s);
+    mx::elect([&] {
+      const gaddr totals = own_heap(p) + offsetof(TwControl, totals);
+      if (b) mx::red_add_relaxed_gpu(totals + offsetof(TwReport, bytes_sent) + 8 * p.path, b);
+      if (s) mx::red_add_relaxed_gpu(totals + offsetof(TwReport, signals_sent), s);
+    });
   }
 
   // The CTA leaves. `used` as in close_round.
@@ -169,18 +181,20 @@ class Session {
     count_sent();
     Team::sync(Site::LastBarrier);
     const gaddr ctl = own_heap(p);
-    const bool last = Team::thread() == 0 && mx::atom_add_acq_rel_gpu(ctl + offsetof(TwControl, ctas_done), 1,
-                                                                    Site::LastArrive) == mx::grid() - 1;
+    bool last = false;
+    Team::one([&] {
+      last = mx::atom_add_acq_rel_gpu(ctl + offsetof(TwControl, ctas_done), 1, Site::LastArrive) == mx::grid() - 1;
+    });
     if (!Team::sync_or(last, Site::EndBarrier)) return;
     agree();
     bool ok = alive;
-    if (ok && p.panels > 1 && Team::thread() < p.group.world) ok = await_credit(Team::thread(), round - 1);
+    Team::each(p.panels > 1 ? p.group.world : 0, [&](uint32_t from) { ok = ok && await_credit(from, round - 1); });
     // A CTA that gave up had seen, or raised, this rank's abort word before it left.
-    if (ok && Team::thread() == 0) ok = !aborted();
+    Team::one([&] { ok = ok && !aborted(); });
     alive = Team::sync_and(ok, Site::CreditBarrier);
     if (alive) clear_packets(round, Team::thread(), Team::threads());
     tell_totals();
-    if (Team::thread() == 0) {
+    Team::one([&] {
       if (alive) {
         give_up(round, used);
         mx::st_global_b64(ctl + offsetof(TwControl, epoch_finished), epoch);
@@ -189,7 +203,7 @@ class Session {
       mx::st_global_b32(ctl + offsetof(TwControl, ctas_done), 0);
       mx::st_relaxed_sys(ctl + offsetof(TwControl, round), round + 1);
       mx::st_relaxed_sys(ctl + offsetof(TwControl, epoch), epoch + 1);
-    }
+    });
   }
 
  private:
@@ -214,19 +228,26 @@ class Session {
   TW_DEV void tell_totals() {
     const gaddr totals = own_heap(p) + offsetof(TwControl, totals);
     const uint32_t first = offsetof(TwReport, operations), mine = first + 8 * p.path;
-    for (uint32_t at = first + 8 * Team::thread(); at < sizeof(TwReport); at += 8 * Team::threads()) {
-      uint64_t total = mx::ld_relaxed_sys(totals + at);
-      if (at == mine && alive) mx::st_relaxed_sys(totals + at, ++total);
-      if (p.group.report) mx::st_relaxed_sys(p.group.report + at, total);
+    for (uint32_t begin = 0; begin < (sizeof(TwReport) - first) / 8; begin += Team::threads()) {
+      Team::each((sizeof(TwReport) - first) / 8 - begin, [&](uint32_t word) {
+        const uint32_t at = first + 8 * (begin + word);
+        uint64_t total = mx::ld_relaxed_sys(totals + at);
+        if (at == mine && alive) mx::st_relaxed_sys(totals + at, ++total);
+        if (p.group.report) mx::st_relaxed_sys(p.group.report + at, total);
+      });
     }
     // Another CTA's wait, or a peer, or the host may have raised it: this rank's host hears of it in any case.
-    if (Team::thread() == 0 && !alive) tell_abort(p, mx::ld_relaxed_sys(own_heap(p) + offsetof(TwControl, abort)));
+    if (!alive) Team::one([&] { tell_abort(p, mx::ld_relaxed_sys(own_heap(p) + offsetof(TwControl, abort))); });
   }
 
   // A round that this CTA has consumed; the rank's last CTA gives the credit.
   TW_DEV void retire(uint64_t of, uint64_t used) {
     Team::sync(Site::RetireBarrier);
-    if (Team::thread() != 0) return;
+    Team::one([&] { count_retired(of, used); });
+  }
+
+  // One thread: the CTA is done with a round.
+  TW_DEV void count_retired(uint64_t of, uint64_t used) {
     const gaddr count = own_heap(p) + offsetof(TwControl, panel_done) + (of & 1) * 4;
     // Where some CTAs only reduce, the others read no staging, and know nothing of a round's end.
     const uint32_t consumers = p.reducers ? p.reducers : mx::grid();
@@ -253,7 +274,7 @@ class Session {
 
   TW_DEV void say_hello() {
     const gaddr ctl = own_heap(p);
-    if (Team::thread() == 0) {
+    Team::one([&] {
       const gaddr d = ctl + offsetof(TwControl, current);
       mx::st_global_v4(d, {{p.desc.op, p.desc.algorithm, p.desc.dtype, p.desc.wire}});
       mx::st_global_v4(d + 16, {{p.desc.tile, p.desc.grid, p.desc.has_bias, p.desc.world}});
@@ -264,13 +285,15 @@ class Session {
       mx::st_global_b64(d + 64, uint64_t(p.desc.tail_eps) << 32 | p.desc.tail);
       mx::st_global_b64(ctl + offsetof(TwControl, current_hash), p.hash);
       mx::st_global_b64(ctl + offsetof(TwControl, epoch_started), epoch);
-    }
-    if (!alive || !is_peer_thread()) return;
-    const gaddr hello = heap_of(p, Team::thread()) + hello_at(epoch, p.group.rank);
-    mx::st_relaxed_sys(hello + offsetof(TwHello, hash), p.hash);
-    // Publishes the hash; and, since it follows this rank's previous operation in stream order, that its staging is consumed.
-    mx::st_release_sys(hello + offsetof(TwHello, epoch), epoch, Site::HelloSend);
-    signals += 2;
+    });
+    if (!alive) return;
+    each_peer([&](uint32_t peer) {
+      const gaddr hello = heap_of(p, peer) + hello_at(epoch, p.group.rank);
+      mx::st_relaxed_sys(hello + offsetof(TwHello, hash), p.hash);
+      // Publishes the hash; and, since it follows this rank's previous operation in stream order, that its staging is consumed.
+      mx::st_release_sys(hello + offsetof(TwHello, epoch), epoch, Site::HelloSend);
+      signals += 2;
+    });
   }
 
   TW_DEV bool await_hello(uint32_t peer) {
