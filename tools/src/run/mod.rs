@@ -43,7 +43,7 @@ pub fn run(args: &RunArgs) -> Result<Option<Report>, Failure> {
         .as_deref()
         .map(|path| Place::new("--output", path))
         .transpose()?;
-    let files = record::Files::new(args)?;
+    let files = record::Files::new(args, crew)?;
     let machine = device::choose(if args.fault.is_some() {
         Device::Sim
     } else {

@@ -3,6 +3,7 @@
 use tileweave::Node;
 use tileweave::timeline::{Recorder, Timeline};
 
+use super::crew::Crew;
 use super::execute::{Lane, on_every_rank};
 use super::output::Place;
 use crate::cli::RunArgs;
@@ -22,7 +23,7 @@ pub struct Files {
 
 impl Files {
     /// Fails early where a file could not be written, or has the wrong name.
-    pub fn new(args: &RunArgs) -> Result<Files, Failure> {
+    pub fn new(args: &RunArgs, crew: Crew) -> Result<Files, Failure> {
         if let Some(plot) = args
             .plot
             .as_ref()
@@ -30,8 +31,9 @@ impl Files {
         {
             return Err(Failure::bad_value("--plot", plot.display(), "a file that ends in .svg"));
         }
-        if args.processes && (args.trace.is_some() || args.plot.is_some()) {
-            let expected = "a run without --processes, where one process sees all ranks";
+        let processes = args.processes || matches!(crew, Crew::Process(_));
+        if processes && (args.trace.is_some() || args.plot.is_some()) {
+            let expected = "ranks that are threads of one process, which sees all of them";
             return Err(Failure::bad_value("--trace or --plot", "given", expected));
         }
         if args.all_ctas && args.trace.is_none() {

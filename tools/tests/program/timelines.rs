@@ -191,7 +191,7 @@ fn files_that_cannot_be_are_refused_first() {
         ("--trace /nowhere/t.json", "a file in a folder that exists"),
         ("--trace one.svg --plot one.svg", "name one file"),
         ("--all-ctas", "--trace with it"),
-        ("--trace t.json --processes", "without --processes"),
+        ("--trace t.json --processes", "threads of one process"),
     ] {
         let error = run(words).failed(2, "bad_input");
         assert!(error["message"].to_string().contains(expected), "{words}: {error}");
