@@ -38,7 +38,9 @@ fn launch_all(ranks: &[Rank], c: &Case, path: Path, loaded: &mut [Loaded], recor
         let plan = rank.plan(&c.spec(rank.rank(), path))?;
         plan.launch_recorded(&loaded.operands(c.m)?, recorder)?;
     }
-    ranks.iter().map(Rank::synchronize).collect()
+    // Every rank must be given its chance to finish before the first failure is returned.
+    let ends: Vec<Result<()>> = ranks.iter().map(Rank::synchronize).collect();
+    ends.into_iter().collect()
 }
 
 fn recorders(ranks: &[Rank], stamps: usize) -> Vec<Recorder> {
