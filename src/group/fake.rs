@@ -34,6 +34,8 @@ pub(crate) struct Fake {
     pub cuda: bool,
     /// Whether work in its streams is not done.
     pub busy: AtomicBool,
+    /// How often somebody asked a stream something, or gave it work.
+    pub streams_touched: AtomicUsize,
     /// Whether its streams capture.
     pub captures: AtomicBool,
     /// Streams, mappings and physical memory that are there.
@@ -143,9 +145,11 @@ impl Driver for Fake {
         Ok(())
     }
     fn stream_wait(&self, _: Stream, _: Duration) -> Result<bool> {
+        self.streams_touched.fetch_add(1, Ordering::Relaxed);
         Ok(!self.busy.load(Ordering::Relaxed))
     }
     fn stream_is_capturing(&self, _: Stream) -> Result<bool> {
+        self.streams_touched.fetch_add(1, Ordering::Relaxed);
         Ok(self.captures.load(Ordering::Relaxed))
     }
     fn event_create(&self, _: Place) -> Result<Event> {
@@ -158,6 +162,7 @@ impl Driver for Fake {
         Ok(())
     }
     fn event_record(&self, _: Event, _: Stream) -> Result<()> {
+        self.streams_touched.fetch_add(1, Ordering::Relaxed);
         Ok(())
     }
     fn stream_wait_event(&self, _: Stream, _: Event) -> Result<()> {

@@ -10,7 +10,7 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use super::budget::Budget;
@@ -69,7 +69,7 @@ pub(super) struct Lane {
     driver: Arc<dyn Driver>,
     pub stream: Stream,
     pub owned: bool,
-    /// Recorded behind the last work when the group goes: a stream of the caller's may be gone before that work is looked
+    /// Recorded behind the last work when the last handle goes: a stream of the caller's may be gone before that work is looked
     /// for again.
     last: Event,
 }
@@ -156,6 +156,17 @@ pub(super) struct Holdings {
     pub budget: Option<Budget>,
     /// Tells other processes by its end that this rank's kernels are done, or that its process is gone.
     pub line: Option<Arc<dyn std::fmt::Debug + Send + Sync>>,
+    /// Whether work was left in the streams when the caller let go of them.
+    pub busy: OnceLock<bool>,
+}
+
+impl Holdings {
+    /// The last look at the streams, which may be gone from here on; whether work is left in them.
+    pub fn leave(&self) -> bool {
+        // Every stream is marked, whatever the others say.
+        let busy = || self.locals.iter().filter(|local| !local.lane.leave()).count() > 0;
+        *self.busy.get_or_init(busy)
+    }
 }
 
 /// What is left behind, given back in the same order.
@@ -196,9 +207,7 @@ static LEFT: Mutex<Vec<Left>> = Mutex::new(Vec::new());
 
 impl Drop for Holdings {
     fn drop(&mut self) {
-        // Every stream is marked, whatever the others say.
-        let busy = self.locals.iter().filter(|local| !local.lane.leave()).count();
-        if busy == 0 {
+        if !self.leave() {
             return; // the fields go now
         }
         let left = Left {

@@ -1,8 +1,8 @@
 //! Groups of ranks: one order of operations, one symmetric heap on each rank, one fate.
 //!
 //! A [`Group`] is what this process has of it: every rank's heap, and of the ranks that it drives stream and host words.
-//! [`Rank`]s, plans and buffers share it. When the last of them goes nothing is waited for: [`holdings`] tells how heaps outlive
-//! the kernels that write into them. Where some ranks have launched more than others, so that somebody would wait for a
+//! [`Rank`]s, plans and buffers share it ([`membership`]). When the last of them goes nothing is waited for: [`holdings`] tells how heaps
+//! outlive the kernels that write into them. Where some ranks have launched more than others, so that somebody would wait for a
 //! launch that cannot come any more, the group is aborted then. What was captured is launched without the group's knowledge:
 //! once there was a capture, nothing is known of who has launched more, and the deadline alone bounds that wait.
 
@@ -19,6 +19,7 @@ mod holdings;
 #[cfg(target_os = "linux")]
 mod join;
 mod links;
+mod membership;
 mod nccl;
 mod node;
 mod rank;
@@ -39,6 +40,7 @@ use holdings::{Holdings, Local};
 use join::peers::Peers;
 #[cfg(target_os = "linux")]
 pub use join::{Environment, Id};
+use membership::Membership;
 pub use node::Node;
 pub use rank::Rank;
 pub use stats::{PathStats, Stats};
@@ -76,7 +78,7 @@ pub(crate) struct Group {
     links: links::Links,
     /// The ranks that other processes drive, where there are any.
     peers: Option<Peers>,
-    /// What an adapter has it keep, the streams above all. Last: the holdings look at streams when they are dropped.
+    /// What an adapter has it keep, the streams above all. Last: what is left in them is the holdings' matter.
     #[cfg(all(feature = "cudarc-0-19", any(target_os = "linux", target_os = "windows")))]
     kept: std::sync::Mutex<Vec<Arc<dyn std::fmt::Debug + Send + Sync>>>,
 }
@@ -170,8 +172,8 @@ impl Group {
         };
         holdings.shared = shared.ok();
         holdings.nccl = by_nccl.ok();
-        let group = Arc::new(Group::of(driver, number, holdings, facts, links, config));
-        let ranks: Vec<Rank> = (0..world).map(|rank| Rank::new(group.clone(), rank, rank)).collect();
+        let membership = Membership::new(Group::of(driver, number, holdings, facts, links, config));
+        let ranks = membership.ranks(0..world);
         trace::group_made(&ranks[0], places.iter().map(Place::to_string));
         Ok(ranks)
     }
@@ -235,33 +237,5 @@ impl Group {
         let mut counts = self.holdings.locals.iter().map(|local| local.launched.total());
         let first = counts.next().flatten();
         first.is_some() && counts.clone().all(|count| count.is_some()) && counts.any(|count| count != first)
-    }
-}
-
-impl Drop for Group {
-    fn drop(&mut self) {
-        // A capture that nobody ended would outlive the stream. There is nobody left to tell of a failure, here and below.
-        for Local { lane, .. } in self.holdings.locals.iter().filter(|local| local.lane.owned) {
-            if let Ok(true) = self.driver.stream_is_capturing(lane.stream)
-                && let Ok(graph) = self.driver.stream_end_capture(lane.stream)
-            {
-                let _ = self.driver.graph_destroy(graph);
-            }
-        }
-        if self.failure.get().is_none() && self.is_uneven() {
-            let _ = self.raise_abort();
-        }
-        if let Some(peers) = &self.peers {
-            // A rank that goes because of another must not look as if it went by itself.
-            self.tell_peers();
-            peers.farewell(self.launched_here());
-        }
-        for local in &self.holdings.locals {
-            let retired = local.retired.lock().unwrap_or_else(PoisonError::into_inner);
-            for ptr in retired.iter() {
-                let _ = self.driver.free_async(*ptr, local.lane.stream);
-            }
-        }
-        holdings::give_back();
     }
 }

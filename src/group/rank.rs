@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use super::diagnose::diagnose;
 use super::holdings::{Known, Launches, Local, MOST_KNOWN};
-use super::{Group, Node, Peers, Stats};
+use super::membership::Membership;
+use super::{Node, Peers, Stats};
 use crate::abi::{TwGroup, TwParams};
 use crate::driver::{DevicePtr, Driver, Place, Stream};
 use crate::error::{Error, Result};
@@ -24,14 +25,14 @@ const GRACE: Duration = Duration::from_secs(1);
 /// context stays usable.
 #[derive(Debug, Clone)]
 pub struct Rank {
-    pub(super) group: Arc<Group>,
+    pub(super) group: Arc<Membership>,
     rank: usize,
     /// Which of the ranks that this process drives.
     local: usize,
 }
 
 impl Rank {
-    pub(super) fn new(group: Arc<Group>, rank: usize, local: usize) -> Rank {
+    pub(super) fn new(group: Arc<Membership>, rank: usize, local: usize) -> Rank {
         Rank { group, rank, local }
     }
 

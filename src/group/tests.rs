@@ -47,6 +47,24 @@ fn heaps_begin_ready_and_go_with_the_last_handle() {
     assert!(fake.alive.lock().unwrap().is_empty(), "{:?}", fake.alive);
 }
 
+/// The caller may end them then; who else holds the group, its listening thread, may do so for longer.
+#[test]
+fn streams_are_looked_at_by_the_last_handle_and_never_after_it() {
+    for busy in [false, true] {
+        let (fake, node) = Fake::node(2);
+        let ranks = node.group(2, &config()).unwrap();
+        let held = ranks[0].group.group().clone();
+        fake.busy.store(busy, Ordering::Relaxed);
+        drop(ranks);
+        let touched = fake.streams_touched.load(Ordering::Relaxed);
+        drop((held, node));
+        assert_eq!(fake.streams_touched.load(Ordering::Relaxed), touched);
+        holdings::give_back();
+        let alive = fake.alive.lock().unwrap();
+        assert!(alive.is_empty(), "{alive:?}");
+    }
+}
+
 #[test]
 fn a_group_of_more_devices_than_ranks_shares_none() {
     let (_, node) = Fake::node(8);

@@ -10,7 +10,8 @@ use crate::error::{Error, Result};
 #[derive(Debug)]
 pub(crate) struct Heap {
     driver: Arc<dyn Driver>,
-    memory: Physical,
+    /// `None`: another host's.
+    memory: Option<Physical>,
     ptr: DevicePtr,
     bytes: usize,
 }
@@ -33,7 +34,7 @@ impl Heap {
         let ptr = ptr.inspect_err(|_| drop(driver.physical_release(memory)))?;
         Ok(Heap {
             driver: driver.clone(),
-            memory,
+            memory: Some(memory),
             ptr,
             bytes,
         })
@@ -57,14 +58,26 @@ impl Heap {
         Heap::of(driver, memory, bytes, ptr)
     }
 
+    /// That of a rank on another host, of which nothing is here.
+    #[cfg(target_os = "linux")]
+    pub fn elsewhere(driver: &Arc<dyn Driver>) -> Heap {
+        Heap {
+            driver: driver.clone(),
+            memory: None,
+            ptr: 0,
+            bytes: 0,
+        }
+    }
+
     /// Where it is mapped, 0 where it is not; the same for every rank in this process.
     pub fn ptr(&self) -> DevicePtr {
         self.ptr
     }
 
     /// What it is mapped from.
-    pub fn memory(&self) -> Physical {
-        self.memory
+    pub fn memory(&self) -> Result<Physical> {
+        let none = || Error::bad_argument("the heap", "on another host", "one of this host, which has memory here");
+        self.memory.ok_or_else(none)
     }
 
     /// Its size, rounded up.
@@ -76,8 +89,10 @@ impl Heap {
 impl Drop for Heap {
     fn drop(&mut self) {
         // Nobody is left to hear of a failure here; what cannot be unmapped must not be released.
-        if self.ptr == 0 || self.driver.physical_unmap(self.ptr, self.bytes).is_ok() {
-            let _ = self.driver.physical_release(self.memory);
+        if let Some(memory) = self.memory
+            && (self.ptr == 0 || self.driver.physical_unmap(self.ptr, self.bytes).is_ok())
+        {
+            let _ = self.driver.physical_release(memory);
         }
     }
 }

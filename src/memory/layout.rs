@@ -84,6 +84,38 @@ impl Layout {
         })
     }
 
+    /// Of a rank whose heap nobody else reaches: it is all scratch, but for the control block and the counters.
+    #[cfg(target_os = "linux")]
+    pub fn alone(heap_bytes: usize, world: usize) -> Result<Layout> {
+        let packets = up(CONTROL_BYTES as u64);
+        let scratch = packets + COUNTERS;
+        let least = scratch + SMALLEST_TILE;
+        let Some(room) = (heap_bytes as u64)
+            .checked_sub(scratch)
+            .filter(|room| *room >= SMALLEST_TILE)
+        else {
+            return Err(Error::HeapTooSmall {
+                what: format!("a rank of a group of {world} on several hosts"),
+                need: least as usize,
+                have: heap_bytes,
+            });
+        };
+        let scratch_bytes = room / ALIGN * ALIGN;
+        Ok(Layout {
+            heap_bytes: heap_bytes as u64,
+            world: world as u64,
+            one_shot_bytes: 0,
+            packets,
+            packets_half: 0,
+            signals: packets,
+            signals_half: 0,
+            scratch,
+            scratch_bytes,
+            staging: scratch + scratch_bytes,
+            staging_half: 0,
+        })
+    }
+
     /// Signals in one half.
     pub fn signals_count(&self) -> u64 {
         self.signals_half / SIGNAL

@@ -96,7 +96,7 @@ impl SharedHeaps {
     /// Binds the heap of a rank of this process.
     pub fn bind(&mut self, place: Place, heap: &Heap) -> Result<()> {
         self.driver
-            .multicast_bind(self.object, place, heap.memory(), 0, self.bytes)?;
+            .multicast_bind(self.object, place, heap.memory()?, 0, self.bytes)?;
         self.bound.push(place);
         Ok(())
     }

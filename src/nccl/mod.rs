@@ -10,7 +10,6 @@ mod communicators;
 mod connect;
 mod library;
 mod policy;
-pub mod rendezvous;
 #[cfg(all(feature = "cuda", target_os = "linux"))]
 mod search;
 mod settle;

@@ -171,6 +171,18 @@ impl Machine {
         }
     }
 
+    /// `world` ranks on several hosts, on `gpus` different GPUs of `class`.
+    pub fn across_hosts(class: Class, world: usize, gpus: usize) -> Machine {
+        Machine {
+            gpus,
+            link: LinkKind::Nothing,
+            pull: None,
+            nccl_host_gb_per_s: class.pcie_gb_per_s * NCCL_HOST_PART,
+            obstacles: vec![Obstacle::Hosts],
+            ..Machine::assumed(class, world, false)
+        }
+    }
+
     /// `world` ranks of which nothing is known but that they reach each other, on GPUs of `class` or on one that they
     /// share.
     pub fn assumed(class: Class, world: usize, shared: bool) -> Machine {

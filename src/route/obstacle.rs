@@ -44,6 +44,8 @@ pub enum Obstacle {
         /// What each is in.
         cliques: (String, String),
     },
+    /// Between hosts there are no links that our kernels use.
+    Hosts,
     /// A GPU without kernels for it.
     TooOld {
         /// Its index.
@@ -65,7 +67,7 @@ pub enum Obstacle {
 impl Obstacle {
     /// Whether NCCL goes around it: through the host's memory, or with kernels of its own.
     pub(super) fn nccl_goes_around(&self) -> bool {
-        matches!(self, Obstacle::Pair { .. } | Obstacle::TooOld { .. })
+        matches!(self, Obstacle::Pair { .. } | Obstacle::TooOld { .. } | Obstacle::Hosts)
     }
 }
 
@@ -95,6 +97,7 @@ impl std::fmt::Display for Obstacle {
                 "GPU {from} to GPU {to}: different cliques of NVLink ({} and {}), which do not reach each other",
                 cliques.0, cliques.1
             ),
+            Obstacle::Hosts => f.write_str("ranks on several hosts: what they exchange is NCCL's"),
             Obstacle::TooOld {
                 gpu,
                 name,

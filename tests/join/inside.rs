@@ -51,6 +51,9 @@ fn one_rank() {
     if what == "again" {
         return again(&node, rank, &id, &c, &config);
     }
+    if let Some(port) = what.strip_prefix("across ") {
+        return across(rank, world, &id, port.parse().unwrap(), &config);
+    }
     let before = descriptors();
     let joined = match join(&node, rank, rank, world, &id, &config) {
         Ok(rank) => rank,
@@ -103,6 +106,25 @@ fn one_rank() {
         std::thread::sleep(Duration::from_millis(1));
     }
     say(format!("left {}", descriptors() as i64 - before as i64));
+}
+
+/// On a host of its own, as it were: it asks for its health until that is bad, or it is told to go.
+fn across(rank: usize, world: usize, id: &Id, port: u16, config: &GroupConfig) {
+    let joined = super::hosts::across(rank, world, id, ("127.0.0.1", port), config).unwrap();
+    say("joined");
+    let (told, go) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let _ = std::io::stdin().lock().read_line(&mut String::new());
+        let _ = told.send(());
+    });
+    loop {
+        if let Err(error) = joined.health() {
+            return say(format!("error {error:?}"));
+        }
+        if go.recv_timeout(Duration::from_millis(1)).is_ok() {
+            return say(format!("went {:?}", joined.health()));
+        }
+    }
 }
 
 /// Says to every peer what is no word of ranks. This process has no sockets but those.

@@ -5,6 +5,7 @@
 mod common;
 
 mod beside;
+mod hosts;
 mod inside;
 mod nodes;
 mod processes;

@@ -213,6 +213,34 @@ fn one_that_is_killed_while_the_ranks_join_is_named_by_all_others() {
     });
 }
 
+/// Through TCP, which the kernel of a process that ends closes as well.
+#[test]
+fn one_of_another_host_that_is_killed_is_named_and_one_that_goes_is_not() {
+    let world = 3;
+    for (round, victim) in [(0, None), (1, Some(0)), (2, Some(1)), (3, Some(2))] {
+        let port = super::hosts::free_port("127.0.0.1").unwrap();
+        let mut all = start(&format!("across{round}"), world, LONG, &format!("across {port}"));
+        all.iter_mut().for_each(|process| drop(process.hear("joined")));
+        let Some(victim) = victim else {
+            // Its process ends right behind the drop of its last handle; the others stay well.
+            for process in &mut all {
+                std::io::Write::write_all(process.child.stdin.as_mut().unwrap(), b"go\n").unwrap();
+                assert_eq!(process.hear("went"), "Ok(())");
+                assert!(process.child.wait().unwrap().success());
+            }
+            continue;
+        };
+        let begin = Instant::now();
+        all[victim].child.kill().unwrap();
+        for (rank, process) in all.iter_mut().enumerate().filter(|(rank, _)| *rank != victim) {
+            let error = process.hear("error");
+            let told = format!("PeerExited {{ rank: {victim}");
+            assert!(error.starts_with(&told), "rank {rank} of victim {victim}: {error}");
+        }
+        assert!(begin.elapsed() < LONG / 2, "the deadline ended it");
+    }
+}
+
 /// Nobody launches then: graphs are replayed, and `health` alone is asked.
 #[test]
 fn one_that_is_killed_while_graphs_are_replayed_is_named_by_health() {

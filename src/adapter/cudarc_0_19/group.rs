@@ -88,4 +88,25 @@ impl Rank {
         joined.keep(stream.clone());
         Ok(joined)
     }
+
+    /// Joins a group on several hosts on this stream, which the group keeps: [`Rank::join_across`].
+    ///
+    /// # Errors
+    /// As [`Rank::join_across`] and [`Rank::join_stream`].
+    #[cfg(target_os = "linux")]
+    pub fn join_stream_across(
+        node: &Node,
+        stream: &Arc<CudaStream>,
+        rank: usize,
+        world: usize,
+        id: &crate::group::Id,
+        at: (&str, u16),
+        config: &GroupConfig,
+    ) -> Result<Rank> {
+        let raw = stream_of(node, stream)?;
+        // SAFETY: as above.
+        let joined = unsafe { Rank::join_across(node, raw, rank, world, id, at, config) }?;
+        joined.keep(stream.clone());
+        Ok(joined)
+    }
 }

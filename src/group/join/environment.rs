@@ -27,6 +27,7 @@ pub struct Environment {
     pub local_rank: Option<usize>,
     /// How many on this host, where the launcher says.
     pub local_world: Option<usize>,
+    several_hosts: bool,
     job: Id,
 }
 
@@ -37,15 +38,27 @@ impl Environment {
     /// [`Error::BadArgument`] names the variable that is missing beside others, is no number, or contradicts another.
     pub fn read() -> Result<Option<Environment>> {
         let parent = rustix::process::getppid().map_or(0, |pid| pid.as_raw_nonzero().get());
-        Environment::of(
-            &|name| std::env::var(name).ok().filter(|value| !value.is_empty()),
-            parent,
-        )
+        Environment::of(&variable, parent)
     }
 
     /// An id that all processes of this launch share, and no other launch's: one for each `group` of them.
     pub fn id(&self, group: &str) -> Id {
         Id::of(self.job.digest(group))
+    }
+
+    /// Whether some ranks are on other hosts, by what the launcher says: then they join by
+    /// [`Rank::join_across`](crate::Rank::join_across).
+    pub fn spans_hosts(&self) -> bool {
+        self.several_hosts
+    }
+
+    /// Where ranks of several hosts meet: `MASTER_ADDR`, and `TILEWEAVE_MASTER_PORT`, else `MASTER_PORT`. Where torchrun's agent
+    /// keeps a store at that port, as it says by `TORCHELASTIC_USE_AGENT_STORE`, the port behind it.
+    ///
+    /// # Errors
+    /// [`Error::BadArgument`] names the variable that is missing, or is no port.
+    pub fn meeting(&self) -> Result<(String, u16)> {
+        meeting(&variable, self.launcher)
     }
 
     fn of(get: &dyn Fn(&str) -> Option<String>, parent: i32) -> Result<Option<Environment>> {
@@ -73,8 +86,9 @@ impl Environment {
         if found("SLURM_STEP_ID", "SLURM_STEP_ID") && found("SLURM_PROCID", "SLURM_PROCID") {
             let sizes = ["SLURM_STEP_NUM_TASKS", "SLURM_NTASKS"];
             let mut told = variables.told("Slurm", ["SLURM_PROCID"], sizes, "SLURM_LOCALID", "")?;
-            if get("SLURM_STEP_NUM_NODES").is_some_and(|nodes| nodes == "1") {
-                told.local_world = Some(told.world);
+            match get("SLURM_STEP_NUM_NODES").as_deref() {
+                Some("1") => told.local_world = Some(told.world),
+                nodes => told.several_hosts = nodes.is_some(),
             }
             let (_, job) = variables.need(&["SLURM_JOB_ID", "SLURM_JOBID"], "SLURM_PROCID")?;
             return told.of_job([job, get("SLURM_STEP_ID").unwrap_or_default()]);
@@ -90,6 +104,25 @@ impl Environment {
             ..self
         }))
     }
+}
+
+/// One of this process's, unless it is empty.
+fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+fn meeting(get: &dyn Fn(&str) -> Option<String>, launcher: &str) -> Result<(String, u16)> {
+    let [own, master] = ["TILEWEAVE_MASTER_PORT", "MASTER_PORT"];
+    let variables = Variables { get };
+    let beside = format!("what {launcher} sets: ranks are on several hosts");
+    let (_, host) = variables.need(&["MASTER_ADDR"], &beside)?;
+    let (name, value) = variables.need(&[own, master], &beside)?;
+    let taken = name == master && get("TORCHELASTIC_USE_AGENT_STORE").is_some_and(|value| value == "True");
+    let port = value.trim().parse::<u16>().ok().filter(|port| *port > 0);
+    let port = port.and_then(|port| port.checked_add(u16::from(taken)));
+    let port =
+        port.ok_or_else(|| Error::bad_argument(name, value, "a port, the same on all hosts, that rank 0 can have"))?;
+    Ok((host, port))
 }
 
 struct Variables<'a> {
@@ -150,6 +183,7 @@ impl Variables<'_> {
             world,
             local_rank,
             local_world,
+            several_hosts: local_world.is_some_and(|local| local < world),
             job: Id([0; 128]),
         })
     }
@@ -182,6 +216,46 @@ mod tests {
                             OMPI_COMM_WORLD_LOCAL_SIZE=2 PMIX_NAMESPACE=prterun-n1-5@1 PMIX_RANK=1";
     const SLURM: &str = "SLURM_PROCID=5 SLURM_NTASKS=9 SLURM_STEP_NUM_TASKS=8 SLURM_LOCALID=5 SLURM_JOB_ID=12 \
                          SLURM_STEP_ID=0 SLURM_STEP_NUM_NODES=1";
+
+    #[test]
+    fn ranks_of_several_hosts_meet_where_nobody_else_listens() {
+        let spans = |words: &str| read(words).unwrap().unwrap().spans_hosts();
+        assert!(spans(TORCHRUN) && !spans(OPEN_MPI) && !spans(SLURM) && !spans("PMI_RANK=0 PMI_SIZE=2"));
+        assert!(spans(&SLURM.replace("NUM_NODES=1", "NUM_NODES=2")));
+        let meets = |words: &str| {
+            let get = |name: &str| {
+                let value = words
+                    .split_whitespace()
+                    .find_map(|word| word.strip_prefix(name)?.strip_prefix('='));
+                value.map(str::to_string)
+            };
+            meeting(&get, "torchrun").map_err(|error| error.to_string())
+        };
+        let at = |port| Ok(("n1".to_string(), port));
+        assert_eq!(meets(TORCHRUN), at(29500));
+        assert_eq!(
+            meets(&format!("{TORCHRUN} TORCHELASTIC_USE_AGENT_STORE=False")),
+            at(29500)
+        );
+        assert_eq!(
+            meets(&format!("{TORCHRUN} TORCHELASTIC_USE_AGENT_STORE=True")),
+            at(29501)
+        );
+        let own = format!("{TORCHRUN} TORCHELASTIC_USE_AGENT_STORE=True TILEWEAVE_MASTER_PORT=7");
+        assert_eq!(meets(&own), at(7));
+        for (words, named) in [
+            ("MASTER_PORT=1", "MASTER_ADDR is not set"),
+            ("MASTER_ADDR=n1", "TILEWEAVE_MASTER_PORT or MASTER_PORT is not set"),
+            ("MASTER_ADDR=n1 MASTER_PORT=0", "MASTER_PORT is 0: expected a port"),
+            (
+                "MASTER_ADDR=n1 MASTER_PORT=65535 TORCHELASTIC_USE_AGENT_STORE=True",
+                "MASTER_PORT is 65535",
+            ),
+        ] {
+            let error = meets(words).unwrap_err();
+            assert!(error.contains(named), "{error}");
+        }
+    }
 
     #[test]
     fn every_launcher_is_understood_and_the_inner_one_counts() {

@@ -1,12 +1,11 @@
 //! A rank other than 0 while it joins: it finds rank 0, and from then on speaks to it alone.
 
+use std::net::{SocketAddr, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-use rustix::io::Errno;
-
 use super::keeper::{GRACE, take_turn};
-use super::lobby::{address, peer_of, socket};
+use super::venue::Venue;
 use super::wire::{self, Broken, Incoming, LONGEST};
 use super::words::{Answer, Greeting, Turn, Verdict};
 use super::{Heard, Spoken};
@@ -32,22 +31,17 @@ pub(super) enum Door {
     Refused(String),
 }
 
-/// Knocks once at `name`, as a rank of `user`.
-pub(super) fn knock(name: &str, greeting: &Greeting, user: u32, until: Instant) -> Result<Door, Broken> {
-    let socket = socket()?;
-    match rustix::net::connect(&socket, &address(name)?) {
-        Ok(()) => {}
-        // Nobody listens, or more knock than are let in at once.
-        Err(Errno::CONNREFUSED | Errno::NOENT | Errno::AGAIN | Errno::INTR) => return Ok(Door::Nobody),
-        Err(errno) => return Err(Broken::System("connect", errno)),
-    }
-    let (pid, theirs) = peer_of(socket.as_fd())?;
-    if theirs != user {
+/// Knocks once.
+pub(super) fn knock(venue: &Venue, greeting: &Greeting, until: Instant) -> Result<Door, Broken> {
+    let Some(socket) = venue.connect(until)? else {
+        return Ok(Door::Nobody);
+    };
+    if let Some((pid, theirs)) = venue.foreigner(socket.as_fd())? {
         return Ok(Door::Closed(Verdict::Mismatch {
             rank: greeting.rank,
             peer: 0,
             what: "the user".to_string(),
-            ours: user.to_string(),
+            ours: venue.user().to_string(),
             theirs: format!("{theirs} (process {pid})"),
         }));
     }
@@ -71,25 +65,31 @@ pub(super) fn knock(name: &str, greeting: &Greeting, user: u32, until: Instant) 
         Ok(other) => Door::Closed(garbage(format!("{other:?} for a greeting"))),
         // A listener that ended before it let this one in.
         Err(Broken::Closed) => Door::Nobody,
-        Err(broken) => Door::Closed(of_zero(broken, "the rendezvous, for an answer to its greeting")),
+        // A port may be anybody's.
+        Err(Broken::Garbage(what)) if matches!(venue, Venue::Across(_)) => Door::Refused(format!("no rank 0: {what}")),
+        Err(broken) => Door::Closed(of_zero(broken, &format!("{venue}, for an answer to its greeting"))),
     })
 }
 
-/// Knocks until rank 0 is there.
-pub(super) fn find(name: &str, greeting: &Greeting, user: u32, until: Instant) -> Result<Visitor, Door> {
+/// Knocks until rank 0 is there. At an address that has been another group's, or a stranger's, it may be there later.
+pub(super) fn find(venue: &Venue, greeting: &Greeting, until: Instant) -> Result<Visitor, Door> {
     let mut pause = Duration::from_millis(1);
+    let mut refused = String::new();
     loop {
-        match knock(name, &patient(greeting, until), user, until) {
+        match knock(venue, &patient(greeting, until), until) {
             Ok(Door::Open(visitor)) => return Ok(*visitor),
             Ok(Door::Nobody) => {}
+            Ok(Door::Refused(why)) if matches!(venue, Venue::Across(_)) => {
+                refused = format!(", where this rank was turned away: {why}");
+            }
             Ok(door) => return Err(door),
-            Err(broken) => return Err(Door::Closed(of_zero(broken, "the rendezvous"))),
+            Err(broken) => return Err(Door::Closed(of_zero(broken, &venue.to_string()))),
         }
         let left = until.saturating_duration_since(Instant::now());
         if left.is_zero() {
             return Err(Door::Closed(Verdict::Missing {
                 missing: vec![0],
-                at: "the rendezvous".to_string(),
+                at: format!("{venue}{refused}"),
             }));
         }
         std::thread::sleep(pause.min(left));
@@ -107,6 +107,12 @@ pub(super) fn patient(greeting: &Greeting, until: Instant) -> Greeting {
 }
 
 impl Visitor {
+    /// Both ends of the way to rank 0, between hosts.
+    pub fn ends(&self) -> std::io::Result<(SocketAddr, SocketAddr)> {
+        let stream = TcpStream::from(self.socket.try_clone()?);
+        Ok((stream.local_addr()?, stream.peer_addr()?))
+    }
+
     /// Waits until all have come; their greetings in order.
     pub fn meet(&mut self) -> Result<Vec<Greeting>, Verdict> {
         match self.answer() {

@@ -1,14 +1,16 @@
 //! Where the ranks of one group speak to each other while they join.
 
+use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::guest::{self, Door, Visitor};
 use super::keeper::Keeper;
-use super::lobby::{Lobby, user};
+use super::lobby::Lobby;
+use super::venue::{Address, Venue, user};
 use super::wire::Broken;
 use super::words::{Agreed, Greeting, MAGIC, PROTOCOL, Process, Verdict};
 use super::{Heard, Id, Spoken};
@@ -51,6 +53,16 @@ impl Hall {
 
     /// As [`Hall::enter`], for ranks of `user`.
     fn enter_as(user: u32, id: &Id, comer: Comer) -> Result<(Hall, Vec<Process>)> {
+        let name = format!("tileweave-{}", &id.digest("rendezvous")[..32]);
+        Hall::enter_at(&Venue::Here { name, user }, id, comer)
+    }
+
+    /// As [`Hall::enter`], for ranks of several hosts, which meet at an address of rank 0's. No descriptors are given there.
+    pub fn enter_across(at: Address, id: &Id, comer: Comer) -> Result<(Hall, Vec<Process>)> {
+        Hall::enter_at(&Venue::Across(at), id, comer)
+    }
+
+    fn enter_at(venue: &Venue, id: &Id, comer: Comer) -> Result<(Hall, Vec<Process>)> {
         let begin = Instant::now();
         let Comer {
             rank,
@@ -70,7 +82,6 @@ impl Hall {
             let role = Role::Alone;
             return Ok((Hall { role, rank, begin }, vec![process]));
         }
-        let name = format!("tileweave-{}", &id.digest("rendezvous")[..32]);
         let greeting = Greeting {
             magic: MAGIC.to_string(),
             protocol: PROTOCOL,
@@ -84,20 +95,28 @@ impl Hall {
         let told = |verdict: Verdict| verdict.error(rank, begin.elapsed());
         let (role, met) = match rank {
             0 => {
-                let lobby = open(&name, &greeting, user, until).map_err(|door| ended(door, rank, begin))?;
+                let lobby = open(venue, &greeting, until).map_err(|door| ended(door, rank, begin))?;
                 let mut keeper = Keeper::new(lobby, greeting, until);
                 let met = keeper.meet().map_err(told)?;
                 (Role::Keeper(Box::new(keeper)), met)
             }
             _ => {
-                let mut visitor =
-                    guest::find(&name, &greeting, user, until).map_err(|door| ended(door, rank, begin))?;
+                let mut visitor = guest::find(venue, &greeting, until).map_err(|door| ended(door, rank, begin))?;
                 let met = visitor.meet().map_err(told)?;
                 (Role::Visitor(Box::new(visitor)), met)
             }
         };
         let processes = met.into_iter().map(|greeting| greeting.process).collect();
         Ok((Hall { role, rank, begin }, processes))
+    }
+
+    /// Between hosts: this rank's end of the way to rank 0, and rank 0's, which that has not itself.
+    pub fn ends(&self) -> Option<(SocketAddr, Option<SocketAddr>)> {
+        match &self.role {
+            Role::Alone => None,
+            Role::Keeper(keeper) => Some((keeper.address().ok()?, None)),
+            Role::Visitor(visitor) => visitor.ends().ok().map(|(near, far)| (near, Some(far))),
+        }
     }
 
     /// Says a value, and gives descriptors, or tells all why it cannot; returns what every rank has said and given to this one, in
@@ -143,24 +162,31 @@ fn unspeakable(phase: &str, rank: usize, error: &serde_json::Error) -> Error {
     }
 }
 
-/// Listens as rank 0. Where somebody does already, that is a second rank 0, which is asked; or one that is just ending.
-fn open(name: &str, greeting: &Greeting, user: u32, until: Instant) -> Result<Lobby, Door> {
-    let broken = |broken: Broken| {
-        Door::Closed(Verdict::Failed {
+/// Listens as rank 0. Where somebody does already, that is a second rank 0, which is asked; or one that is just ending. An address may be
+/// anybody's: it is waited for.
+fn open(venue: &Venue, greeting: &Greeting, until: Instant) -> Result<Lobby, Door> {
+    let broken = |broken: Broken| match venue {
+        Venue::Here { .. } => Door::Closed(Verdict::Failed {
             rank: 0,
             why: broken.to_string(),
-        })
+        }),
+        Venue::Across(_) => Door::Refused(format!("{venue} cannot be kept: {broken}")),
     };
     loop {
-        if let Some(lobby) = Lobby::open(name, greeting.group.clone(), user).map_err(broken)? {
+        if let Some(lobby) = Lobby::open(venue, greeting.group.clone()).map_err(broken)? {
             return Ok(lobby);
         }
-        match guest::knock(name, &guest::patient(greeting, until), user, until).map_err(broken)? {
-            Door::Nobody if Instant::now() < until => std::thread::sleep(std::time::Duration::from_millis(1)),
-            Door::Nobody | Door::Open(_) => {
-                return Err(Door::Refused("the name of its rendezvous is taken".to_string()));
-            }
-            door => return Err(door),
+        let late = Instant::now() >= until;
+        match venue {
+            Venue::Across(_) if late => return Err(Door::Refused(format!("{venue} is taken: choose another port"))),
+            Venue::Across(_) => std::thread::sleep(Duration::from_millis(20)),
+            Venue::Here { .. } => match guest::knock(venue, &guest::patient(greeting, until), until).map_err(broken)? {
+                Door::Nobody if !late => std::thread::sleep(Duration::from_millis(1)),
+                Door::Nobody | Door::Open(_) => {
+                    return Err(Door::Refused("the name of its rendezvous is taken".to_string()));
+                }
+                door => return Err(door),
+            },
         }
     }
 }

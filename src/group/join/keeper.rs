@@ -1,6 +1,7 @@
 //! Rank 0 of a group that joins: it keeps the rendezvous and passes on what every rank says.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
@@ -37,6 +38,11 @@ impl Keeper {
             gone: BTreeSet::new(),
             second: Vec::new(),
         }
+    }
+
+    /// Where it listens, of an address between hosts.
+    pub fn address(&self) -> std::io::Result<SocketAddr> {
+        self.lobby.address()
     }
 
     /// Waits for all ranks; their greetings in order.

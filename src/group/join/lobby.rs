@@ -1,14 +1,13 @@
 //! Who knocks at rank 0: the listener, and connections that have not greeted yet. Whoever is no rank of this group, by user,
 //! by language or by id, is told so and let go; nobody else notices.
 
-use std::mem::size_of;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags};
-use rustix::io::Errno;
-use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
+use super::venue::{Caller, Venue};
 use super::wire::{self, Broken, Incoming};
 use super::words::{Answer, Greeting, MAGIC, PROTOCOL, Preamble, Process};
 
@@ -20,37 +19,6 @@ const MANNERS: Duration = Duration::from_secs(5);
 const MOST_STRANGERS: usize = 64;
 /// Of those sent away, these many are told of where a rank is missing.
 const MOST_REFUSED: usize = 8;
-
-/// Process and user at the other end of a socket. A process of another PID namespace has number 0 here, which `rustix` has no
-/// value for.
-pub(super) fn peer_of(socket: BorrowedFd<'_>) -> Result<(u32, u32), Broken> {
-    let mut peer = libc::ucred { pid: 0, uid: 0, gid: 0 };
-    let mut size = size_of::<libc::ucred>() as libc::socklen_t;
-    // SAFETY: `peer` and `size` outlive the call, and `size` is that of `peer`.
-    let result = unsafe {
-        let peer = (&raw mut peer).cast();
-        libc::getsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, libc::SO_PEERCRED, peer, &mut size)
-    };
-    match result {
-        0 => Ok((peer.pid as u32, peer.uid)),
-        _ => Err(Broken::System("getsockopt(SO_PEERCRED)", Errno::INVAL)),
-    }
-}
-
-/// The user of this process.
-pub(crate) fn user() -> u32 {
-    rustix::process::geteuid().as_raw()
-}
-
-pub(super) fn socket() -> Result<OwnedFd, Broken> {
-    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)
-        .map_err(|errno| Broken::System("socket", errno))
-}
-
-pub(super) fn address(name: &str) -> Result<SocketAddrUnix, Broken> {
-    SocketAddrUnix::new_abstract_name(name.as_bytes()).map_err(|errno| Broken::System("abstract name", errno))
-}
 
 /// A connection that has greeted.
 #[derive(Debug)]
@@ -64,7 +32,7 @@ pub(super) struct Guest {
 struct Stranger {
     socket: OwnedFd,
     incoming: Incoming,
-    pid: u32,
+    who: Caller,
     until: Instant,
 }
 
@@ -77,31 +45,30 @@ enum Heard {
 
 #[derive(Debug)]
 pub(super) struct Lobby {
+    venue: Venue,
     listener: OwnedFd,
     /// What a greeting must name.
     group: String,
-    user: u32,
     strangers: Vec<Stranger>,
     refused: Vec<String>,
 }
 
 impl Lobby {
-    /// Listens at `name`; `None`: somebody does already.
-    pub fn open(name: &str, group: String, user: u32) -> Result<Option<Lobby>, Broken> {
-        let listener = socket()?;
-        match rustix::net::bind(&listener, &address(name)?) {
-            Ok(()) => {}
-            Err(Errno::ADDRINUSE) => return Ok(None),
-            Err(errno) => return Err(Broken::System("bind", errno)),
-        }
-        rustix::net::listen(&listener, MOST_STRANGERS as i32).map_err(|errno| Broken::System("listen", errno))?;
-        Ok(Some(Lobby {
+    /// Listens there; `None`: somebody does already.
+    pub fn open(venue: &Venue, group: String) -> Result<Option<Lobby>, Broken> {
+        let lobby = |listener| Lobby {
+            venue: venue.clone(),
             listener,
             group,
-            user,
             strangers: Vec::new(),
             refused: Vec::new(),
-        }))
+        };
+        Ok(venue.listen()?.map(lobby))
+    }
+
+    /// Where it listens, of an address between hosts.
+    pub fn address(&self) -> std::io::Result<SocketAddr> {
+        TcpListener::from(self.listener.try_clone()?).local_addr()
     }
 
     /// Waits until somebody greets, or one of `others` speaks or goes, or `until`. Returns those who greeted, and the indices of
@@ -126,29 +93,30 @@ impl Lobby {
     }
 
     fn let_in(&mut self) {
-        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-        let socket = match rustix::net::accept_with(&self.listener, flags) {
-            Ok(socket) => socket,
+        let (socket, who) = match self.venue.let_in(&self.listener) {
+            Ok(Some(caller)) => caller,
             // One that is gone again is no concern of those who joined.
-            Err(Errno::AGAIN | Errno::INTR | Errno::CONNABORTED) => return,
+            Ok(None) => return,
             // Without a descriptor to spare it goes on knocking: others may be heard meanwhile, and some be freed.
             Err(_) => return std::thread::sleep(Duration::from_millis(1)),
         };
-        let Ok((pid, user)) = peer_of(socket.as_fd()) else {
-            return;
-        };
-        if user != self.user {
-            let why = format!("this group is of user {}, and process {pid} of user {user}", self.user);
-            return self.refuse(&socket, why);
+        match self.venue.foreigner(socket.as_fd()) {
+            Ok(None) => {}
+            Ok(Some((pid, user))) => {
+                let ours = self.venue.user();
+                let why = format!("this group is of user {ours}, and process {pid} of user {user}");
+                return self.refuse(&socket, why);
+            }
+            Err(_) => return,
         }
         if self.strangers.len() == MOST_STRANGERS {
             let oldest = self.strangers.remove(0);
-            self.refuse(&oldest.socket, format!("process {} did not greet", oldest.pid));
+            self.refuse(&oldest.socket, format!("{} did not greet", oldest.who.words));
         }
         self.strangers.push(Stranger {
             socket,
             incoming: Incoming::default(),
-            pid,
+            who,
             until: Instant::now() + MANNERS,
         });
     }
@@ -168,7 +136,7 @@ impl Lobby {
                     incoming: stranger.incoming,
                     greeting,
                 }),
-                Heard::Nonsense(why) => self.refuse(&stranger.socket, format!("process {}: {why}", stranger.pid)),
+                Heard::Nonsense(why) => self.refuse(&stranger.socket, format!("{}: {why}", stranger.who.words)),
             }
         }
         guests
@@ -199,7 +167,7 @@ impl Lobby {
             world: preamble.world,
             patience_ms: u64::MAX,
             process: Process {
-                pid: stranger.pid,
+                pid: stranger.who.pid,
                 nonce: 0,
                 driver: 0,
             },

@@ -1,5 +1,5 @@
 //! What remains between processes that have joined: a socket for each pair of ranks, and one thread that listens to all of its
-//! rank's. A socket that closes without a farewell is a rank that died; everybody hears of it at once, from the kernel.
+//! rank's. A socket ([`Line`]) that closes without a farewell is a rank that died; everybody hears of it at once, from the kernel.
 //!
 //! A packet is a JSON word. A rank says when it comes to the host barrier and when it gives up there, why the group has failed, and
 //! what it has launched when it goes in good order. What a peer sends is bounded; a peer that sends anything else counts as lost.
@@ -7,7 +7,7 @@
 //! A rank that goes may leave kernels behind that still run. Its sockets stay open with them ([`Mesh::line`]), unheard, so that
 //! their end comes when the kernels are done, or with the process: peers look then how far it has come.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -15,15 +15,14 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd};
 use rustix::io::Errno;
-use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, send, socketpair};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use serde::{Deserialize, Serialize};
 
 use super::hall::{Given, Hall};
+use super::line::{Came, LONGEST, Line};
 use super::wire::{Broken, ready};
 use crate::error::{Error, Result, WaitRecord};
 
-/// The longest packet.
-const LONGEST: usize = 32 << 10;
 /// How often one that waits here looks for a failure that nobody wakes it for: kernels only write it down.
 const LOOK: Duration = Duration::from_millis(20);
 /// How long a peer's thread may take to make room for a packet. It never waits for anybody, so it only has to be scheduled.
@@ -95,7 +94,7 @@ pub(crate) trait Hears: Send + Sync {
 struct Inner {
     rank: usize,
     /// By rank; none for this one.
-    sockets: Vec<Option<OwnedFd>>,
+    lines: Vec<Option<Line>>,
     /// Wakes the thread, which then ends.
     end: OwnedFd,
     ended: AtomicBool,
@@ -112,10 +111,10 @@ pub(crate) struct Mesh {
 impl Mesh {
     /// Makes a socket for each pair of ranks, in a phase of its own: the lower rank does, and gives the other its end.
     pub fn join(hall: &mut Hall, rank: usize, world: usize) -> Result<Mesh> {
-        let mut sockets: Vec<Option<OwnedFd>> = (0..world).map(|_| None).collect();
+        let mut lines: Vec<Option<Line>> = (0..world).map(|_| None).collect();
         let made = (rank + 1..world).map(|peer| {
             let (near, far) = pair()?;
-            sockets[peer] = Some(near);
+            lines[peer] = Some(Line::packets(near));
             Ok((Some(peer), far))
         });
         let made: Result<Given> = made.collect();
@@ -130,13 +129,14 @@ impl Mesh {
                 ));
             }
             if let Some(fd) = fds.pop() {
-                sockets[peer] = Some(fd);
+                lines[peer] = Some(Line::packets(fd));
             }
         }
-        Mesh::of(rank, sockets)
+        Mesh::of(rank, lines)
     }
 
-    fn of(rank: usize, sockets: Vec<Option<OwnedFd>>) -> Result<Mesh> {
+    /// Of a line to every other rank.
+    pub fn of(rank: usize, lines: Vec<Option<Line>>) -> Result<Mesh> {
         let end = eventfd(0, EventfdFlags::CLOEXEC).map_err(|errno| failed("eventfd", errno))?;
         let peer = || Peer {
             seat: Seat::At(0),
@@ -147,8 +147,8 @@ impl Mesh {
             rank,
             end,
             ended: AtomicBool::new(false),
-            peers: Mutex::new(sockets.iter().map(|_| peer()).collect()),
-            sockets,
+            peers: Mutex::new(lines.iter().map(|_| peer()).collect()),
+            lines,
             changed: Condvar::new(),
         };
         Ok(Mesh {
@@ -264,14 +264,14 @@ impl Inner {
     }
 
     fn say_to_all(&self, word: &Word, patience: Duration) {
-        for peer in 0..self.sockets.len() {
+        for peer in 0..self.lines.len() {
             // One that is lost is heard of from the thread that listens.
             let _ = self.say(peer, word, patience);
         }
     }
 
     fn say(&self, peer: usize, word: &Word, patience: Duration) -> Result<(), Broken> {
-        let Some(socket) = self.sockets.get(peer).and_then(Option::as_ref) else {
+        let Some(line) = self.lines.get(peer).and_then(Option::as_ref) else {
             return Ok(());
         };
         // Nobody listens at a socket that is only kept open: it would be full some day.
@@ -279,34 +279,23 @@ impl Inner {
             return Ok(());
         }
         let packet = serde_json::to_vec(word).map_err(|error| Broken::Garbage(error.to_string()))?;
-        let until = Instant::now() + patience;
-        loop {
-            match send(socket, &packet, SendFlags::NOSIGNAL | SendFlags::DONTWAIT) {
-                Ok(_) => return Ok(()),
-                Err(Errno::INTR) => {}
-                Err(Errno::AGAIN) => {
-                    if !ready(&mut [PollFd::new(socket, PollFlags::OUT)], until)? {
-                        return Err(Broken::Late);
-                    }
-                }
-                Err(Errno::PIPE | Errno::CONNRESET) => return Err(Broken::Closed),
-                Err(errno) => return Err(Broken::System("send", errno)),
-            }
-        }
+        line.say(&packet, Instant::now() + patience)
     }
 
     /// The thread that listens, until the mesh is dropped.
     fn run(&self, hears: &dyn Hears) {
-        let mut open: Vec<usize> = (0..self.sockets.len())
-            .filter(|peer| self.sockets[*peer].is_some())
+        let mut open: Vec<usize> = (0..self.lines.len())
+            .filter(|peer| self.lines[*peer].is_some())
             .collect();
-        let mut packet = vec![0; LONGEST];
+        let mut room = vec![0; LONGEST];
         loop {
             let mut fds = vec![PollFd::new(&self.end, PollFlags::IN)];
-            fds.extend(
-                open.iter()
-                    .filter_map(|peer| Some(PollFd::new(self.sockets[*peer].as_ref()?, PollFlags::IN))),
-            );
+            fds.extend(open.iter().filter_map(|peer| {
+                Some(PollFd::from_borrowed_fd(
+                    self.lines[*peer].as_ref()?.socket(),
+                    PollFlags::IN,
+                ))
+            }));
             let day = Instant::now() + Duration::from_secs(86_400);
             let polled = ready(&mut fds, day);
             if self.ended.load(Ordering::Acquire) {
@@ -320,7 +309,7 @@ impl Inner {
             let spoke: Vec<bool> = fds.iter().map(|fd| !fd.revents().is_empty()).collect();
             let mut still = Vec::with_capacity(open.len());
             for (peer, spoke) in open.into_iter().zip(&spoke[1..]) {
-                if !spoke || self.hear(peer, &mut packet, hears) {
+                if !spoke || self.hear(peer, &mut room, hears) {
                     still.push(peer);
                 }
             }
@@ -328,25 +317,24 @@ impl Inner {
         }
     }
 
-    /// Hears one packet of `peer`; whether more may come.
-    fn hear(&self, peer: usize, packet: &mut [u8], hears: &dyn Hears) -> bool {
-        let Some(socket) = &self.sockets[peer] else {
+    /// Hears what `peer` has said; whether more may come.
+    fn hear(&self, peer: usize, room: &mut [u8], hears: &dyn Hears) -> bool {
+        let Some(line) = &self.lines[peer] else {
             return false;
         };
-        let lost = match recv(socket.as_fd(), &mut *packet, RecvFlags::DONTWAIT | RecvFlags::TRUNC) {
-            // A reset, told once, says that the peer closed with words of ours unread. It overtakes what the peer said before.
-            Err(Errno::AGAIN | Errno::INTR | Errno::CONNRESET) => return true,
-            // No packet is empty.
-            Ok((_, 0)) => "its process ended".to_string(),
-            Ok((_, bytes)) if bytes > LONGEST => format!("it sent a packet of {bytes} bytes"),
-            Ok((bytes, _)) => match serde_json::from_slice(&packet[..bytes]) {
-                Ok(word) => match self.take_in(peer, word, hears) {
-                    Ok(()) => return true,
-                    Err(lost) => lost,
-                },
-                Err(error) => format!("it sent what is no word of ranks: {error}"),
-            },
-            Err(errno) => format!("its socket failed: {errno}"),
+        let (packets, end) = match line.hear(room) {
+            Came::Packets(packets) => (packets, None),
+            Came::End(packets, why) => (packets, Some(why)),
+        };
+        let taken = packets
+            .iter()
+            .try_for_each(|packet| match serde_json::from_slice(packet) {
+                Ok(word) => self.take_in(peer, word, hears),
+                Err(error) => Err(format!("it sent what is no word of ranks: {error}")),
+            });
+        let lost = match (taken, end) {
+            (Ok(()), None) => return true,
+            (Err(why), _) | (Ok(()), Some(why)) => why,
         };
         let mut peers = self.lock();
         let gone = peers[peer].farewell.is_some();

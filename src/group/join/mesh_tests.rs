@@ -39,10 +39,10 @@ impl Hears for Log {
 }
 
 fn meshes(world: usize) -> (Vec<Mesh>, Vec<Arc<Log>>) {
-    let mut sockets: Vec<Vec<Option<OwnedFd>>> = (0..world).map(|_| (0..world).map(|_| None).collect()).collect();
+    let mut sockets: Vec<Vec<Option<Line>>> = (0..world).map(|_| (0..world).map(|_| None).collect()).collect();
     for (a, b) in (0..world).flat_map(|b| (0..b).map(move |a| (a, b))) {
         let (near, far) = pair().unwrap();
-        (sockets[a][b], sockets[b][a]) = (Some(near), Some(far));
+        (sockets[a][b], sockets[b][a]) = (Some(Line::packets(near)), Some(Line::packets(far)));
     }
     let logs: Vec<Arc<Log>> = (0..world).map(|_| Arc::default()).collect();
     let listening = sockets
@@ -86,8 +86,8 @@ fn a_socket_that_closes_is_a_rank_that_died_unless_it_said_farewell() {
 fn a_farewell_is_heard_of_one_that_left_words_of_ours_unread() {
     for farewell in [true, false] {
         let (near, far) = pair().unwrap();
-        let deaf = Mesh::of(1, vec![Some(far), None]).unwrap();
-        let mesh = Mesh::of(0, vec![None, Some(near)]).unwrap();
+        let deaf = Mesh::of(1, vec![Some(Line::packets(far)), None]).unwrap();
+        let mesh = Mesh::of(0, vec![None, Some(Line::packets(near))]).unwrap();
         mesh.inner.say(1, &Word::Barrier(1), PATIENCE).unwrap();
         if farewell {
             deaf.farewell(Some(3));
@@ -133,12 +133,8 @@ fn nonsense_makes_a_peer_lost() {
         (vec![b' '; LONGEST + 1], "1 lost: it sent a packet of 32769 bytes"),
     ] {
         let (meshes, logs) = meshes(2);
-        send(
-            meshes[1].inner.sockets[0].as_ref().unwrap(),
-            &packet,
-            SendFlags::NOSIGNAL,
-        )
-        .unwrap();
+        let line = meshes[1].inner.lines[0].as_ref().unwrap();
+        line.say(&packet, soon()).unwrap();
         let heard = logs[0].wait(1);
         assert!(heard[0].starts_with(told), "{heard:?}");
     }

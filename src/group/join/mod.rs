@@ -5,15 +5,20 @@
 //! which passes it on to all ([`keeper`]), file descriptors included. A rank that cannot go on says so instead, and all hear of it;
 //! so they do of one that dies, does not come in time, or differs in what must be equal. Every wait is bounded by one deadline.
 //!
+//! Ranks of several hosts ([`hosts`]) meet at an address instead ([`venue`]), by the same phases and without descriptors.
+//!
 //! What remains of it between processes is a socket for each pair of ranks ([`mesh`]): through it a rank learns at once that another
 //! has died. `docs/joining.md` tells who says what and what each failure looks like.
 
 mod agreed;
+mod doors;
 mod environment;
 mod guest;
 mod hall;
+mod hosts;
 mod id;
 mod keeper;
+mod line;
 mod lobby;
 mod machine;
 mod mesh;
@@ -24,6 +29,7 @@ mod processes;
 mod rank;
 mod switch;
 mod threads;
+mod venue;
 mod wire;
 mod words;
 

@@ -227,3 +227,7 @@ impl Hears for Watch {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "peers_tests.rs"]
+mod tests;

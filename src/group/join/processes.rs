@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::super::holdings::{Holdings, Local};
 use super::super::links::Links;
+use super::super::membership::Membership;
 use super::super::nccl;
 use super::super::{GROUPS, Group, GroupConfig, Numerics, Rank, RankPlace, budget, holdings, residence};
 use super::hall::{Given, Hall};
@@ -33,7 +34,7 @@ use crate::trace;
 /// What a rank's device offers to the group.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Offer {
-    hopper: bool,
+    pub hopper: bool,
     /// Resident CTAs, in the order of [`Kernel::all_clusters`].
     ctas: Vec<u32>,
     /// Bytes that its part of a multicast object is a multiple of, or why it has none.
@@ -121,15 +122,21 @@ impl Joiner<'_> {
         holdings.line = Some(peers.line());
         let mut group = Group::of(driver, number, holdings, facts, links, config);
         group.peers = Some(peers);
-        let group = Arc::new(group);
-        let listening = group.peers.as_ref().map_or(Ok(()), |peers| peers.listen(&group));
+        self.ready(hall, group, told.iter().map(Told::to_string))
+    }
+
+    /// The end of joining: nobody launches before all have come so far.
+    pub(super) fn ready(&self, hall: &mut Hall, group: Group, places: impl Iterator<Item = String>) -> Result<Rank> {
+        // From here on this rank leaves in good order, whatever happens.
+        let rank = Rank::new(Membership::new(group), self.rank, 0);
+        let group = rank.group.group();
+        let listening = group.peers.as_ref().map_or(Ok(()), |peers| peers.listen(group));
         hall.gather("readiness", listening.map(|()| ((), Given::new())))?;
-        let rank = Rank::new(group, self.rank, 0);
-        trace::group_made(&rank, told.iter().map(Told::to_string));
+        trace::group_made(&rank, places);
         Ok(rank)
     }
 
-    fn prepare(&self) -> Result<Told> {
+    pub(super) fn prepare(&self) -> Result<Told> {
         let RankPlace { place, stream } = self.at;
         let stream = stream.ok_or_else(|| Error::bad_argument("the rank's stream", "none", "one to launch on"))?;
         if self.driver.stream_is_capturing(stream)? {
@@ -141,7 +148,7 @@ impl Joiner<'_> {
         Told::of(&**self.driver, place, stream)
     }
 
-    fn offer(&self, world: usize, links: &Links) -> Result<Offer> {
+    pub(super) fn offer(&self, world: usize, links: &Links) -> Result<Offer> {
         let place = self.at.place;
         let ctas = residence::resident_ctas(&**self.driver, &[place], self.config.max_ctas)?;
         let of = |kernel: (Kernel, u32)| ctas.get(&kernel).copied().unwrap_or(0);
@@ -159,7 +166,7 @@ impl Joiner<'_> {
         let (driver, RankPlace { place, stream }) = (self.driver, self.at);
         holdings.budget = Some(budget::claim(driver, number, &[place], self.config.max_ctas)?);
         let heap = Heap::new(driver, place, self.config.heap_bytes, unit, &[place])?;
-        let (ptr, memory, bytes) = (heap.ptr(), heap.memory(), heap.bytes());
+        let (ptr, memory, bytes) = (heap.ptr(), heap.memory()?, heap.bytes());
         holdings.heaps.push(heap);
         let local = Local::new(driver, self.rank, place, stream)?;
         let stream = local.lane.stream;
@@ -233,7 +240,7 @@ fn agreed_on(what: &str, said: impl Iterator<Item = String>) -> Result<()> {
 }
 
 /// For each kernel what is resident on every rank.
-fn least(offers: &[Offer]) -> HashMap<(Kernel, u32), u32> {
+pub(super) fn least(offers: &[Offer]) -> HashMap<(Kernel, u32), u32> {
     let kernels = Kernel::all_clusters().enumerate();
     let least = |index: usize| {
         offers

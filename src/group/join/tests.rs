@@ -6,7 +6,7 @@ use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use super::super::lobby::{address, socket};
+use super::super::venue::{address, socket};
 use super::super::wire;
 use super::*;
 

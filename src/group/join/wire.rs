@@ -1,5 +1,5 @@
-//! Frames over a stream socket of this host: `[length: u32][descriptors: u32][JSON]`, little endian, the file descriptors
-//! attached to the first bytes. Every wait ends at a time that the caller gives; what a peer sends is bounded before it is kept.
+//! Frames over a stream socket, of this host or between hosts: `[length: u32][descriptors: u32][JSON]`, little endian, the file descriptors
+//! attached to the first bytes; there are none between hosts. Every wait ends at a time that the caller gives; what a peer sends is bounded before it is kept.
 
 use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
@@ -21,7 +21,7 @@ const HEADER: usize = 8;
 
 /// Why a conversation ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Broken {
+pub(crate) enum Broken {
     /// The peer has closed its end, or died.
     Closed,
     /// The time was up.
@@ -109,7 +109,7 @@ impl Incoming {
         let got = match recvmsg(socket, &mut [IoSliceMut::new(bytes)], &mut ancillary, flags) {
             Ok(got) => got,
             Err(Errno::AGAIN | Errno::INTR) => return Ok(None),
-            Err(Errno::CONNRESET | Errno::PIPE) => return Err(Broken::Closed),
+            Err(Errno::CONNRESET | Errno::PIPE | Errno::TIMEDOUT | Errno::HOSTUNREACH) => return Err(Broken::Closed),
             Err(errno) => return Err(Broken::System("recvmsg", errno)),
         };
         for message in ancillary.drain() {
@@ -170,7 +170,7 @@ pub(super) fn send(socket: BorrowedFd<'_>, body: &[u8], fds: &[BorrowedFd<'_>], 
                     return Err(Broken::Late);
                 }
             }
-            Err(Errno::PIPE | Errno::CONNRESET) => return Err(Broken::Closed),
+            Err(Errno::PIPE | Errno::CONNRESET | Errno::TIMEDOUT | Errno::HOSTUNREACH) => return Err(Broken::Closed),
             Err(errno) => return Err(Broken::System("sendmsg", errno)),
         }
     }

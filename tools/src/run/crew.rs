@@ -2,7 +2,7 @@
 //! of them here.
 //!
 //! A launcher is torchrun, mpirun, Slurm, or this program itself (`--processes`, [`super::processes`]). What ranks in other
-//! processes hold afterwards is gathered by the crate's own all-gather, so that rank 0 judges and reports for all.
+//! processes hold afterwards is gathered by the crate's own all-gather, between hosts by NCCL's, so that rank 0 judges and reports for all.
 
 use std::time::Duration;
 
@@ -10,7 +10,8 @@ use tileweave::driver::{Place, Stream};
 use tileweave::{DType, Environment, GroupConfig, Node, Op, OpSpec, Operands, Path, Rank, Want};
 
 use super::execute::Results;
-use crate::cli::RunArgs;
+use crate::cli::{RouteArg, RunArgs};
+use crate::device::Machine;
 use crate::failure::{Failure, Kind};
 
 /// The least time that processes have to join: they take some to start, whatever the bound on an operation is.
@@ -34,6 +35,31 @@ pub enum Crew {
 }
 
 impl Crew {
+    /// What a run on several hosts is refused by, if it is.
+    fn refused_across(self, why: &str) -> Failure {
+        let here = match self {
+            Crew::Process(Environment {
+                local_world: Some(local),
+                world,
+                ..
+            }) => format!("{local} of {world} ranks are on this host"),
+            _ => "ranks are on several hosts".to_string(),
+        };
+        Failure::unavailable(format!("{here}, and what hosts exchange goes by NCCL: {why}"))
+    }
+
+    /// That ranks on several hosts have a machine and a route for it.
+    pub fn check(self, machine: &Machine, args: &RunArgs) -> Result<(), Failure> {
+        match (machine, args.route) {
+            _ if !self.is_across() => Ok(()),
+            (_, RouteArg::Fused | RouteArg::Unfused) => {
+                Err(self.refused_across("--route fused and unfused are for the ranks of one host"))
+            }
+            (Machine::Sim, _) => Err(self.refused_across("the simulated node has none")),
+            _ => Ok(()),
+        }
+    }
+
     /// By what a launcher says, if there was one. One process alone is as good as none.
     pub fn find(args: &RunArgs) -> Result<Crew, Failure> {
         let Some(told) = Environment::read()?.filter(|told| told.world > 1 || args.processes) else {
@@ -43,16 +69,23 @@ impl Crew {
             let expected = format!("{}, as {} started as many processes", told.world, told.launcher);
             return Err(Failure::bad_value("--ranks", ranks, &expected));
         }
-        if let Some(local) = told.local_world.filter(|local| *local < told.world) {
-            return Err(Failure::unavailable(format!(
-                "{local} of {} ranks are on this host, and links between hosts are NCCL's: run with the ranks of one host",
-                told.world
-            )));
-        }
         if args.processes {
             end_with_the_starter();
         }
         Ok(Crew::Process(told))
+    }
+
+    /// Whether ranks are on several hosts.
+    pub fn is_across(self) -> bool {
+        matches!(self, Crew::Process(told) if told.spans_hosts())
+    }
+
+    /// How many of `world` ranks this host has.
+    pub fn ranks_here(self, world: usize) -> usize {
+        match self {
+            Crew::Process(told) if told.spans_hosts() => told.local_world.unwrap_or(1),
+            _ => world,
+        }
     }
 
     /// Whether this process speaks for all.
@@ -85,8 +118,14 @@ impl Crew {
         let stream = node.driver().stream_create(place(node, &told))?;
         let id = told.id("run");
         let config = config.clone().joining(config.deadline.max(JOINING));
-        // SAFETY: the stream is this node's, and nobody ends it: it goes with the process.
-        let rank = unsafe { Rank::join(node, stream, told.rank, world, &id, &config) };
+        let rank = if told.spans_hosts() {
+            let (host, port) = told.meeting().inspect_err(|_| end(node, stream))?;
+            // SAFETY: the stream is this node's, and nobody ends it: it goes with the process.
+            unsafe { Rank::join_across(node, stream, told.rank, world, &id, (&host, port), &config) }
+        } else {
+            // SAFETY: as above.
+            unsafe { Rank::join(node, stream, told.rank, world, &id, &config) }
+        };
         Ok(vec![rank.inspect_err(|_| end(node, stream))?])
     }
 
@@ -105,8 +144,13 @@ impl Crew {
         match self {
             Crew::Threads => Vec::new(),
             // What is gathered goes through its heap in as many rounds as it takes.
-            Crew::Process(_) => vec![gathering(world, world * SMALL)],
+            Crew::Process(_) => vec![gathering(world, world * SMALL, self.path())],
         }
+    }
+
+    /// How ranks of other processes send what is gathered.
+    fn path(self) -> Path {
+        if self.is_across() { Path::Nccl } else { Path::Unfused }
     }
 
     /// Everybody's results, from what those of this process are.
@@ -119,9 +163,9 @@ impl Crew {
             residual: if own.residual.is_empty() {
                 Vec::new()
             } else {
-                everybodys(rank, &residual)?
+                everybodys(rank, &residual, self.path())?
             },
-            y: everybodys(rank, &y)?,
+            y: everybodys(rank, &y, self.path())?,
         })
     }
 
@@ -134,7 +178,7 @@ impl Crew {
             .iter()
             .flat_map(|(a, b)| [a.to_le_bytes(), b.to_le_bytes()].concat())
             .collect();
-        let all = everybodys(rank, &words)?;
+        let all = everybodys(rank, &words, self.path())?;
         let word = |bytes: &[u8]| bytes.try_into().map(u64::from_le_bytes).unwrap_or(0);
         Ok(all.iter().map(|pair| (word(&pair[..8]), word(&pair[8..]))).collect())
     }
@@ -166,19 +210,19 @@ fn end(node: &Node, stream: Stream) {
 }
 
 /// An all-gather of matrices of f32 with rows of [`ROW`] bytes.
-fn gathering(world: usize, rows: usize) -> OpSpec {
-    OpSpec::new(Op::AllGather, COLUMNS, 0, rows.max(world), DType::F32).route(Want::Exactly(Path::Unfused))
+fn gathering(world: usize, rows: usize, path: Path) -> OpSpec {
+    OpSpec::new(Op::AllGather, COLUMNS, 0, rows.max(world), DType::F32).route(Want::Exactly(path))
 }
 
 /// Every rank's bytes; of this one they are `own`.
-fn everybodys(rank: &Rank, own: &[u8]) -> Result<Vec<Vec<u8>>, Failure> {
-    let lengths = gather_rows(rank, &(own.len() as u64).to_le_bytes(), 1)?;
+fn everybodys(rank: &Rank, own: &[u8], path: Path) -> Result<Vec<Vec<u8>>, Failure> {
+    let lengths = gather_rows(rank, &(own.len() as u64).to_le_bytes(), 1, path)?;
     let lengths: Vec<usize> = lengths
         .iter()
         .map(|row| row[..8].try_into().map_or(0, u64::from_le_bytes) as usize)
         .collect();
     let rows = lengths.iter().max().map_or(0, |most| most.div_ceil(ROW));
-    let mut all = gather_rows(rank, own, rows)?;
+    let mut all = gather_rows(rank, own, rows, path)?;
     for (bytes, length) in all.iter_mut().zip(lengths) {
         bytes.truncate(length);
     }
@@ -186,12 +230,12 @@ fn everybodys(rank: &Rank, own: &[u8]) -> Result<Vec<Vec<u8>>, Failure> {
 }
 
 /// The same of `rows` rows from each rank, in which `own` fits.
-fn gather_rows(rank: &Rank, own: &[u8], rows: usize) -> Result<Vec<Vec<u8>>, Failure> {
+fn gather_rows(rank: &Rank, own: &[u8], rows: usize, path: Path) -> Result<Vec<Vec<u8>>, Failure> {
     let world = rank.world();
     if rows == 0 {
         return Ok(vec![Vec::new(); world]);
     }
-    let plan = rank.plan(&gathering(world, world * rows))?;
+    let plan = rank.plan(&gathering(world, world * rows, path))?;
     let (mut x, mut out) = (rank.alloc(rows * ROW)?, rank.alloc(world * rows * ROW)?);
     x.fill(0)?;
     x.upload(own)?;

@@ -191,7 +191,12 @@ pub fn execute(
     let sizes: Vec<LaunchSize> = (0..shape.ranks).map(|rank| LaunchSize::new(shape, rank, m)).collect();
     let spec_of = |rank: usize, route| sizes[rank].spec(shape, problem, args, max_m, route);
     let both = [Want::Exactly(Path::Fused), Want::Exactly(Path::Unfused)];
-    let ours = if shape.op.has_gemm() { &both[..] } else { &both[1..] };
+    let ours = match (crew.is_across(), shape.op.has_gemm()) {
+        // Between hosts there are none.
+        (true, _) => &[Want::Exactly(Path::Nccl)],
+        (false, true) => &both[..],
+        (false, false) => &both[1..],
+    };
     let routes: Vec<Want> = ours.iter().copied().chain([wanted]).collect();
     let specs: Vec<OpSpec> = (0..shape.ranks)
         .flat_map(|rank| routes.iter().map(move |route| (rank, *route)))
@@ -293,12 +298,8 @@ pub fn execute(
     let results = crew.gather(&ranks, results)?;
     let other = other.map(|other| crew.gather(&ranks, other)).transpose()?;
     let (bytes_sent, signals_sent) = crew.gather_counts(&ranks, sent)?.into_iter().unzip();
-    // A process that ends while another one still works would be taken for dead.
-    if let (Crew::Process(_), [rank]) = (crew, &ranks[..]) {
-        rank.host_barrier(std::time::Duration::from_millis(args.deadline_ms))?;
-    }
     let info = node.driver().place_info(lanes[0].rank.place())?;
-    let device_name = describe_devices(&node, &info.name, shape.ranks);
+    let device_name = describe_devices(&node, &info.name, crew.ranks_here(shape.ranks));
     Ok(Outcome {
         device_name,
         route,

@@ -49,6 +49,7 @@ pub fn run(args: &RunArgs) -> Result<Option<Report>, Failure> {
     } else {
         args.common.device
     })?;
+    crew.check(&machine, args)?;
     let ranks = match crew {
         Crew::Process(told) => told.world,
         Crew::Threads => args.common.ranks.unwrap_or_else(|| machine.default_ranks()),

@@ -113,13 +113,28 @@ fn ranks_end_with_the_program_that_started_them() {
     panic!("{ranks:?} run on");
 }
 
+/// What hosts exchange is NCCL's, which the simulated node has not; other routes are for one host.
 #[test]
-fn ranks_of_other_hosts_are_not_for_these_links() {
-    let output = launched("0", "4", SIZES)
-        .env("LOCAL_WORLD_SIZE", "2")
-        .output()
-        .expect("it runs");
-    assert_eq!(output.status.code(), Some(4), "{output:?}");
-    let message = object(&output)["error"]["message"].to_string();
-    assert!(message.contains("2 of 4 ranks are on this host"), "{message}");
+fn ranks_of_several_hosts_are_refused_where_there_is_no_nccl() {
+    for (route, why) in [
+        ("", "the simulated node has none"),
+        ("--route nccl", "the simulated node has none"),
+        (
+            "--route fused",
+            "--route fused and unfused are for the ranks of one host",
+        ),
+        (
+            "--route unfused",
+            "--route fused and unfused are for the ranks of one host",
+        ),
+    ] {
+        let output = launched("0", "4", &format!("{SIZES} {route}"))
+            .env("LOCAL_WORLD_SIZE", "2")
+            .output()
+            .expect("it runs");
+        assert_eq!(output.status.code(), Some(4), "{output:?}");
+        let message = object(&output)["error"]["message"].to_string();
+        let told = format!("2 of 4 ranks are on this host, and what hosts exchange goes by NCCL: {why}");
+        assert!(message.contains(&told), "{message}");
+    }
 }

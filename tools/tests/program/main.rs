@@ -5,6 +5,8 @@ mod explore;
 mod faults;
 mod files;
 #[cfg(target_os = "linux")]
+mod hosts;
+#[cfg(target_os = "linux")]
 mod launchers;
 mod operations;
 #[cfg(target_os = "linux")]

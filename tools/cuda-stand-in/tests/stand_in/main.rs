@@ -10,6 +10,7 @@ mod common;
 mod failures;
 mod graphs;
 mod groups;
+mod hosts;
 mod leaks;
 mod machine;
 mod processes;
