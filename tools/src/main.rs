@@ -7,6 +7,7 @@ mod explore;
 mod failure;
 #[allow(dead_code, reason = "ptxas's report is for the tests of the kernels")]
 mod kernels;
+mod overlap;
 mod run;
 mod topo;
 mod version;

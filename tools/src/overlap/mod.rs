@@ -1,0 +1,4 @@
+//! What hides what: timelines as traces and as drawings.
+
+pub mod timeline_plot;
+pub mod trace;
