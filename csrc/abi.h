@@ -100,6 +100,25 @@ enum {
   TW_CAUSE_DISAGREED = 3  // the peer's hello carries another hash: `expected` ours, `seen` theirs
 };
 
+// Where an operation's time goes (csrc/protocol/stamp.h): who stamps. A CTA of a portable kernel is one role, and so is one that
+// only reduces; a Hopper kernel's others have four.
+enum { TW_ROLE_CTA = 0, TW_ROLE_LOADER = 1, TW_ROLE_STORER = 2, TW_ROLE_TALK = 3, TW_ROLE_MATH = 4, TW_ROLES = 5 };
+
+// What a role does from one stamp to the next, the low byte of `TwStamp::what`.
+enum {
+  TW_STAMP_NONE = 0,     // it ends what it did
+  TW_STAMP_MATH = 1,     // the mainloop of block `tile`, from its first operands on
+  TW_STAMP_PUSH = 2,     // a partial on its way to its owner `peer`, or rows to all
+  TW_STAMP_STORE = 3,    // a product leaves the threads that computed it, for the output or for whoever sends it
+  TW_STAMP_REDUCE = 4,   // partials are added, and the result goes out
+  TW_STAMP_COLLECT = 5,  // another rank's result is taken in
+  TW_STAMP_TAIL = 6,     // a row's residual and norm
+  TW_STAMP_END = 7,      // the rank's last CTA ends the operation
+  TW_STAMP_WAIT = 16,    // + TW_WAIT_*: for other ranks
+  TW_STAMP_CAME = 32     // in a wait: when a word of `peer` came; 0: it was there at once
+};
+#define TW_STAMP_ALL 0xffff  // in place of a peer: all, or none in particular
+
 // `TwWaitRecord::state`.
 enum { TW_RECORD_EMPTY = 0, TW_RECORD_CLAIMED = 1, TW_RECORD_COMPLETE = 2 };
 
@@ -148,6 +167,17 @@ typedef struct TwReport {
   uint64_t pad1_[11];
   uint64_t longest_wait_ns[TW_MAX_RANKS];    // for a word of this peer that came
 } TwReport;
+
+// Of one role of one CTA, written as it begins and as it ends; zero before. Its stamps lie elsewhere.
+typedef struct TwTrack {
+  uint64_t stamps;  // how many there were, of which the first `TwParams::stamp_capacity` are kept
+  uint64_t began_ns, ended_ns;
+} TwTrack;
+
+typedef struct TwStamp {
+  uint64_t what;  // TW_STAMP_*, from bit 16 on the peer, from bit 32 on the tile
+  uint64_t ns;    // `mx::time_ns`
+} TwStamp;
 
 // The start of every rank's heap. Words that peers write stand on cache lines of their own.
 typedef struct TwControl {
@@ -232,7 +262,11 @@ typedef struct TwParams {
   // The tail: `out` as [tail_rows][tail_cols], whatever the all-reduce takes it for; the residual is updated in place.
   uint64_t residual, residual_ld, gamma;
   uint32_t tail_rows, tail_cols;
-  uint32_t path, pad_;       // TW_PATH_*: of what this operation is counted
+  uint32_t path;             // TW_PATH_*: of what this operation is counted
+  // Where roles leave their stamps: TwTrack[stamp_ctas][TW_ROLES], then TwStamp[stamp_ctas][TW_ROLES][stamp_capacity]; 0: nowhere.
+  uint32_t stamp_ctas;       // at least the grid
+  uint32_t stamp_capacity, pad_;
+  uint64_t stamps;
 } TwParams;
 
 // What a launch of `probe` found, in the memory of the device that ran it; zero before.
@@ -254,6 +288,7 @@ static_assert(offsetof(TwControl, abort) == TW_CACHE_LINE && offsetof(TwControl,
 static_assert(offsetof(TwControl, record) == 3 * TW_CACHE_LINE && offsetof(TwControl, hello) == 4 * TW_CACHE_LINE, "TwControl");
 static_assert(sizeof(TwReport) == 3 * TW_CACHE_LINE, "TwReport");
 static_assert(sizeof(TwControl) == 4 * TW_CACHE_LINE + 2 * 16 * 16 + 2 * 16 * 8 + sizeof(TwReport), "TwControl");
+static_assert(sizeof(TwTrack) == 24 && sizeof(TwStamp) == 16, "TwTrack");
 static_assert(sizeof(TwTensorMap) == 128 && alignof(TwTensorMap) == 64, "TwTensorMap");
 static_assert(sizeof(TwParams) < 4096, "kernel parameters must stay under 4 KB");
 #endif

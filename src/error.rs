@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::abi;
 use crate::route::Path;
 
 /// What a wait for another rank waited for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum WaitKind {
     /// The peer's first word of this operation: it never launched, or launched late.
@@ -24,6 +25,22 @@ pub enum WaitKind {
     Credit,
     /// The rank's own CTAs, which meet before a tail.
     Ctas,
+}
+
+impl WaitKind {
+    /// Of a `TW_WAIT_*` of `csrc/abi.h`.
+    pub(crate) fn from_code(code: u32) -> Option<WaitKind> {
+        Some(match code {
+            abi::TW_WAIT_HELLO => WaitKind::Hello,
+            abi::TW_WAIT_PARTIAL => WaitKind::Partial,
+            abi::TW_WAIT_RESULT => WaitKind::Result,
+            abi::TW_WAIT_ROWS => WaitKind::Rows,
+            abi::TW_WAIT_PACKET => WaitKind::Packet,
+            abi::TW_WAIT_CREDIT => WaitKind::Credit,
+            abi::TW_WAIT_CTAS => WaitKind::Ctas,
+            _ => return None,
+        })
+    }
 }
 
 impl std::fmt::Display for WaitKind {

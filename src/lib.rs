@@ -51,6 +51,7 @@ mod op;
 pub mod probe;
 pub mod reference;
 pub mod route;
+pub mod timeline;
 pub mod topology;
 mod trace;
 

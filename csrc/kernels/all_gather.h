@@ -8,7 +8,7 @@
 
 namespace tw {
 
-// What a rank does with gathered rows: a Consumer has tile_m, tile_n, tiles_n and consume(session, block, rows), where `rows`
+// What a rank does with gathered rows: a Consumer has tile_m, tile_n, tiles_n and consume(session, tile, rows), where `rows`
 // are the source's, the block's first being row `first` of them.
 template <class T>
 struct GatheredRows {
@@ -51,11 +51,11 @@ class AllGather {
   TW_DEV void consume(const GatherTile& t) {
     if (!t.block.rows) return;
     if (t.source == p.group.rank) {
-      Consumer::consume(s, t.block, GatheredRows<T>{{p.x, p.x_ld}, t.block.row - staging.own_begin});
+      Consumer::consume(s, t, GatheredRows<T>{{p.x, p.x_ld}, t.block.row - staging.own_begin});
       return;
     }
     s.await_peer(TW_WAIT_ROWS, t.source, t.row_block, order.signal(t.source, t.row_block, 0), order.pieces_in(t.block.rows));
-    Consumer::consume(s, t.block, GatheredRows<T>{{staging.at(s.round, p.group.rank, t.source), staging.pitch()}, t.local_row});
+    Consumer::consume(s, t, GatheredRows<T>{{staging.at(s.round, p.group.rank, t.source), staging.pitch()}, t.local_row});
   }
 };
 
@@ -69,9 +69,12 @@ struct GemmConsumer {
   static TW_DEV uint32_t tile_n(const TwParams&) { return Tile::kN; }
   static TW_DEV uint32_t tiles_n(const TwParams& p) { return p.tiles_n; }
 
-  static TW_DEV void consume(Session<Cta>& s, const Block& b, const GatheredRows<Type>& rows) {
+  static TW_DEV void consume(Session<Cta>& s, const GatherTile& t, const GatheredRows<Type>& rows) {
+    const Block& b = t.block;
     typename Source::Values values;
+    s.stamps.begin(TW_STAMP_MATH, t.index);
     if (s.alive) Source::multiply(s.p, {rows.m, rows.first + b.rows, s.p.k}, rows.first, b, values);
+    s.stamps.begin(TW_STAMP_STORE, t.index);
     TW_UNROLL
     for (uint32_t v = 0; v < Source::kOctets; ++v) {
       const uint32_t row = Source::row(s.p, b, v);
@@ -81,6 +84,7 @@ struct GemmConsumer {
       add_bias<Type>(s.p, cols, o);
       store_octet<Type>({s.p.out, s.p.out_ld}, row, cols, s.alive ? o : nan_octet());
     }
+    s.stamps.end();
   }
 };
 
@@ -93,7 +97,9 @@ struct CopyConsumer {
   static TW_DEV uint32_t tile_n(const TwParams& p) { return p.n; }
   static TW_DEV uint32_t tiles_n(const TwParams&) { return 1; }  // whole rows
 
-  static TW_DEV void consume(Session<Cta>& s, const Block& b, const GatheredRows<T>& rows) {
+  static TW_DEV void consume(Session<Cta>& s, const GatherTile& t, const GatheredRows<T>& rows) {
+    const Block& b = t.block;
+    s.stamps.begin(TW_STAMP_COLLECT, t.index, t.source);
     const uint32_t vectors = ceil_div(s.p.k * kSize, 16);
     for (uint32_t at = mx::thread(); at < b.rows * vectors; at += mx::threads()) {
       const uint32_t row = at / vectors, chunk = at % vectors, valid = min_u32(16, s.p.k * kSize - chunk * 16);
@@ -101,6 +107,7 @@ struct CopyConsumer {
       if (s.alive) v = load_16<kSize>(rows.m.at(rows.first + row, 0) + chunk * 16, valid);
       store_16<kSize>(Matrix<T>{s.p.out, s.p.out_ld}.at(b.row + row, 0) + chunk * 16, valid, v);
     }
+    s.stamps.end();
   }
 };
 }  // namespace tw

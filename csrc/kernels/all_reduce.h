@@ -118,9 +118,12 @@ class AllReduce {
   TW_DEV void push(const WaveTile& t) {
     if (!t.block.rows) return;
     typename Source::Values values;
+    if (Source::kMultiplies) s.stamps.begin(TW_STAMP_MATH, t.index);
     Source::compute(p, t.block, values);
+    s.stamps.begin(TW_STAMP_PUSH, t.index, t.owner);
     push_partial<Source>(s, t.block, values, slots.partial(s.round, p.group.rank, t), t.owner);
     if (leaves(p, t.owner)) s.publish(t.owner, slots.partial_index(p.group.rank, t));
+    s.stamps.end();
   }
 
   // Own partials that this thread has written need no signal; those of other roles do, and those that it reads by
@@ -129,6 +132,7 @@ class AllReduce {
     if (!t.block.rows || t.owner != p.group.rank) return;
     own_too = own_too || in_switch(p);
     s.await_ranks(TW_WAIT_PARTIAL, t.index, own_too, [&](uint32_t rank) { return slots.partial_index(rank, t); });
+    s.stamps.begin(TW_STAMP_REDUCE, t.index);
     TW_NO_UNROLL
     for (uint32_t v0 = 0; v0 < Source::kOctets; v0 += Group<Source>::kSize) {
       Group<Source> sum;
@@ -137,6 +141,7 @@ class AllReduce {
       store_group<Source>(s, t.block, v0, t.block.row, sum);
     }
     s.publish_all(slots.result_index(t));
+    s.stamps.end();
   }
 
   TW_DEV void send_result(const WaveTile& t, uint32_t v0, const Group<Source>& sum) {
@@ -164,6 +169,7 @@ class AllReduce {
   TW_DEV void collect(const WaveTile& t) {
     if (!t.block.rows || t.owner == p.group.rank) return;
     s.await_peer(TW_WAIT_RESULT, t.owner, t.index, slots.result_index(t));
+    s.stamps.begin(TW_STAMP_COLLECT, t.index, t.owner);
     const Slot<Source> from = slots.result(s.round, pulls(p) ? t.owner : p.group.rank, t);
     TW_NO_UNROLL
     for (uint32_t v0 = 0; v0 < Source::kOctets; v0 += Group<Source>::kSize) {
@@ -176,6 +182,7 @@ class AllReduce {
       }
       store_group<Source>(s, t.block, v0, t.block.row, result);
     }
+    s.stamps.end();
   }
 };
 }  // namespace tw

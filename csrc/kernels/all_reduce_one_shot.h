@@ -42,7 +42,8 @@ class OneShot {
  private:
   TW_DEV void exchange(uint32_t t, const Block& block) {
     typename Source::Values values;
-    product.whole(block, values);
+    product.whole(block, values, [&] { s.stamps.begin(TW_STAMP_MATH, t); });
+    s.stamps.begin(TW_STAMP_PUSH, t);
     Octet own[Source::kOctets];
     TW_UNROLL
     for (uint32_t v = 0; v < Source::kOctets; ++v) {
@@ -51,32 +52,38 @@ class OneShot {
       if (s.alive) packets.send(s, block, v, own[v]);
       packets.round(own[v]);
     }
+    s.stamps.end();
     s.agree();
     TW_UNROLL
     for (uint32_t v0 = 0; v0 < Source::kOctets; v0 += Group<Source>::kSize) {
       Group<Source> sum;
       bool ok = s.alive;
-      for (uint32_t r = 0; ok && r < p.group.world; ++r) {
+      const uint32_t stamp = s.stamps.begin_wait(TW_WAIT_PACKET, t, p.group.world);
+      for (uint32_t r = 0; r < p.group.world; ++r) {
+        uint64_t came = 0;
         TW_UNROLL
         for (uint32_t i = 0; i < Group<Source>::kSize; ++i) {
           if (!ok || !exists<Source>(p, block, v0 + i)) continue;
           Octet o = own[v0 + i];
-          if (r != p.group.rank) ok = packets.receive(s, t, block, v0 + i, r, o);
+          if (r != p.group.rank) ok = packets.receive(s, t, block, v0 + i, r, o, came);
           if (r == 0) {
             sum.o[i] = o;
           } else {
             add_to(sum.o[i], o);
           }
         }
+        Team::one([&] { s.stamps.came(stamp, r, r, came); });
       }
       // One vote a group: all of it came, or all of it, and what follows, is NaN. It orders nothing: a packet is read by
       // the thread that waited for it.
       s.alive = Team::sync_and(ok, Site::None);
+      s.stamps.begin(TW_STAMP_REDUCE, t);
       TW_UNROLL
       for (uint32_t i = 0; i < Group<Source>::kSize; ++i) {
         if (exists<Source>(p, block, v0 + i)) add_bias<T>(p, Source::columns(p, block, v0 + i), sum.o[i]);
       }
       store_group<Source>(s, block, v0, block.row, sum);
+      s.stamps.end();
     }
   }
 };
@@ -99,7 +106,11 @@ class OneShotItems {
     for (uint32_t i = mx::block(); i < split.items.count(); i += mx::grid()) {
       const Block block = order.block(split.items.block(i));
       typename SplitK<Source>::Sum sum;
-      if (split.complete(i, block, product, sum)) send(block, sum);
+      if (split.complete(i, block, product, s.stamps, sum)) {
+        s.stamps.begin(TW_STAMP_PUSH, split.items.block(i));
+        send(block, sum);
+      }
+      s.stamps.end();
     }
     s.agree();
     // There are fewer blocks than CTAs, so the sums are dealt out by single octets of a block's threads.
@@ -127,10 +138,13 @@ class OneShotItems {
     const bool mine = exists<Source>(p, block, v);
     Octet sum = nan_octet();
     bool ok = s.alive;
-    for (uint32_t r = 0; mine && ok && r < p.group.world; ++r) {
+    const uint32_t stamp = s.stamps.begin_wait(TW_WAIT_PACKET, t, p.group.world);
+    for (uint32_t r = 0; r < p.group.world; ++r) {
+      uint64_t came = 0;
       Octet o = sum;
-      ok = packets.receive(s, t, block, v, r, o);
-      if (!ok) continue;
+      if (mine && ok) ok = packets.receive(s, t, block, v, r, o, came);
+      Source::Team::one([&] { s.stamps.came(stamp, r, r, came); });
+      if (!mine || !ok) continue;
       if (r == 0) {
         sum = o;
       } else {
@@ -138,7 +152,12 @@ class OneShotItems {
       }
     }
     s.alive = Source::Team::sync_and(ok, Site::None);  // as above
-    if (!mine) return;
+    s.stamps.begin(TW_STAMP_REDUCE, t);
+    if (mine) store(block, v, sum);
+    s.stamps.end();
+  }
+
+  TW_DEV void store(const Block& block, uint32_t v, Octet& sum) {
     const Columns columns = Source::columns(p, block, v);
     add_bias<T>(p, columns, sum);
     store_octet<T>({p.out, p.out_ld}, Source::row(p, block, v), columns, s.alive ? sum : nan_octet());

@@ -50,6 +50,7 @@ template <class Team, class T>
 TW_DEV void push_piece(Session<Team>& s, const GatherStaging<T>& staging, const GatherTile& t, uint32_t signal) {
   constexpr uint32_t kSize = Element<T>::kSize, kAhead = 4;
   const TwParams& p = s.p;
+  s.stamps.begin(TW_STAMP_PUSH, t.index);
   const uint32_t vectors = staging.row_bytes / 16, row0 = t.block.row - staging.own_begin, count = t.block.rows * vectors;
   for (uint32_t first = Team::thread(); s.alive && first < count; first += kAhead * Team::threads()) {
     vec4 v[kAhead];
@@ -75,6 +76,7 @@ TW_DEV void push_piece(Session<Team>& s, const GatherStaging<T>& staging, const 
     }
   }
   s.publish_all(signal);
+  s.stamps.end();
 }
 
 // This rank's rows of round `q`: pieces `first`, `first` + `step`, ..., in the order in which they are needed.

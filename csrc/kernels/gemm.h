@@ -1,7 +1,7 @@
 // A rank's own GEMM: the first half of an unfused operation. out = round(x w^T + addend + bias), in the wire type.
 #pragma once
 #include "kernels/split_k.h"
-#include "protocol/address.h"
+#include "protocol/stamp.h"
 #include "schedule/waves.h"
 #include "tile/source.h"
 
@@ -34,12 +34,16 @@ TW_DEV WaveOrder gemm_order(const TwParams& p) {
 template <class Source, class Product>
 TW_DEV void gemm_blocks(const TwParams& p, Product product) {
   const WaveOrder order = gemm_order<Source>(p);
+  Stamps<typename Source::Team> stamps(p);
   for (uint32_t t = mx::block(); t < p.tiles; t += mx::grid()) {
     const Block block = order.block(t);
     typename Source::Values values;
-    product.whole(block, values);
+    product.whole(block, values, [&] { stamps.begin(TW_STAMP_MATH, t); });
+    stamps.begin(TW_STAMP_STORE, t);
     store_product<Source>(p, block, values);
+    stamps.end();
   }
+  stamps.close();
 }
 
 // Several CTAs a block: its last one stores it.
@@ -47,11 +51,14 @@ template <class Source, class Product>
 TW_DEV void gemm_items(const TwParams& p, Product product) {
   const WaveOrder order = gemm_order<Source>(p);
   SplitK<Source> split(p);
+  Stamps<typename Source::Team> stamps(p);
   for (uint32_t i = mx::block(); i < split.items.count(); i += mx::grid()) {
     const Block block = order.block(split.items.block(i));
     typename SplitK<Source>::Sum sum;
-    if (split.complete(i, block, product, sum)) store_product<Source>(p, block, sum);
+    if (split.complete(i, block, product, stamps, sum)) store_product<Source>(p, block, sum);
+    stamps.end();
   }
+  stamps.close();
 }
 
 template <class Source, class Product>

@@ -44,7 +44,9 @@ class ReduceScatter {
   TW_DEV void run() {
     each_round([&](const ScatterTile& t) {
       typename Source::Values values;
+      if (Source::kMultiplies) s.stamps.begin(TW_STAMP_MATH, t.index);
       Source::compute(p, t.block, values);
+      s.stamps.begin(TW_STAMP_PUSH, t.index, t.owner);
       const bool own = t.owner == p.group.rank;
       push_partial<Source>(s, t.block, values, slots.slot(s.round, p.group.rank, t), t.owner);
       if (own) {
@@ -52,6 +54,7 @@ class ReduceScatter {
       } else {
         s.publish(t.owner, slots.index(p.group.rank, t));
       }
+      s.stamps.end();
     });
     s.finish(used);
   }
@@ -79,6 +82,7 @@ class ReduceScatter {
   // Own partials that this thread has written need no signal, those of other roles do.
   TW_DEV void reduce_block(const ScatterTile& t, bool own_too) {
     s.await_ranks(TW_WAIT_PARTIAL, t.slot, own_too, [&](uint32_t source) { return slots.index(source, t); });
+    s.stamps.begin(TW_STAMP_REDUCE, t.index);
     const uint32_t row0 = t.block.row - chunk_of(p.m, p.chunk, p.group.rank).begin;
     TW_NO_UNROLL
     for (uint32_t v0 = 0; v0 < Source::kOctets; v0 += Group<Source>::kSize) {
@@ -86,6 +90,7 @@ class ReduceScatter {
       sum_partials<Source, false>(s, t.block, v0, [&](uint32_t r) { return slots.slot(s.round, r, t); }, sum);
       store_group<Source>(s, t.block, v0, row0, sum);
     }
+    s.stamps.end();
   }
 };
 }  // namespace tw

@@ -66,28 +66,33 @@ TW_DEV void sm90_gather(const TwParams& p) {
           s.enter_round(q);
           walk.each(q, [&](const GatherTile& t) { load_gathered<Tile>(s, walk, staging, t, ring); });
         }
+        s.stamps.close();
       },
       [&] {
         mx::elect([&] {
           ChunkReader<Tile> chunks;
+          Stamps<OneWarp> stamps(p);
           for (uint32_t q = 0; q < p.panels; ++q) {
             walk.each(q, [&](const GatherTile& t) {
-              if (t.block.rows) store_output<Tile>(p, p.m, t.block, chunks);
+              if (t.block.rows) store_block<Tile>(p, p.m, t.index, t.block, chunks, stamps);
             });
           }
+          stamps.close();
         });
       },
       [&] {
         Sm90Ring<Tile> ring;
         ChunkWriter<Tile> chunks;
+        Stamps<Sm90Math> stamps(p);
         for (uint32_t q = 0; q < p.panels; ++q) {
-          walk.each(q, [&](const GatherTile& t) { multiply_output<Tile, false>(p, p.m, t.block, ring, chunks); });
+          walk.each(q, [&](const GatherTile& t) { multiply_output<Tile, false>(p, p.m, t.index, t.block, ring, chunks, stamps); });
           mx::elect([&] {
             if (q != 0) mx::mbar_wait(Sm90Ring<Tile>::round_read(), (q - 1) & 1, Site::RoundRead);
             mx::mbar_arrive(Sm90Ring<Tile>::round_read(), Site::RoundRead);
           });
           mx::warp_sync();  // wgmma wants the warp together
         }
+        stamps.close();
       },
       [&](auto join) {
         Session<Sm90Talk> s(p);

@@ -26,7 +26,7 @@ struct FragmentSource : GemmSource<Fragments> {
   static constexpr bool kAhead = true, kRows = true;
 };
 
-// `Walk::each(p, open, body)` calls open(q) at the start of every round and body(block, owner, slot, signal) for every
+// `Walk::each(p, open, body)` calls open(q) at the start of every round and body(tile, slot, signal) for every
 // block of this CTA; `Walk::Talk` is what the communicator does.
 template <class Tile>
 struct ScatterWalk {
@@ -40,7 +40,7 @@ struct ScatterWalk {
       for (uint32_t f = mx::block(); f < order.positions(); f += mx::grid()) {
         if (!order.at(q, leader_of(f, mx::cluster_size())).block.rows) continue;
         const ScatterTile t = order.at(q, f);
-        body(t.block, t.owner, slots.slot(round, p.group.rank, t).base, slots.index(p.group.rank, t));
+        body(t, slots.slot(round, p.group.rank, t).base, slots.index(p.group.rank, t));
       }
     }
   }
@@ -63,7 +63,7 @@ struct WaveWalk {
         const uint32_t wave = q * p.panel + i;
         if (!order.at(wave, leader_of(mx::block(), mx::cluster_size())).block.rows) continue;
         const WaveTile t = order.at(wave, mx::block());
-        body(t.block, t.owner, slots.partial(round, p.group.rank, t).base, slots.partial_index(p.group.rank, t));
+        body(t, slots.partial(round, p.group.rank, t).base, slots.partial_index(p.group.rank, t));
       }
     }
   }
@@ -95,8 +95,8 @@ TW_DEV void sm90_reduce(const TwParams& p) {
       [&] {
         mx::elect([&] {
           Sm90Ring<Tile> ring;
-          Walk::each(p, no_round, [&](const Block& b, uint32_t, gaddr, uint32_t) {
-            ring.load(p, {0, p.k}, b.col, b.rows != 0, load_x_rows(p, b.row));
+          Walk::each(p, no_round, [&](const auto& t, gaddr, uint32_t) {
+            ring.load(p, {0, p.k}, t.block.col, t.block.rows != 0, load_x_rows(p, t.block.row));
           });
         });
       },
@@ -110,15 +110,20 @@ TW_DEV void sm90_reduce(const TwParams& p) {
           if (q != 0) mx::fence_async_global(Site::None);
           return s.round;
         };
-        Walk::each(p, open, [&](const Block& b, uint32_t owner, gaddr slot, uint32_t signal) {
-          if (b.rows) mx::elect([&] { store_partial<Tile>(s, b, owner, slot, wire, signal, chunks); });
+        Walk::each(p, open, [&](const auto& t, gaddr slot, uint32_t signal) {
+          if (t.block.rows) mx::elect([&] { store_partial<Tile>(s, t, slot, wire, signal, chunks); });
         });
         s.count_sent();
+        s.stamps.close();
       },
       [&] {
         Sm90Ring<Tile> ring;
         ChunkWriter<Tile> chunks;
-        Walk::each(p, no_round, [&](const Block& b, uint32_t, gaddr, uint32_t) { multiply_partial<Tile>(p, b, ring, chunks); });
+        Stamps<Sm90Math> stamps(p);
+        Walk::each(p, no_round, [&](const auto& t, gaddr, uint32_t) {
+          multiply_partial<Tile>(p, t.index, t.block, ring, chunks, stamps);
+        });
+        stamps.close();
       },
       [&](auto join) {
         typename Walk::Talk work(p);

@@ -65,14 +65,18 @@ TW_DEV auto load_x_rows(const TwParams& p, uint32_t row) {
 // A storer's partial: a block's chunks to `slot`, in staging of rank `owner` or, where it is kept, of this one; then the signal that publishes it.
 // The order of the async proxy: every writer has fenced before its arrival at the chunk's mbarrier, this thread issues the
 // copies and waits until they are written, and releases. A release before that would publish nothing.
-template <class Tile>
-TW_DEV void store_partial(Session<OneWarp>& s, const Block& b, uint32_t owner, gaddr slot, const WireFormat<typename Tile::Type>& wire,
+template <class Tile, class Partial>
+TW_DEV void store_partial(Session<OneWarp>& s, const Partial& t, gaddr slot, const WireFormat<typename Tile::Type>& wire,
                           uint32_t signal, ChunkReader<Tile>& chunks) {
-  const ChunkGrid<Tile> grid(b, wire.wide);
+  const uint32_t owner = t.owner;
+  const ChunkGrid<Tile> grid(t.block, wire.wide);
+  bool begun = false;
   const bool remote = owner != s.p.group.rank && !keeps(s.p), counted = leaves(s.p, owner);
   chunks.each(
       grid, [](uint32_t) { return true; },
       [&](uint32_t wg, uint32_t c, saddr from) {
+        if (!begun) s.stamps.begin(TW_STAMP_PUSH, t.index, owner);
+        begun = true;
         if (!s.alive) return;
         const uint32_t payload = grid.rows_in(wg) * grid.cols_in(wg, c) * wire.element_bytes();
         if (remote) mx::payload(payload);
@@ -82,28 +86,49 @@ TW_DEV void store_partial(Session<OneWarp>& s, const Block& b, uint32_t owner, g
       });
   mx::bulk_wait<0>(Site::BulkWait);
   s.signal(owner, signal);
+  s.stamps.end();
+}
+
+// A storer's block of the output.
+template <class Tile>
+TW_DEV void store_block(const TwParams& p, uint32_t rows, uint32_t index, const Block& b, ChunkReader<Tile>& chunks,
+                        Stamps<OneWarp>& stamps) {
+  bool begun = false;
+  store_output<Tile>(p, rows, b, chunks, [&] {
+    if (!begun) stamps.begin(TW_STAMP_STORE, index);
+    begun = true;
+  });
+  if (begun) stamps.end();
 }
 
 // Math of a partial.
 template <class Tile>
-TW_DEV void multiply_partial(const TwParams& p, const Block& b, Sm90Ring<Tile>& ring, ChunkWriter<Tile>& chunks) {
+TW_DEV void multiply_partial(const TwParams& p, uint32_t index, const Block& b, Sm90Ring<Tile>& ring, ChunkWriter<Tile>& chunks,
+                             Stamps<Sm90Math>& stamps) {
   typename Tile::Values values;
-  if (!ring.multiply(p.k, values)) return;
+  const bool live = ring.multiply(p.k, values, [&] { stamps.begin(TW_STAMP_MATH, index); });
+  if (!live) return stamps.end();
+  stamps.begin(TW_STAMP_STORE, index);
   if (p.desc.wire == TW_F32) {
     write_partial<Tile, true>(p, b, values, chunks);
   } else {
     write_partial<Tile, false>(p, b, values, chunks);
   }
+  stamps.end();
 }
 
 // Math of a block of the output. kWide: which may be f32.
 template <class Tile, bool kWide>
-TW_DEV void multiply_output(const TwParams& p, uint32_t rows, const Block& b, Sm90Ring<Tile>& ring, ChunkWriter<Tile>& chunks) {
+TW_DEV void multiply_output(const TwParams& p, uint32_t rows, uint32_t index, const Block& b, Sm90Ring<Tile>& ring,
+                            ChunkWriter<Tile>& chunks, Stamps<Sm90Math>& stamps) {
   typename Tile::Values values;
-  const bool live = ring.multiply(p.k, values);
-  if constexpr (kWide) {
-    if (p.desc.wire == TW_F32) return write_output<Tile, true>(p, rows, b, values, live, chunks);
+  const bool live = ring.multiply(p.k, values, [&] { stamps.begin(TW_STAMP_MATH, index); });
+  stamps.begin(TW_STAMP_STORE, index);
+  if (kWide && p.desc.wire == TW_F32) {
+    write_output<Tile, kWide>(p, rows, b, values, live, chunks);
+  } else {
+    write_output<Tile, false>(p, rows, b, values, live, chunks);
   }
-  write_output<Tile, false>(p, rows, b, values, live, chunks);
+  stamps.end();
 }
 }  // namespace tw

@@ -16,8 +16,12 @@ struct RingProducts {
   using Values = typename Tile::Values;
   const TwParams& p;
   Sm90Ring<Tile> ring;
-  TW_DEV void whole(const Block&, Values& values) { ring.multiply(p.k, values); }
-  TW_DEV void range(const Block&, uint32_t s, Values& values) { ring.multiply(split_of(p.k, p.splits, s).size(), values); }
+  template <class Begun>
+  TW_DEV void whole(const Block&, Values& values, Begun begun) { ring.multiply(p.k, values, begun); }
+  template <class Begun>
+  TW_DEV void range(const Block&, uint32_t s, Values& values, Begun begun) {
+    ring.multiply(split_of(p.k, p.splits, s).size(), values, begun);
+  }
 };
 
 template <class Tile, class Math>

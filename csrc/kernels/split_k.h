@@ -18,12 +18,21 @@
 
 namespace tw {
 
-// Products of the mainloop that all threads of the CTA run. Others have the same two functions.
+// Products of the mainloop that all threads of the CTA run. Others have the same two functions; `begun` is called when the first
+// operands are there.
 template <class Source>
 struct Computed {
   const TwParams& p;
-  TW_DEV void whole(const Block& b, typename Source::Values& values) { Source::compute(p, b, values); }
-  TW_DEV void range(const Block& b, uint32_t s, typename Source::Values& values) { Source::compute_split(p, b, s, values); }
+  template <class Begun>
+  TW_DEV void whole(const Block& b, typename Source::Values& values, Begun begun) {
+    if (Source::kMultiplies) begun();
+    Source::compute(p, b, values);
+  }
+  template <class Begun>
+  TW_DEV void range(const Block& b, uint32_t s, typename Source::Values& values, Begun begun) {
+    begun();
+    Source::compute_split(p, b, s, values);
+  }
 };
 
 // The items: blocks that are taken together (`p.cluster`) stay neighbours, range after range.
@@ -54,9 +63,10 @@ class SplitK {
 
   // Computes an item of `block`. True, in all threads of the team, for the block's last: `sum` is complete.
   template <class Product>
-  TW_DEV bool complete(uint32_t item, const Block& block, Product& product, Sum& sum) {
+  TW_DEV bool complete(uint32_t item, const Block& block, Product& product, Stamps<Team>& stamps, Sum& sum) {
     typename Source::Values values;
-    product.range(block, items.range(item), values);
+    product.range(block, items.range(item), values, [&] { stamps.begin(TW_STAMP_MATH, item); });
+    stamps.begin(TW_STAMP_STORE, item);
     TW_UNROLL
     for (uint32_t v = 0; v < Source::kOctets; ++v) {
       if (exists<Source>(p, block, v)) store(item, v, values.octet(v));

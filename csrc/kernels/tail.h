@@ -138,10 +138,12 @@ template <class Source>
 TW_DEV void run_tail(Session<typename Source::Team>& s, uint32_t number, uint32_t count) {
   if (s.p.desc.tail != TW_TAIL_RMS_NORM) return;
   if (!s.meet(count)) return;
+  s.stamps.begin(TW_STAMP_TAIL, 0);
   if (tail_in_vectors<typename Source::Type>(s.p)) {
     normalise_rows<Source, true>(s.p, number, count);
   } else {
     normalise_rows<Source, false>(s.p, number, count);
   }
+  s.stamps.end();
 }
 }  // namespace tw

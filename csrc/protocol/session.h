@@ -11,6 +11,7 @@
 #pragma once
 #include "machine/team.h"
 #include "protocol/exchange.h"
+#include "protocol/stamp.h"
 #include "protocol/wait.h"
 
 namespace tw {
@@ -31,8 +32,9 @@ class Session {
   bool agreed = false;      // every peer's hello of this operation is there and says the same
   uint32_t bytes = 0;       // payload this thread sent to peers
   uint32_t signals = 0;     // words this thread signalled to peers
+  Stamps<Team> stamps;
 
-  TW_DEV explicit Session(const TwParams& params, bool leads = true) : p(params) {
+  TW_DEV explicit Session(const TwParams& params, bool leads = true) : p(params), stamps(params) {
     const gaddr ctl = own_heap(p);
     const uint64_t now = mx::time_ns();
     // The previous operation's last CTA wrote both; stream order makes them visible.
@@ -59,9 +61,11 @@ class Session {
   // Before a CTA consumes anything from a peer: what ranks that disagree push has no meaning to each other.
   TW_DEV void agree() {
     if (agreed) return;
-    bool ok = alive;
-    each_peer([&](uint32_t peer) { ok = ok && await_hello(peer); });
+    const bool ok = await_each(TW_WAIT_HELLO, TW_STAMP_ALL, 0, p.group.world, [&](uint32_t peer, uint64_t& came) {
+      return peer == p.group.rank || await_hello(peer, came);
+    });
     alive = Team::sync_and(ok, Site::AgreeBarrier);
+    stamps.end();
     agreed = true;
   }
 
@@ -70,29 +74,25 @@ class Session {
   template <class Index>
   TW_DEV void await_ranks(uint32_t kind, uint32_t tile, bool own_too, Index index) {
     agree();
-    bool ok = alive;
-    Team::each(p.group.world, [&](uint32_t peer) {
-      if (ok && (own_too || peer != p.group.rank)) {
-        ok = await_word(p, epoch, {kind, peer, tile, own_heap(p) + signal_at(p, round, index(peer)), round, false},
-                        Site::TilePoll, Site::TileAcquire);
-      }
-      // What these threads have acquired was written by another name than the one it is read by now.
-      if constexpr (mx::kMulticast) {
-        if (ok && in_switch(p)) mx::fence_alias(Site::SumFence);
-      }
+    bool ok = await_each(kind, TW_STAMP_ALL, tile, p.group.world, [&](uint32_t peer, uint64_t& came) {
+      return (!own_too && peer == p.group.rank) || await_signal(kind, peer, tile, index(peer), came);
     });
+    // What these threads have acquired was written by another name than the one it is read by now.
+    if constexpr (mx::kMulticast) {
+      if (ok && in_switch(p)) Team::each(p.group.world, [](uint32_t) { mx::fence_alias(Site::SumFence); });
+    }
     alive = Team::sync_and(ok, Site::TileAcquired);
+    stamps.end();
   }
 
   // The same for one peer and its signals from `index` on, `count` of them, at most as many as the team has threads.
   TW_DEV void await_peer(uint32_t kind, uint32_t peer, uint32_t tile, uint32_t index, uint32_t count = 1) {
     agree();
-    bool ok = alive;
-    Team::each(count, [&](uint32_t i) {
-      ok = ok && await_word(p, epoch, {kind, peer, tile, own_heap(p) + signal_at(p, round, index + i), round, false},
-                            Site::TilePoll, Site::TileAcquire);
+    const bool ok = await_each(kind, peer, tile, count, [&](uint32_t i, uint64_t& came) {
+      return await_signal(kind, peer, tile, index + i, came);
     });
     alive = Team::sync_and(ok, Site::TileAcquired);
+    stamps.end();
   }
 
   // What this thread has pushed, and knows to be written, becomes visible to `peer` (or to this rank's other roles).
@@ -127,9 +127,8 @@ class Session {
     enter_round(q);
     if (q == 1) agree();
     if (q < 2) return;
-    bool ok = alive;
-    Team::each(p.group.world, [&](uint32_t from) { ok = ok && await_credit(from, round - 2); });
-    alive = Team::sync_and(ok, Site::CreditBarrier);
+    alive = Team::sync_and(await_credits(round - 2), Site::CreditBarrier);
+    stamps.end();
   }
 
   // `used`: bytes of the staging half that the operation may have touched in this round.
@@ -147,6 +146,7 @@ class Session {
   // False, on all threads of the team: not all came. Nothing that others wrote may be read then.
   TW_DEV bool meet(uint32_t count) {
     Team::sync(Site::MeetBarrier);
+    stamps.begin(TW_STAMP_WAIT + TW_WAIT_CTAS, 0, p.group.rank);
     bool met_all = true;
     Team::one([&] {
       const gaddr arrived = own_heap(p) + offsetof(TwControl, met_ctas), met = own_heap(p) + offsetof(TwControl, met_epoch);
@@ -159,7 +159,9 @@ class Session {
         mx::ld_acquire_sys(met, Site::MeetAcquire);
       }
     });
-    return Team::sync_and(met_all, Site::MeetArrived);
+    met_all = Team::sync_and(met_all, Site::MeetArrived);
+    stamps.end();
+    return met_all;
   }
 
   // Adds what this team's threads sent to the rank's totals; roles that do not finish call it themselves.
@@ -179,6 +181,12 @@ class Session {
   // The CTA leaves. `used` as in close_round.
   TW_DEV void finish(uint64_t used) {
     count_sent();
+    end_operation(used);
+    stamps.close();
+  }
+
+ private:
+  TW_DEV void end_operation(uint64_t used) {
     Team::sync(Site::LastBarrier);
     const gaddr ctl = own_heap(p);
     bool last = false;
@@ -187,11 +195,11 @@ class Session {
     });
     if (!Team::sync_or(last, Site::EndBarrier)) return;
     agree();
-    bool ok = alive;
-    Team::each(p.panels > 1 ? p.group.world : 0, [&](uint32_t from) { ok = ok && await_credit(from, round - 1); });
+    bool ok = p.panels > 1 ? await_credits(round - 1) : alive;
     // A CTA that gave up had seen, or raised, this rank's abort word before it left.
     Team::one([&] { ok = ok && !aborted(); });
     alive = Team::sync_and(ok, Site::CreditBarrier);
+    stamps.begin(TW_STAMP_END, 0);
     if (alive) clear_packets(round, Team::thread(), Team::threads());
     tell_totals();
     Team::one([&] {
@@ -204,9 +212,23 @@ class Session {
       mx::st_relaxed_sys(ctl + offsetof(TwControl, round), round + 1);
       mx::st_relaxed_sys(ctl + offsetof(TwControl, epoch), epoch + 1);
     });
+    stamps.end();
   }
 
- private:
+  // Thread i < `count` of the team waits as `one(i, came)` says, false where it gives up: for a word of `peer`, or of rank i. The
+  // span of this wait lasts until the caller ends it, behind the barrier that follows.
+  template <class One>
+  TW_DEV bool await_each(uint32_t kind, uint32_t peer, uint32_t tile, uint32_t count, One one) {
+    const uint32_t stamp = stamps.begin_wait(kind, tile, count);
+    bool ok = alive;
+    Team::each(count, [&](uint32_t i) {
+      uint64_t came = 0;
+      ok = ok && one(i, came);
+      stamps.came(stamp, i, peer == TW_STAMP_ALL ? i : peer, came);
+    });
+    return ok;
+  }
+
   // The word that the last CTA to arrive releases, by twice the deadline.
   TW_DEV bool await_ctas(gaddr met) const {
     const uint64_t deadline = p.group.deadline_ns, began = mx::time_ns();
@@ -296,17 +318,25 @@ class Session {
     });
   }
 
-  TW_DEV bool await_hello(uint32_t peer) {
+  TW_DEV bool await_hello(uint32_t peer, uint64_t& came) {
     const Wanted w = {TW_WAIT_HELLO, peer, 0, own_heap(p) + hello_at(epoch, peer) + offsetof(TwHello, epoch), epoch, false};
-    if (!await_word(p, epoch, w, Site::HelloPoll, Site::HelloAcquire)) return false;
+    if (!await_word(p, epoch, w, Site::HelloPoll, Site::HelloAcquire, came)) return false;
     const uint64_t hash = mx::ld_relaxed_sys(own_heap(p) + hello_at(epoch, peer) + offsetof(TwHello, hash));
     if (hash != p.hash) record_wait(p, epoch, w, TW_CAUSE_DISAGREED, p.hash, hash, 0);
     return hash == p.hash;
   }
 
-  TW_DEV bool await_credit(uint32_t from, uint64_t of_round) {
-    return await_word(p, epoch, {TW_WAIT_CREDIT, from, 0, own_heap(p) + credit_at(of_round, from), of_round, true},
-                      Site::CreditPoll, Site::CreditAcquire);
+  TW_DEV bool await_signal(uint32_t kind, uint32_t peer, uint32_t tile, uint32_t index, uint64_t& came) {
+    return await_word(p, epoch, {kind, peer, tile, own_heap(p) + signal_at(p, round, index), round, false}, Site::TilePoll,
+                      Site::TileAcquire, came);
+  }
+
+  // Every rank's, the own one's too.
+  TW_DEV bool await_credits(uint64_t of_round) {
+    return await_each(TW_WAIT_CREDIT, TW_STAMP_ALL, 0, p.group.world, [&](uint32_t from, uint64_t& came) {
+      return await_word(p, epoch, {TW_WAIT_CREDIT, from, 0, own_heap(p) + credit_at(of_round, from), of_round, true},
+                        Site::CreditPoll, Site::CreditAcquire, came);
+    });
   }
 
   // Every round is retired once, by all threads of one CTA or (between the rounds of a launch) by one thread, when all of

@@ -24,10 +24,9 @@ TW_DEV void tell_abort(const TwParams& p, uint64_t why) {
 }
 
 // A word of `peer` came after this thread had begun to wait for it: who holds this rank up most.
-TW_DEV void note_wait(const TwParams& p, uint32_t peer, uint64_t began) {
-  const uint64_t now = mx::time_ns();
+TW_DEV void note_wait(const TwParams& p, uint32_t peer, uint64_t began, uint64_t came) {
   const gaddr longest = own_heap(p) + offsetof(TwControl, totals) + offsetof(TwReport, longest_wait_ns) + 8 * peer;
-  if (now > began) mx::red_max_relaxed_gpu(longest, now - began);
+  if (came > began) mx::red_max_relaxed_gpu(longest, came - began);
 }
 
 TW_DEV void raise_abort(const TwParams& p, uint64_t why) {
@@ -101,8 +100,10 @@ TW_DEV bool keep_waiting(const TwParams& p, uint64_t epoch, const Wanted& w, con
   return false;
 }
 
-// One thread's wait. True: everything that the peer published with that word is visible to this thread.
-TW_DEV bool await_word(const TwParams& p, uint64_t epoch, const Wanted& w, Site poll, Site acquire) {
+// One thread's wait. True: everything that the peer published with that word is visible to this thread. `came`: when; it stays
+// as it was where the word was there at once. The clock is read before the poll that finds it, inside the loop: behind that,
+// threads of a warp that wait for several words may have met, and would all read the time of the last.
+TW_DEV bool await_word(const TwParams& p, uint64_t epoch, const Wanted& w, Site poll, Site acquire, uint64_t& came) {
   uint64_t seen = mx::poll_relaxed_sys(w.word, w.value, poll);
   if (!w.met(seen)) {
     const uint64_t began = mx::time_ns();
@@ -110,10 +111,11 @@ TW_DEV bool await_word(const TwParams& p, uint64_t epoch, const Wanted& w, Site 
     do {  // bounded: by the deadline
       if (!keep_waiting(p, epoch, w, around, seen, began)) return false;
       mx::pause(began + p.group.deadline_ns);
+      came = mx::time_ns();
       around = look_around(p, epoch, w.peer);
       seen = mx::poll_relaxed_sys(w.word, w.value, poll);
     } while (!w.met(seen));
-    note_wait(p, w.peer, began);
+    note_wait(p, w.peer, began, came);
   }
   mx::ld_acquire_sys(w.word, acquire);
   return true;

@@ -11,6 +11,7 @@
 namespace tw {
 
 struct GatherTile {
+  uint32_t index;  // of all blocks of all rounds; of rows alone: of all row blocks, on every rank alike
   uint32_t source, row_block;
   uint32_t local_row;  // of the block's first row within the source's panel
   Block block;         // rows counted in the gathered matrix
@@ -37,6 +38,7 @@ struct GatherOrder {
   constexpr GatherTile at(uint32_t q, uint32_t f) const {
     const Cell cell = Raster{raster_rows(), tiles_n}.at(f % per_source());
     GatherTile t = rows_of(q, (rank + f / per_source()) % world, cell.row);
+    t.index = (q * world + t.source) * per_source() + f % per_source();
     t.block.col = cell.col * tile_n;
     if (t.block.rows) t.block.cols = min_u32(tile_n, cols - t.block.col);
     return t;
@@ -45,9 +47,9 @@ struct GatherOrder {
  private:
   constexpr GatherTile rows_from(uint32_t q, uint32_t source, uint32_t b, uint32_t offset, uint32_t most) const {
     const Span part = panel_of(chunk_of(rows, chunk, source), panel, q);
-    const uint32_t local = b * tile_m + offset, row = part.begin + local;
-    if (b >= row_blocks || row >= part.end) return {source, b, local, {row, 0, 0, 0}};
-    return {source, b, local, {row, 0, min_u32(most, part.end - row), cols}};
+    const uint32_t index = (q * world + source) * row_blocks + b, local = b * tile_m + offset, row = part.begin + local;
+    if (b >= row_blocks || row >= part.end) return {index, source, b, local, {row, 0, 0, 0}};
+    return {index, source, b, local, {row, 0, min_u32(most, part.end - row), cols}};
   }
 };
 

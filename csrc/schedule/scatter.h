@@ -10,7 +10,7 @@
 namespace tw {
 
 struct ScatterTile {
-  uint32_t owner, slot;
+  uint32_t index, owner, slot;  // index: of all blocks of all rounds, on every rank alike
   Block block;
 };
 
@@ -21,11 +21,12 @@ struct ScatterOrder {
 
   constexpr ScatterTile at(uint32_t q, uint32_t f) const {
     const uint32_t owner = (rank + 1 + f / slots) % world, slot = f % slots;
+    const uint32_t index = (q * world + owner) * slots + slot;
     const Span part = panel_of(chunk_of(rows, chunk, owner), panel, q);
     const Cell cell = Raster{slots / tiles_n, tiles_n}.at(slot);
     const uint32_t row = part.begin + cell.row * tile_m, col = cell.col * tile_n;
-    if (row >= part.end) return {owner, slot, {row, col, 0, 0}};
-    return {owner, slot, {row, col, min_u32(tile_m, part.end - row), min_u32(tile_n, cols - col)}};
+    if (row >= part.end) return {index, owner, slot, {row, col, 0, 0}};
+    return {index, owner, slot, {row, col, min_u32(tile_m, part.end - row), min_u32(tile_n, cols - col)}};
   }
 };
 

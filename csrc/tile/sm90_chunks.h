@@ -222,13 +222,14 @@ TW_DEV void write_output(const TwParams& p, uint32_t rows, const Block& b, const
   }
 }
 
-// The storer's half of `write_output`.
-template <class Tile>
-TW_DEV void store_output(const TwParams& p, uint32_t rows, const Block& b, ChunkReader<Tile>& chunks) {
+// The storer's half of `write_output`; `stored` is called at every chunk.
+template <class Tile, class Stored>
+TW_DEV void store_output(const TwParams& p, uint32_t rows, const Block& b, ChunkReader<Tile>& chunks, Stored stored) {
   const ChunkGrid<Tile> grid(b, p.desc.wire == TW_F32);
   chunks.each(
       grid, [&](uint32_t wg) { return by_box(p, rows, grid, wg); },
       [&](uint32_t wg, uint32_t c, saddr from) {
+        stored();
         mx::tma_store_2d(p.map_out, from, b.col + grid.col(wg, c), b.row + grid.row(wg));
       });
 }

@@ -86,13 +86,17 @@ class Sm90Ring {
   }
 
   // A math warpgroup: its part of the block's product over `depth` of K. False, and no values: the loader had nothing to
-  // multiply.
-  TW_DEV bool multiply(uint32_t depth, typename Tile::Values& acc) {
+  // multiply. `begun` is called when the first stage of something is there.
+  template <class Begun>
+  TW_DEV bool multiply(uint32_t depth, typename Tile::Values& acc, Begun begun) {
     const uint32_t steps = ceil_div(depth, Tile::kStep);
     bool live = false;
     for (uint32_t step = 0; step < steps; ++step) {
       mx::mbar_wait(full(stage), phase, Site::StageFull);
-      if (step == 0) live = mx::ld_shared_b32(flag(stage));
+      if (step == 0) {
+        live = mx::ld_shared_b32(flag(stage));
+        if (live) begun();
+      }
       if (live) {
         const uint64_t a = wgmma_descriptor(x_of(stage) + Tile::row64() * 64 * kSm90RowBytes);
         const uint64_t b = wgmma_descriptor(weight_of(stage) + Tile::col0() * kSm90RowBytes);

@@ -14,8 +14,8 @@ constexpr uint32_t kSm90Chunks = 2;            // buffers a warpgroup has for it
 constexpr uint32_t kSm90MathGroups = 2, kSm90MathWarps = 4 * kSm90MathGroups;
 
 // Threads by role: two warpgroups multiply; of the first one, a warp loads, a warp stores, and two communicate.
-using Sm90Math = Warps<128, 128 * kSm90MathGroups, 1>;
-using Sm90Talk = Warps<64, 64, 2>;
+using Sm90Math = Warps<128, 128 * kSm90MathGroups, 1, TW_ROLE_MATH>;
+using Sm90Talk = Warps<64, 64, 2, TW_ROLE_TALK>;
 
 template <class T, uint32_t kBlockM, uint32_t kBlockN, uint32_t kRingStages>
 struct Sm90Tile {

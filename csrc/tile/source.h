@@ -8,6 +8,7 @@
 //   compute(p, block, values)          the work; all threads of the CTA
 //   row(p, block, v), columns(p, block, v)  where octet v stands, in rows and columns of the whole matrix
 //   ordinal(col)                       of the octet that begins at a column, along its row: below ceil(n / 64) * 8
+//   kMultiplies                        whether `compute` is a product, and not nothing
 //   kSplits; compute_split(p, block, s, values)  whether K may be split over CTAs; range s of it (kernels/split_k.h)
 //   partial(p, block, values, v)       octet v in f32, the rank's addend added; not yet rounded to the wire
 #pragma once
@@ -37,7 +38,7 @@ template <class Tile>
 struct GemmSource : TileShape<Tile> {
   using typename TileShape<Tile>::Type;
   using Values = typename Tile::Values;
-  static constexpr bool kSplits = kMaySplit<Tile>;
+  static constexpr bool kMultiplies = true, kSplits = kMaySplit<Tile>;
   static TW_DEV uint32_t tile_m(const TwParams&) { return Tile::kM; }
   static TW_DEV uint32_t tile_n(const TwParams&) { return Tile::kN; }
   static TW_DEV uint32_t row(const TwParams&, const Block& b, uint32_t v) { return b.row + Tile::row_of(v); }
@@ -79,7 +80,7 @@ template <class T, bool kFlat>
 struct MemorySource : TileShape<MemoryTile<T>> {
   using Tile = MemoryTile<T>;
   struct Values {};
-  static constexpr bool kSplits = false;
+  static constexpr bool kMultiplies = false, kSplits = false;
   static TW_DEV bool flat(const TwParams& p) { return kFlat && p.m == 1; }
   static TW_DEV uint32_t tile_m(const TwParams& p) { return flat(p) ? 1 : Tile::kM; }
   static TW_DEV uint32_t tile_n(const TwParams& p) { return flat(p) ? Tile::kM * Tile::kN : Tile::kN; }

@@ -40,6 +40,7 @@ pub const TW_PROBE_THREADS: u32 = 256;
 pub const TW_PROBE_STRIDE: u32 = 64;
 pub const TW_PULL: u32 = 256;
 pub const TW_IN_SWITCH: u32 = 512;
+pub const TW_STAMP_ALL: u32 = 65535;
 pub const TW_BF16: u32 = 0;
 pub const TW_F16: u32 = 1;
 pub const TW_F32: u32 = 2;
@@ -81,6 +82,22 @@ pub const TW_CAUSE_NONE: u32 = 0;
 pub const TW_CAUSE_DEADLINE: u32 = 1;
 pub const TW_CAUSE_ABORT: u32 = 2;
 pub const TW_CAUSE_DISAGREED: u32 = 3;
+pub const TW_ROLE_CTA: u32 = 0;
+pub const TW_ROLE_LOADER: u32 = 1;
+pub const TW_ROLE_STORER: u32 = 2;
+pub const TW_ROLE_TALK: u32 = 3;
+pub const TW_ROLE_MATH: u32 = 4;
+pub const TW_ROLES: u32 = 5;
+pub const TW_STAMP_NONE: u32 = 0;
+pub const TW_STAMP_MATH: u32 = 1;
+pub const TW_STAMP_PUSH: u32 = 2;
+pub const TW_STAMP_STORE: u32 = 3;
+pub const TW_STAMP_REDUCE: u32 = 4;
+pub const TW_STAMP_COLLECT: u32 = 5;
+pub const TW_STAMP_TAIL: u32 = 6;
+pub const TW_STAMP_END: u32 = 7;
+pub const TW_STAMP_WAIT: u32 = 16;
+pub const TW_STAMP_CAME: u32 = 32;
 pub const TW_RECORD_EMPTY: u32 = 0;
 pub const TW_RECORD_CLAIMED: u32 = 1;
 pub const TW_RECORD_COMPLETE: u32 = 2;
@@ -264,6 +281,40 @@ const _: () = {
     [
         "Offset of field: TwReport::longest_wait_ns",
     ][::core::mem::offset_of!(TwReport, longest_wait_ns) - 256usize];
+};
+#[repr(C)]
+#[derive(Debug, Default, Copy, Clone)]
+pub struct TwTrack {
+    pub stamps: u64,
+    pub began_ns: u64,
+    pub ended_ns: u64,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of TwTrack"][::core::mem::size_of::<TwTrack>() - 24usize];
+    ["Alignment of TwTrack"][::core::mem::align_of::<TwTrack>() - 8usize];
+    [
+        "Offset of field: TwTrack::stamps",
+    ][::core::mem::offset_of!(TwTrack, stamps) - 0usize];
+    [
+        "Offset of field: TwTrack::began_ns",
+    ][::core::mem::offset_of!(TwTrack, began_ns) - 8usize];
+    [
+        "Offset of field: TwTrack::ended_ns",
+    ][::core::mem::offset_of!(TwTrack, ended_ns) - 16usize];
+};
+#[repr(C)]
+#[derive(Debug, Default, Copy, Clone)]
+pub struct TwStamp {
+    pub what: u64,
+    pub ns: u64,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of TwStamp"][::core::mem::size_of::<TwStamp>() - 16usize];
+    ["Alignment of TwStamp"][::core::mem::align_of::<TwStamp>() - 8usize];
+    ["Offset of field: TwStamp::what"][::core::mem::offset_of!(TwStamp, what) - 0usize];
+    ["Offset of field: TwStamp::ns"][::core::mem::offset_of!(TwStamp, ns) - 8usize];
 };
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone)]
@@ -495,7 +546,10 @@ pub struct TwParams {
     pub tail_rows: u32,
     pub tail_cols: u32,
     pub path: u32,
+    pub stamp_ctas: u32,
+    pub stamp_capacity: u32,
     pub pad_: u32,
+    pub stamps: u64,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
@@ -623,8 +677,17 @@ const _: () = {
         "Offset of field: TwParams::path",
     ][::core::mem::offset_of!(TwParams, path) - 992usize];
     [
+        "Offset of field: TwParams::stamp_ctas",
+    ][::core::mem::offset_of!(TwParams, stamp_ctas) - 996usize];
+    [
+        "Offset of field: TwParams::stamp_capacity",
+    ][::core::mem::offset_of!(TwParams, stamp_capacity) - 1000usize];
+    [
         "Offset of field: TwParams::pad_",
-    ][::core::mem::offset_of!(TwParams, pad_) - 996usize];
+    ][::core::mem::offset_of!(TwParams, pad_) - 1004usize];
+    [
+        "Offset of field: TwParams::stamps",
+    ][::core::mem::offset_of!(TwParams, stamps) - 1008usize];
 };
 impl Default for TwParams {
     fn default() -> Self {

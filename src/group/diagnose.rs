@@ -59,16 +59,7 @@ fn decode(record: &TwWaitRecord, world: usize) -> Option<WaitRecord> {
     if record.state != abi::TW_RECORD_COMPLETE || record.rank as usize >= world || record.peer as usize >= world {
         return None;
     }
-    let kind = match record.kind {
-        abi::TW_WAIT_HELLO => WaitKind::Hello,
-        abi::TW_WAIT_PARTIAL => WaitKind::Partial,
-        abi::TW_WAIT_RESULT => WaitKind::Result,
-        abi::TW_WAIT_ROWS => WaitKind::Rows,
-        abi::TW_WAIT_PACKET => WaitKind::Packet,
-        abi::TW_WAIT_CREDIT => WaitKind::Credit,
-        abi::TW_WAIT_CTAS => WaitKind::Ctas,
-        _ => return None,
-    };
+    let kind = WaitKind::from_code(record.kind)?;
     let cause = match record.cause {
         abi::TW_CAUSE_DEADLINE => WaitCause::Deadline,
         abi::TW_CAUSE_ABORT => WaitCause::Abort,

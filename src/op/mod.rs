@@ -24,6 +24,7 @@ mod tiling;
 pub(crate) use budget::{heap_bytes, last_of_each_from};
 pub(crate) use config::Facts;
 pub use exchange::offered;
+pub(crate) use launch::Step;
 pub use operands::{Operands, Out};
 pub use plan::Plan;
 pub use spec::{Mainloop, Op, OpSpec};

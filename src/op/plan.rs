@@ -16,6 +16,7 @@ use crate::error::{Error, Result};
 use crate::group::Rank;
 use crate::memory::{Mat, MatMut};
 use crate::route::{self, Path, Route};
+use crate::timeline::Recorder;
 use crate::trace;
 
 /// An operation planned on a rank, for every M up to the spec's `max_m`. Cheap to clone, may be shared by threads.
@@ -129,6 +130,26 @@ impl Plan {
     /// within the deadline, which ends the group. Whether the operation went well tells
     /// [`Rank::synchronize`].
     pub fn launch(&self, operands: &Operands<'_>) -> Result<()> {
+        self.launch_with(operands, None)
+    }
+
+    /// As [`Plan::launch`], and the kernels stamp into `recorder` what they do and when (`docs/timeline.md`). In front of them goes
+    /// a fill of the recorder's memory or two; a graph that captures this records again at every replay. Whether other ranks
+    /// record makes no difference.
+    ///
+    /// # Errors
+    /// As [`Plan::launch`]; [`Error::BadArgument`] for a recorder of another rank.
+    pub fn launch_recorded(&self, operands: &Operands<'_>, recorder: &Recorder) -> Result<()> {
+        let (this, other) = (self.0.rank.identity(), recorder.rank().identity());
+        if this != other {
+            let value = format!("one of rank {} of group {}", other.1, other.0);
+            let expected = format!("one of this plan's rank {} of group {}", this.1, this.0);
+            return Err(Error::bad_argument("the recorder", value, expected));
+        }
+        self.launch_with(operands, Some(recorder))
+    }
+
+    fn launch_with(&self, operands: &Operands<'_>, recorder: Option<&Recorder>) -> Result<()> {
         let Inner { rank, spec, .. } = &*self.0;
         let facts = rank.facts();
         let by = Launcher {
@@ -148,7 +169,7 @@ impl Plan {
             Path::Nccl => {
                 let group = rank.abi_group();
                 let parts = Maker { spec, facts, group }.by_nccl(config, operands)?;
-                return self.enqueue_with_nccl(&parts);
+                return self.enqueue_with_nccl(&parts, recorder);
             }
             Path::Fused | Path::Unfused => {}
         }
@@ -169,7 +190,7 @@ impl Plan {
             group: rank.abi_group(),
         }
         .steps(&config, operands, flat)?;
-        self.enqueue(&steps)
+        self.enqueue(&steps, recorder)
     }
 
     /// Enqueues the GEMM of an unfused plan alone, on this rank alone: `out = x weight^T` of x `[m, k]`, weight `[n,
@@ -201,7 +222,7 @@ impl Plan {
             group: rank.abi_group(),
         };
         let step = maker.gemm_alone(config, gemm, m as u64, operands)?;
-        rank.in_order(|_| self.start(&step))
+        rank.in_order(|_| self.start(&step, None))
     }
 
     /// A step's parameters with its tensor maps.
@@ -236,16 +257,18 @@ impl Plan {
         Ok(params)
     }
 
-    fn enqueue(&self, steps: &Steps) -> Result<()> {
+    fn enqueue(&self, steps: &Steps, recorder: Option<&Recorder>) -> Result<()> {
         self.0.rank.in_order(|launching| {
-            steps.before.as_ref().map_or(Ok(()), |step| self.start(step))?;
-            self.start(&steps.main)?;
+            recorder.map_or(Ok(()), Recorder::begin)?;
+            let alone = |step: &Option<Step>| step.as_ref().map_or(Ok(()), |step| self.start(step, recorder));
+            alone(&steps.before)?;
+            self.start(&steps.main, recorder)?;
             launching.count(&steps.main.params);
-            steps.after.as_ref().map_or(Ok(()), |step| self.start(step))
+            alone(&steps.after)
         })
     }
 
-    fn enqueue_with_nccl(&self, parts: &[Part]) -> Result<()> {
+    fn enqueue_with_nccl(&self, parts: &[Part], recorder: Option<&Recorder>) -> Result<()> {
         let rank = &self.0.rank;
         let copy = |rows: &Rows| {
             (0..rows.rows as u64).try_for_each(|row| {
@@ -254,9 +277,10 @@ impl Plan {
             })
         };
         rank.in_order(|launching| {
+            recorder.map_or(Ok(()), Recorder::begin)?;
             for part in parts {
                 match part {
-                    Part::Kernel(step) => self.start(step)?,
+                    Part::Kernel(step) => self.start(step, recorder)?,
                     Part::Rows(rows) => copy(rows)?,
                     Part::Nccl(calls) => {
                         launching.count_foreign();
@@ -270,9 +294,10 @@ impl Plan {
         })
     }
 
-    fn start(&self, step: &Step) -> Result<()> {
+    fn start(&self, step: &Step, recorder: Option<&Recorder>) -> Result<()> {
         let rank = &self.0.rank;
-        let params = self.mapped(step)?;
+        let mut params = self.mapped(step)?;
+        recorder.map_or(Ok(()), |recorder| recorder.kernel(step, &mut params))?;
         rank.driver()
             .launch(step.kernel.name(), step.launch, &params, rank.stream())
     }

@@ -139,6 +139,15 @@ pub struct RunArgs {
     /// Simulated node: silent:R, drop-signal:FROM:TO, slow:R:FACTOR, disagree:R, or with --processes kill:R
     #[arg(long, value_name = "SPEC", value_parser = str::parse::<Fault>)]
     pub fault: Option<Fault>,
+    /// Runs it once more and records what every role did and when: a trace for Perfetto (ui.perfetto.dev)
+    #[arg(long, value_name = "FILE.json")]
+    pub trace: Option<PathBuf>,
+    /// The same as a drawing
+    #[arg(long, value_name = "FILE.svg")]
+    pub plot: Option<PathBuf>,
+    /// --trace: every CTA, and not of each kernel the one that tells most
+    #[arg(long)]
+    pub all_ctas: bool,
     /// Bound on any wait for another rank, in milliseconds
     #[arg(long, value_name = "T", allow_negative_numbers = true, env = "TILEWEAVE_DEADLINE_MS", default_value_t = 10_000, value_parser = parse_deadline)]
     pub deadline_ms: u64,

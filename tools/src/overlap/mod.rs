@@ -11,6 +11,8 @@ mod nccl;
 mod plot;
 mod report;
 mod subject;
+pub mod timeline_plot;
+pub mod trace;
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};

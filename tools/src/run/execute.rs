@@ -8,6 +8,7 @@ use std::sync::Barrier;
 
 use tileweave::driver::ThreadGuard;
 use tileweave::reference::chunk;
+use tileweave::timeline::Recorder;
 use tileweave::{
     Buffer, DType, GroupConfig, NcclPolicy, Node, Numerics, Op, OpSpec, Operands, Path, Plan, Rank, Route, Tail, Want,
 };
@@ -17,6 +18,7 @@ use super::crew::Crew;
 use super::fault::{self, Fault};
 use super::graph::{self, Captured};
 use super::input::{Problem, available_memory, total_memory};
+use super::record::{self, Files};
 use super::shape::Shape;
 use super::timing;
 use crate::cli::{RouteArg, RunArgs};
@@ -82,6 +84,8 @@ pub struct Lane {
     crew: Crew,
     /// The same captured, where it was.
     pub graph: Option<Captured>,
+    /// Where a launch leaves stamps, if it does.
+    pub recorder: Option<Recorder>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -166,7 +170,13 @@ impl LaunchSize {
 }
 
 /// Runs the problem on `machine`.
-pub fn execute(machine: &Machine, problem: &Problem, args: &RunArgs, crew: Crew) -> Result<Outcome, Failure> {
+pub fn execute(
+    machine: &Machine,
+    problem: &Problem,
+    args: &RunArgs,
+    crew: Crew,
+    files: &Files,
+) -> Result<Outcome, Failure> {
     let shape = &problem.shape;
     let node = machine.node(shape.ranks, args)?;
     let (m, _) = shape.result();
@@ -231,6 +241,7 @@ pub fn execute(machine: &Machine, problem: &Problem, args: &RunArgs, crew: Crew)
             part,
             crew,
             graph: None,
+            recorder: None,
         });
     }
     let route = lanes[0].plan.route(m);
@@ -256,6 +267,11 @@ pub fn execute(machine: &Machine, problem: &Problem, args: &RunArgs, crew: Crew)
         .collect();
 
     let elapsed_ms = timing::measure(&node, &mut lanes, args.warmup, args.iters)?;
+    if files.any() {
+        let timeline = record::record(&node, &mut lanes)?;
+        let title = format!("{} of {m} rows on {} ranks, {}", shape.op, shape.ranks, route.kernel);
+        files.write(&timeline, &title)?;
+    }
     // Sums of the switch, and of NCCL, have bits of their own.
     let adder = match route.path {
         Path::Nccl => Adder::Nccl,
@@ -411,7 +427,10 @@ impl Lane {
         if let (Some(residual), Some(gamma)) = (residual, gamma) {
             operands = operands.tail(residual.mat_mut(size.m, size.n, dtype)?, gamma.mat(1, size.n, dtype)?);
         }
-        self.plan.launch(&operands)
+        match &self.recorder {
+            Some(recorder) => self.plan.launch_recorded(&operands, recorder),
+            None => self.plan.launch(&operands),
+        }
     }
 
     fn result(&self) -> &Buffer {

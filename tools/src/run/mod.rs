@@ -14,6 +14,7 @@ mod input;
 pub mod output;
 mod processes;
 mod random;
+mod record;
 mod report;
 mod shape;
 mod tensors;
@@ -42,6 +43,7 @@ pub fn run(args: &RunArgs) -> Result<Option<Report>, Failure> {
         .as_deref()
         .map(|path| Place::new("--output", path))
         .transpose()?;
+    let files = record::Files::new(args, crew)?;
     let machine = device::choose(if args.fault.is_some() {
         Device::Sim
     } else {
@@ -75,8 +77,8 @@ pub fn run(args: &RunArgs) -> Result<Option<Report>, Failure> {
         problem.shape.ranks,
         machine.word()
     ));
-    let outcome =
-        execute::execute(&machine, &problem, args, crew).map_err(|failure| crew.name(failure, problem.shape.op))?;
+    let outcome = execute::execute(&machine, &problem, args, crew, &files)
+        .map_err(|failure| crew.name(failure, problem.shape.op))?;
     if !crew.reports() {
         return Ok(None);
     }
