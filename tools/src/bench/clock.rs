@@ -60,11 +60,12 @@ pub fn measure(ranks: &[Rank], contest: &mut dyn Contest, effort: Effort) -> Res
     Ok(Some(samples))
 }
 
-/// The milliseconds of each contender, run once, on a simulated node with a clock: a second run would take as long.
-pub fn once(ranks: &[Rank], contest: &mut dyn Contest) -> Result<Option<Vec<f64>>> {
+/// The milliseconds of each contender a launch, of so many in a row, on a simulated node with a clock: a second turn would
+/// take as long.
+pub fn once(ranks: &[Rank], contest: &mut dyn Contest, launches: usize) -> Result<Option<Vec<f64>>> {
     let effort = Effort {
         samples: 1,
-        launches: 1,
+        launches,
         sets: 1,
         fills: 0,
     };

@@ -79,7 +79,7 @@ fn samples(subject: &Subject, ranks: &[Rank], contest: &mut dyn Contest, effort:
     let samples = match subject {
         Subject::Cuda { .. } => clock::measure(ranks, contest, effort)?,
         Subject::Described { .. } => {
-            let once = clock::once(ranks, contest)?;
+            let once = clock::once(ranks, contest, effort.launches)?;
             once.map(|times| times.into_iter().map(|ms| vec![ms]).collect())
         }
     };
