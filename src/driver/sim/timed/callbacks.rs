@@ -156,9 +156,13 @@ impl Timed {
         } else {
             self.rates.l2_latency
         };
-        let seen = self.words.seen(addr, from + trip / 2);
+        let (seen, since) = self.words.seen(addr, from + trip / 2);
         w.c.now = w.c.now.max(from + trip);
         w.polling = Some(from);
+        if since > from + trip / 2 {
+            w.c.now = w.c.now.max(since + trip / 2);
+            w.polling = None;
+        }
         w.polled.push((addr, seen));
         seen
     }
@@ -240,11 +244,7 @@ unsafe extern "C" fn tw_timed_cluster_sync(c: *mut WarpC) {
 #[unsafe(no_mangle)]
 unsafe extern "C" fn tw_timed_mbar_init(c: *mut WarpC, bar: u32, count: u32) {
     // SAFETY: passed on.
-    unsafe {
-        with(enter(c), |_, cta, _| {
-            drop(cta.mbarriers.insert(bar, mbarrier::Mbarrier::new(count)))
-        })
-    }
+    unsafe { with(enter(c), |_, cta, _| cta.mbarrier_init(bar, count)) }
 }
 
 #[unsafe(no_mangle)]
@@ -313,13 +313,14 @@ unsafe extern "C" fn tw_timed_bulk_wait(c: *mut WarpC, open: u32, read: u32) {
 }
 
 #[unsafe(no_mangle)]
-unsafe extern "C" fn tw_timed_poll(c: *mut WarpC, addr: u64) -> u64 {
+unsafe extern "C" fn tw_timed_poll(c: *mut WarpC, addr: u64, acquire: u32) -> u64 {
     let w = c.cast::<Warp>();
     // SAFETY: passed on; the borrow of the warp ends with its statement.
     unsafe {
         turn(w);
         with(w, |timed, cta, w| {
-            let began = w.polling.take();
+            // What is acquired is looked at after what was seen before.
+            let began = w.polling.take().filter(|_| acquire == 0);
             timed.poll(cta, w, began, addr)
         })
     }

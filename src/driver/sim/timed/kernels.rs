@@ -1,6 +1,5 @@
 //! Kernels on the clocked node: CTAs onto SMs, in the order in which GPUs are seen to place them, and what their end leaves.
 
-use std::collections::HashMap;
 use std::rc::Rc;
 
 use super::super::launch::{Kernel, registers};
@@ -58,7 +57,7 @@ impl Timed {
             ended: at,
             threads: launch.threads,
             barriers: Default::default(),
-            mbarriers: HashMap::new(),
+            mbarriers: Vec::new(),
             cluster: cluster.clone(),
             written: 0,
             shared: vec![0; launch.shared.div_ceil(16) as usize],

@@ -50,7 +50,7 @@ pub(super) fn place(node: &Description) -> (&str, u32, bool) {
 
 /// A warp that is less than this ahead of the earliest need not wait for its turn (ps). Units then serve what came a little later
 /// first, which changes no total.
-const SLACK: u64 = 30 * rates::NS;
+const SLACK: u64 = 100 * rates::NS;
 
 /// The clock's state.
 pub(super) struct Timed {
