@@ -48,7 +48,7 @@ pub fn compile() {
     if kernels.is_file() {
         build.file(kernels);
     }
-    match build.try_compile("tileweave_sim") {
+    match build.try_compile("tileweave_sim").and_then(|()| compile_timed(&csrc)) {
         Ok(()) => println!("cargo:rustc-link-lib=m"),
         // `cargo check` for another architecture needs no compiler for it.
         Err(why) if env("TARGET") != env("HOST") => {
@@ -59,6 +59,33 @@ pub fn compile() {
             std::process::exit(1);
         }
     }
+}
+
+/// The kernels again, for the machine that only takes time. They have other names there, so that the two do not meet.
+fn compile_timed(csrc: &Path) -> Result<(), cc::Error> {
+    let machine = csrc.join("machine/timed");
+    cc::Build::new()
+        .cpp(true)
+        .std("c++17")
+        .opt_level(2)
+        .debug(false)
+        .cpp_link_stdlib(None)
+        .include(csrc)
+        .include(&machine)
+        .define("mx", "mx_timed")
+        .define("tw", "tw_timed")
+        .flag("-fno-exceptions")
+        .flag("-fno-rtti")
+        .flag("-fno-strict-aliasing")
+        .flag("-ftls-model=initial-exec")
+        .flag_if_supported("-fno-stack-protector")
+        .flag_if_supported("-Wno-unknown-pragmas")
+        // Values that are never computed are handed around.
+        .flag_if_supported("-Wno-uninitialized")
+        .flag_if_supported("-Wno-maybe-uninitialized")
+        .file(machine.join("table.cc"))
+        .file(csrc.join("kernels/kernels.cc"))
+        .try_compile("tileweave_timed")
 }
 
 fn rerun_if_changed(folder: &Path) {

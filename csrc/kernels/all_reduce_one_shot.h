@@ -72,7 +72,7 @@ class OneShot {
             add_to(sum.o[i], o);
           }
         }
-        if (Team::thread() == 0) s.stamps.came(stamp, r, r, came);
+        Team::one([&] { s.stamps.came(stamp, r, r, came); });
       }
       // One vote a group: all of it came, or all of it, and what follows, is NaN. It orders nothing: a packet is read by
       // the thread that waited for it.
@@ -143,7 +143,7 @@ class OneShotItems {
       uint64_t came = 0;
       Octet o = sum;
       if (mine && ok) ok = packets.receive(s, t, block, v, r, o, came);
-      if (Source::Team::thread() == 0) s.stamps.came(stamp, r, r, came);
+      Source::Team::one([&] { s.stamps.came(stamp, r, r, came); });
       if (!mine || !ok) continue;
       if (r == 0) {
         sum = o;

@@ -12,6 +12,7 @@
 // arrived passes, nor one that arrived where it should not. A vector's pattern depends on its index and on a seed that no
 // other transfer has, so none passes that arrived elsewhere or was there before.
 #pragma once
+#include "machine/team.h"
 #include "protocol/address.h"
 
 namespace tw {
@@ -213,8 +214,8 @@ TW_DEV void run_probe(const TwParams& p) {
     case TW_PROBE_SUM: return probe::sum(p);
     case TW_PROBE_CAST: return probe::cast(p);
   }
-  if (mx::block() || mx::thread()) return;
-  if (p.k == TW_PROBE_ECHO) return probe::echo(p);
-  if (p.k == TW_PROBE_CHASE) return probe::chase(p);
+  if (mx::block() != 0) return;
+  if (p.k == TW_PROBE_ECHO) Cta::one([&] { probe::echo(p); });
+  if (p.k == TW_PROBE_CHASE) Cta::one([&] { probe::chase(p); });
 }
 }  // namespace tw

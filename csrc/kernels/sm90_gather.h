@@ -40,15 +40,16 @@ TW_DEV void load_gathered(Session<OneWarp>& s, const GatherWalk<Tile>& walk, con
     s.await_peer(TW_WAIT_ROWS, t.source, t.row_block, walk.order.signal(t.source, t.row_block, 0),
                  walk.order.pieces_in(t.block.rows));
   }
-  if (mx::lane() != 0) return;
-  if (own) {
-    ring.load(p, {0, p.k}, t.block.col, t.block.rows != 0, load_x_rows(p, t.block.row - staging.own_begin));
-    return;
-  }
-  mx::fence_async_global(Site::RowsFence);
-  const uint32_t half = s.round & 1;
-  ring.load(p, {0, p.k}, t.block.col, s.alive && t.block.rows, [&](saddr to, uint32_t k, saddr bar) {
-    mx::tma_load_4d(to, p.map_gathered, k, t.local_row, t.source, half, bar);
+  mx::elect([&] {
+    if (own) {
+      ring.load(p, {0, p.k}, t.block.col, t.block.rows != 0, load_x_rows(p, t.block.row - staging.own_begin));
+      return;
+    }
+    mx::fence_async_global(Site::RowsFence);
+    const uint32_t half = s.round & 1;
+    ring.load(p, {0, p.k}, t.block.col, s.alive && t.block.rows, [&](saddr to, uint32_t k, saddr bar) {
+      mx::tma_load_4d(to, p.map_gathered, k, t.local_row, t.source, half, bar);
+    });
   });
 }
 
@@ -68,15 +69,16 @@ TW_DEV void sm90_gather(const TwParams& p) {
         s.stamps.close();
       },
       [&] {
-        if (mx::lane() != 0) return;
-        ChunkReader<Tile> chunks;
-        Stamps<OneWarp> stamps(p);
-        for (uint32_t q = 0; q < p.panels; ++q) {
-          walk.each(q, [&](const GatherTile& t) {
-            if (t.block.rows) store_block<Tile>(p, p.m, t.index, t.block, chunks, stamps);
-          });
-        }
-        stamps.close();
+        mx::elect([&] {
+          ChunkReader<Tile> chunks;
+          Stamps<OneWarp> stamps(p);
+          for (uint32_t q = 0; q < p.panels; ++q) {
+            walk.each(q, [&](const GatherTile& t) {
+              if (t.block.rows) store_block<Tile>(p, p.m, t.index, t.block, chunks, stamps);
+            });
+          }
+          stamps.close();
+        });
       },
       [&] {
         Sm90Ring<Tile> ring;
@@ -84,10 +86,10 @@ TW_DEV void sm90_gather(const TwParams& p) {
         Stamps<Sm90Math> stamps(p);
         for (uint32_t q = 0; q < p.panels; ++q) {
           walk.each(q, [&](const GatherTile& t) { multiply_output<Tile, false>(p, p.m, t.index, t.block, ring, chunks, stamps); });
-          if (mx::lane() == 0) {
+          mx::elect([&] {
             if (q != 0) mx::mbar_wait(Sm90Ring<Tile>::round_read(), (q - 1) & 1, Site::RoundRead);
             mx::mbar_arrive(Sm90Ring<Tile>::round_read(), Site::RoundRead);
-          }
+          });
           mx::warp_sync();  // wgmma wants the warp together
         }
         stamps.close();
@@ -105,7 +107,7 @@ TW_DEV void sm90_gather(const TwParams& p) {
             s.close_previous(used);
           }
           // The barrier of close_previous: this round cannot end before all have seen the last one's end.
-          if (Sm90Talk::thread() == 0) mx::mbar_arrive(Sm90Ring<Tile>::round_read(), Site::RoundRead);
+          Sm90Talk::one([&] { mx::mbar_arrive(Sm90Ring<Tile>::round_read(), Site::RoundRead); });
         }
         join();
         s.finish(used);

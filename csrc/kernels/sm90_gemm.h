@@ -13,16 +13,18 @@ TW_DEV void sm90_gemm(const TwParams& p) {
   };
   sm90_roles<Tile, Sm90Plain>(
       [&] {
-        if (mx::lane() != 0) return;
-        Sm90Ring<Tile> ring;
-        each([&](uint32_t, const Block& b) { ring.load(p, {0, p.k}, b.col, b.rows != 0, load_x_rows(p, b.row)); });
+        mx::elect([&] {
+          Sm90Ring<Tile> ring;
+          each([&](uint32_t, const Block& b) { ring.load(p, {0, p.k}, b.col, b.rows != 0, load_x_rows(p, b.row)); });
+        });
       },
       [&] {
-        if (mx::lane() != 0) return;
-        ChunkReader<Tile> chunks;
-        Stamps<OneWarp> stamps(p);
-        each([&](uint32_t t, const Block& b) { store_block<Tile>(p, p.m, t, b, chunks, stamps); });
-        stamps.close();
+        mx::elect([&] {
+          ChunkReader<Tile> chunks;
+          Stamps<OneWarp> stamps(p);
+          each([&](uint32_t t, const Block& b) { store_block<Tile>(p, p.m, t, b, chunks, stamps); });
+          stamps.close();
+        });
       },
       [&] {
         Sm90Ring<Tile> ring;

@@ -93,12 +93,12 @@ TW_DEV void sm90_reduce(const TwParams& p) {
   const auto no_round = [](uint32_t) -> uint64_t { return 0; };
   sm90_roles<Tile, typename Walk::Registers>(
       [&] {
-        if (mx::lane() == 0) {
+        mx::elect([&] {
           Sm90Ring<Tile> ring;
           Walk::each(p, no_round, [&](const auto& t, gaddr, uint32_t) {
             ring.load(p, {0, p.k}, t.block.col, t.block.rows != 0, load_x_rows(p, t.block.row));
           });
-        }
+        });
       },
       [&] {
         Session<OneWarp> s(p, false);
@@ -111,7 +111,7 @@ TW_DEV void sm90_reduce(const TwParams& p) {
           return s.round;
         };
         Walk::each(p, open, [&](const auto& t, gaddr slot, uint32_t signal) {
-          if (t.block.rows) store_partial<Tile>(s, t, slot, wire, signal, chunks);
+          if (t.block.rows) mx::elect([&] { store_partial<Tile>(s, t, slot, wire, signal, chunks); });
         });
         s.count_sent();
         s.stamps.close();

@@ -68,7 +68,6 @@ TW_DEV auto load_x_rows(const TwParams& p, uint32_t row) {
 template <class Tile, class Partial>
 TW_DEV void store_partial(Session<OneWarp>& s, const Partial& t, gaddr slot, const WireFormat<typename Tile::Type>& wire,
                           uint32_t signal, ChunkReader<Tile>& chunks) {
-  if (mx::lane() != 0) return;
   const uint32_t owner = t.owner;
   const ChunkGrid<Tile> grid(t.block, wire.wide);
   bool begun = false;

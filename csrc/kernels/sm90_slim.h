@@ -28,15 +28,16 @@ template <class Tile, class Math>
 TW_DEV void sm90_slim(const TwParams& p, Math math) {
   sm90_roles<Tile, Sm90Plain>(
       [&] {
-        if (mx::lane() != 0) return;
-        Sm90Ring<Tile> ring;
-        const WaveOrder order = gemm_order<GemmSource<Tile>>(p);
-        const Items items = {p.tiles, p.splits, p.cluster};
-        for (uint32_t i = mx::block(); i < items.count(); i += mx::grid()) {
-          const Block b = order.block(items.block(i));
-          // A block without rows completes a pair: it is multiplied like any other, by rows that TMA reads as zero.
-          ring.load(p, split_of(p.k, p.splits, items.range(i)), b.col, true, load_x_rows(p, b.row));
-        }
+        mx::elect([&] {
+          Sm90Ring<Tile> ring;
+          const WaveOrder order = gemm_order<GemmSource<Tile>>(p);
+          const Items items = {p.tiles, p.splits, p.cluster};
+          for (uint32_t i = mx::block(); i < items.count(); i += mx::grid()) {
+            const Block b = order.block(items.block(i));
+            // A block without rows completes a pair: it is multiplied like any other, by rows that TMA reads as zero.
+            ring.load(p, split_of(p.k, p.splits, items.range(i)), b.col, true, load_x_rows(p, b.row));
+          }
+        });
       },
       [] {}, math, [](auto join) { join(); });
 }

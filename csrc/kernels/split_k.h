@@ -73,9 +73,10 @@ class SplitK {
     }
     Team::sync(Site::SplitBarrier);
     const gaddr counter = p.split_space + uint64_t(items.block(item)) * 8;
-    const bool last = Team::thread() == 0 && mx::atom_add_acq_rel_gpu(counter, 1, Site::SplitArrive) == p.splits - 1;
+    bool last = false;
+    Team::one([&] { last = mx::atom_add_acq_rel_gpu(counter, 1, Site::SplitArrive) == p.splits - 1; });
     if (!Team::sync_or(last, Site::SplitArrived)) return false;
-    if (Team::thread() == 0) mx::st_global_b32(counter, 0);  // all S have arrived: nobody counts here before the next launch
+    Team::one([&] { mx::st_global_b32(counter, 0); });  // all S have arrived: nobody counts here before the next launch
     add_up(items.first(item), block, sum);
     return true;
   }

@@ -119,7 +119,7 @@ TW_DEV void normalise_rows(const TwParams& p, uint32_t number, uint32_t count) {
   for (uint32_t row = number; row < p.tail_rows; row += count) {
     for (uint32_t span = warp; span < kTailSpans; span += warps) {
       const float sum = norm.add_residual(row, span * kTailSpan);
-      if (mx::lane() == 0) mx::st_shared_b32(sums + 4 * span, mx::f32_bits(sum));
+      mx::elect([&] { mx::st_shared_b32(sums + 4 * span, mx::f32_bits(sum)); });
     }
     Team::sync(Site::TailSums);
     float all[kTailSpans];

@@ -40,7 +40,7 @@ TW_DEV bool await_packet(const Session<Team>& s, gaddr from, uint32_t peer, uint
     v = mx::poll_packet(from, tag, Site::PacketPoll);
   }
   // One thread of a warp speaks for it: they wait for packets of one kernel, and all of them would hit one word.
-  if (mx::lane() == 0) note_wait(s.p, peer, began, came);
+  mx::elect([&] { note_wait(s.p, peer, began, came); });
   return true;
 }
 }  // namespace tw

@@ -36,19 +36,27 @@ class Session {
 
   TW_DEV explicit Session(const TwParams& params, bool leads = true) : p(params), stamps(params) {
     const gaddr ctl = own_heap(p);
-    const bool first = leads && mx::block() == 0 && Team::thread() == 0;
-    const uint64_t now = first ? mx::time_ns() : 0;
+    const uint64_t now = mx::time_ns();
     // The previous operation's last CTA wrote both; stream order makes them visible.
     epoch = mx::ld_relaxed_sys(ctl + offsetof(TwControl, epoch));
     round = mx::ld_relaxed_sys(ctl + offsetof(TwControl, round));
-    alive = !Team::sync_or(Team::thread() == 0 && aborted(), Site::None);  // a vote that orders nothing
-    if (first && !alive) tell_abort(p, mx::ld_relaxed_sys(ctl + offsetof(TwControl, abort)));
-    if (leads && mx::block() == 0) say_hello();
+    bool dead = false;
+    Team::one([&] { dead = aborted(); });
+    alive = !Team::sync_or(dead, Site::None);  // a vote that orders nothing
+    if (!leads || mx::block() != 0) return;
+    if (!alive) Team::one([&] { tell_abort(p, mx::ld_relaxed_sys(ctl + offsetof(TwControl, abort))); });
+    say_hello();
     // Behind the hello, which peers wait for; this word nobody waits for.
-    if (first) mx::st_global_b64(ctl + offsetof(TwControl, started_ns), now);
+    Team::one([&] { mx::st_global_b64(ctl + offsetof(TwControl, started_ns), now); });
   }
 
-  TW_DEV bool is_peer_thread() const { return Team::thread() < p.group.world && Team::thread() != p.group.rank; }
+  // A thread for every peer: f(rank).
+  template <class F>
+  TW_DEV void each_peer(F f) const {
+    Team::each(p.group.world, [&](uint32_t rank) {
+      if (rank != p.group.rank) f(rank);
+    });
+  }
 
   // Before a CTA consumes anything from a peer: what ranks that disagree push has no meaning to each other.
   TW_DEV void agree() {
@@ -66,12 +74,12 @@ class Session {
   template <class Index>
   TW_DEV void await_ranks(uint32_t kind, uint32_t tile, bool own_too, Index index) {
     agree();
-    const bool ok = await_each(kind, TW_STAMP_ALL, tile, p.group.world, [&](uint32_t peer, uint64_t& came) {
+    bool ok = await_each(kind, TW_STAMP_ALL, tile, p.group.world, [&](uint32_t peer, uint64_t& came) {
       return (!own_too && peer == p.group.rank) || await_signal(kind, peer, tile, index(peer), came);
     });
     // What these threads have acquired was written by another name than the one it is read by now.
     if constexpr (mx::kMulticast) {
-      if (ok && in_switch(p) && Team::thread() < p.group.world) mx::fence_alias(Site::SumFence);
+      if (ok && in_switch(p)) Team::each(p.group.world, [](uint32_t) { mx::fence_alias(Site::SumFence); });
     }
     alive = Team::sync_and(ok, Site::TileAcquired);
     stamps.end();
@@ -97,17 +105,19 @@ class Session {
   // Publishes to `peer` what all threads of the team pushed. The barrier makes one thread's release cover them all.
   TW_DEV void publish(uint32_t peer, uint32_t index) {
     Team::sync(Site::TileBarrier);
-    if (Team::thread() == 0) signal(peer, index);
+    Team::one([&] { signal(peer, index); });
   }
 
   // The same to every peer, a thread each.
   TW_DEV void publish_all(uint32_t index) {
     Team::sync(Site::TileBarrier);
-    if constexpr (mx::kMulticast) {
-      // Stored through the switch, and read by the receivers' own addresses.
-      if (alive && in_switch(p) && is_peer_thread()) mx::fence_alias(Site::ResultFence);
-    }
-    if (is_peer_thread()) signal(Team::thread(), index);
+    each_peer([&](uint32_t peer) {
+      if constexpr (mx::kMulticast) {
+        // Stored through the switch, and read by the receivers' own addresses.
+        if (alive && in_switch(p)) mx::fence_alias(Site::ResultFence);
+      }
+      signal(peer, index);
+    });
   }
 
   // Every round of a launch in turn. This alone is for those who push nothing.
@@ -138,7 +148,7 @@ class Session {
     Team::sync(Site::MeetBarrier);
     stamps.begin(TW_STAMP_WAIT + TW_WAIT_CTAS, 0, p.group.rank);
     bool met_all = true;
-    if (Team::thread() == 0) {
+    Team::one([&] {
       const gaddr arrived = own_heap(p) + offsetof(TwControl, met_ctas), met = own_heap(p) + offsetof(TwControl, met_epoch);
       if (mx::atom_add_acq_rel_gpu(arrived, 1, Site::MeetArrive) == count - 1) {
         mx::st_global_b32(arrived, 0);
@@ -148,7 +158,7 @@ class Session {
         met_all = await_ctas(met);
         mx::ld_acquire_sys(met, Site::MeetAcquire);
       }
-    }
+    });
     met_all = Team::sync_and(met_all, Site::MeetArrived);
     stamps.end();
     return met_all;
@@ -161,10 +171,11 @@ class Session {
       b += mx::shfl_xor(b, mask);
       s += mx::shfl_xor(s, mask);
     }
-    if (mx::lane() != 0) return;
-    const gaddr totals = own_heap(p) + offsetof(TwControl, totals);
-    if (b) mx::red_add_relaxed_gpu(totals + offsetof(TwReport, bytes_sent) + 8 * p.path, b);
-    if (s) mx::red_add_relaxed_gpu(totals + offsetof(TwReport, signals_sent), s);
+    mx::elect([&] {
+      const gaddr totals = own_heap(p) + offsetof(TwControl, totals);
+      if (b) mx::red_add_relaxed_gpu(totals + offsetof(TwReport, bytes_sent) + 8 * p.path, b);
+      if (s) mx::red_add_relaxed_gpu(totals + offsetof(TwReport, signals_sent), s);
+    });
   }
 
   // The CTA leaves. `used` as in close_round.
@@ -178,18 +189,20 @@ class Session {
   TW_DEV void end_operation(uint64_t used) {
     Team::sync(Site::LastBarrier);
     const gaddr ctl = own_heap(p);
-    const bool last = Team::thread() == 0 && mx::atom_add_acq_rel_gpu(ctl + offsetof(TwControl, ctas_done), 1,
-                                                                    Site::LastArrive) == mx::grid() - 1;
+    bool last = false;
+    Team::one([&] {
+      last = mx::atom_add_acq_rel_gpu(ctl + offsetof(TwControl, ctas_done), 1, Site::LastArrive) == mx::grid() - 1;
+    });
     if (!Team::sync_or(last, Site::EndBarrier)) return;
     agree();
     bool ok = p.panels > 1 ? await_credits(round - 1) : alive;
     // A CTA that gave up had seen, or raised, this rank's abort word before it left.
-    if (ok && Team::thread() == 0) ok = !aborted();
+    Team::one([&] { ok = ok && !aborted(); });
     alive = Team::sync_and(ok, Site::CreditBarrier);
     stamps.begin(TW_STAMP_END, 0);
     if (alive) clear_packets(round, Team::thread(), Team::threads());
     tell_totals();
-    if (Team::thread() == 0) {
+    Team::one([&] {
       if (alive) {
         give_up(round, used);
         mx::st_global_b64(ctl + offsetof(TwControl, epoch_finished), epoch);
@@ -198,7 +211,7 @@ class Session {
       mx::st_global_b32(ctl + offsetof(TwControl, ctas_done), 0);
       mx::st_relaxed_sys(ctl + offsetof(TwControl, round), round + 1);
       mx::st_relaxed_sys(ctl + offsetof(TwControl, epoch), epoch + 1);
-    }
+    });
     stamps.end();
   }
 
@@ -206,11 +219,13 @@ class Session {
   // span of this wait lasts until the caller ends it, behind the barrier that follows.
   template <class One>
   TW_DEV bool await_each(uint32_t kind, uint32_t peer, uint32_t tile, uint32_t count, One one) {
-    const uint32_t stamp = stamps.begin_wait(kind, tile, count), i = Team::thread();
-    if (i >= count) return alive;
-    uint64_t came = 0;
-    const bool ok = alive && one(i, came);
-    stamps.came(stamp, i, peer == TW_STAMP_ALL ? i : peer, came);
+    const uint32_t stamp = stamps.begin_wait(kind, tile, count);
+    bool ok = alive;
+    Team::each(count, [&](uint32_t i) {
+      uint64_t came = 0;
+      ok = ok && one(i, came);
+      stamps.came(stamp, i, peer == TW_STAMP_ALL ? i : peer, came);
+    });
     return ok;
   }
 
@@ -235,19 +250,26 @@ class Session {
   TW_DEV void tell_totals() {
     const gaddr totals = own_heap(p) + offsetof(TwControl, totals);
     const uint32_t first = offsetof(TwReport, operations), mine = first + 8 * p.path;
-    for (uint32_t at = first + 8 * Team::thread(); at < sizeof(TwReport); at += 8 * Team::threads()) {
-      uint64_t total = mx::ld_relaxed_sys(totals + at);
-      if (at == mine && alive) mx::st_relaxed_sys(totals + at, ++total);
-      if (p.group.report) mx::st_relaxed_sys(p.group.report + at, total);
+    for (uint32_t begin = 0; begin < (sizeof(TwReport) - first) / 8; begin += Team::threads()) {
+      Team::each((sizeof(TwReport) - first) / 8 - begin, [&](uint32_t word) {
+        const uint32_t at = first + 8 * (begin + word);
+        uint64_t total = mx::ld_relaxed_sys(totals + at);
+        if (at == mine && alive) mx::st_relaxed_sys(totals + at, ++total);
+        if (p.group.report) mx::st_relaxed_sys(p.group.report + at, total);
+      });
     }
     // Another CTA's wait, or a peer, or the host may have raised it: this rank's host hears of it in any case.
-    if (Team::thread() == 0 && !alive) tell_abort(p, mx::ld_relaxed_sys(own_heap(p) + offsetof(TwControl, abort)));
+    if (!alive) Team::one([&] { tell_abort(p, mx::ld_relaxed_sys(own_heap(p) + offsetof(TwControl, abort))); });
   }
 
   // A round that this CTA has consumed; the rank's last CTA gives the credit.
   TW_DEV void retire(uint64_t of, uint64_t used) {
     Team::sync(Site::RetireBarrier);
-    if (Team::thread() != 0) return;
+    Team::one([&] { count_retired(of, used); });
+  }
+
+  // One thread: the CTA is done with a round.
+  TW_DEV void count_retired(uint64_t of, uint64_t used) {
     const gaddr count = own_heap(p) + offsetof(TwControl, panel_done) + (of & 1) * 4;
     // Where some CTAs only reduce, the others read no staging, and know nothing of a round's end.
     const uint32_t consumers = p.reducers ? p.reducers : mx::grid();
@@ -274,7 +296,7 @@ class Session {
 
   TW_DEV void say_hello() {
     const gaddr ctl = own_heap(p);
-    if (Team::thread() == 0) {
+    Team::one([&] {
       const gaddr d = ctl + offsetof(TwControl, current);
       mx::st_global_v4(d, {{p.desc.op, p.desc.algorithm, p.desc.dtype, p.desc.wire}});
       mx::st_global_v4(d + 16, {{p.desc.tile, p.desc.grid, p.desc.has_bias, p.desc.world}});
@@ -285,13 +307,15 @@ class Session {
       mx::st_global_b64(d + 64, uint64_t(p.desc.tail_eps) << 32 | p.desc.tail);
       mx::st_global_b64(ctl + offsetof(TwControl, current_hash), p.hash);
       mx::st_global_b64(ctl + offsetof(TwControl, epoch_started), epoch);
-    }
-    if (!alive || !is_peer_thread()) return;
-    const gaddr hello = heap_of(p, Team::thread()) + hello_at(epoch, p.group.rank);
-    mx::st_relaxed_sys(hello + offsetof(TwHello, hash), p.hash);
-    // Publishes the hash; and, since it follows this rank's previous operation in stream order, that its staging is consumed.
-    mx::st_release_sys(hello + offsetof(TwHello, epoch), epoch, Site::HelloSend);
-    signals += 2;
+    });
+    if (!alive) return;
+    each_peer([&](uint32_t peer) {
+      const gaddr hello = heap_of(p, peer) + hello_at(epoch, p.group.rank);
+      mx::st_relaxed_sys(hello + offsetof(TwHello, hash), p.hash);
+      // Publishes the hash; and, since it follows this rank's previous operation in stream order, that its staging is consumed.
+      mx::st_release_sys(hello + offsetof(TwHello, epoch), epoch, Site::HelloSend);
+      signals += 2;
+    });
   }
 
   TW_DEV bool await_hello(uint32_t peer, uint64_t& came) {

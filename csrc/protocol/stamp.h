@@ -19,7 +19,11 @@ class Stamps {
   const TwParams& p;
   uint32_t n = 0;  // of the team's first thread: stamps so far
 
-  TW_DEV bool writes() const { return p.stamps && Team::thread() == 0; }
+  // The team's first thread, where there is somebody to tell.
+  template <class F>
+  TW_DEV void tell(F f) const {
+    if (p.stamps) Team::one(f);
+  }
   TW_DEV uint32_t place() const { return mx::block() * TW_ROLES + Team::role(); }
   TW_DEV gaddr track() const { return p.stamps + uint64_t(place()) * sizeof(TwTrack); }
   TW_DEV void put(uint32_t at, uint32_t kind, uint32_t peer, uint32_t tile, uint64_t ns) const {
@@ -32,11 +36,11 @@ class Stamps {
 
  public:
   TW_DEV explicit Stamps(const TwParams& params) : p(params) {
-    if (writes()) mx::st_global_b64(track() + offsetof(TwTrack, began_ns), mx::time_ns());
+    tell([&] { mx::st_global_b64(track() + offsetof(TwTrack, began_ns), mx::time_ns()); });
   }
 
   TW_DEV void begin(uint32_t kind, uint32_t tile, uint32_t peer = TW_STAMP_ALL) {
-    if (writes()) put(n++, kind, peer, tile, mx::time_ns());
+    tell([&] { put(n++, kind, peer, tile, mx::time_ns()); });
   }
   TW_DEV void end() { begin(TW_STAMP_NONE, 0); }
 
@@ -55,9 +59,10 @@ class Stamps {
 
   // The role has nothing more to do.
   TW_DEV void close() const {
-    if (!writes()) return;
-    mx::st_global_b64(track() + offsetof(TwTrack, stamps), n);
-    mx::st_global_b64(track() + offsetof(TwTrack, ended_ns), mx::time_ns());
+    tell([&] {
+      mx::st_global_b64(track() + offsetof(TwTrack, stamps), n);
+      mx::st_global_b64(track() + offsetof(TwTrack, ended_ns), mx::time_ns());
+    });
   }
 };
 }  // namespace tw

@@ -42,7 +42,7 @@ class Sm90Ring {
 
   // All threads of the CTA, once.
   static TW_DEV void setup() {
-    if (mx::thread() == 0) {
+    Cta::one([&] {
       for (uint32_t s = 0; s < Tile::kStages; ++s) {
         mx::mbar_init(barrier(s), 1);
         mx::mbar_init(barrier(Tile::kStages + s), kSm90MathWarps * mx::cluster_size());
@@ -53,7 +53,7 @@ class Sm90Ring {
       }
       mx::mbar_init(round_read(), kSm90MathWarps + 1);
       mx::mbar_init_fence();
-    }
+    });
     mx::cta_sync(Site::SetupBarrier);
     if (mx::cluster_size() > 1) mx::cluster_sync(Site::ClusterStart);
   }
@@ -120,8 +120,9 @@ class Sm90Ring {
 
  private:
   TW_DEV void release(uint32_t s) const {
-    if (mx::lane() != 0) return;
-    for (uint32_t cta = 0; cta < mx::cluster_size(); ++cta) mx::mbar_arrive_at(empty(s), cta, Site::StageEmpty);
+    mx::elect([&] {
+      for (uint32_t cta = 0; cta < mx::cluster_size(); ++cta) mx::mbar_arrive_at(empty(s), cta, Site::StageEmpty);
+    });
   }
 };
 }  // namespace tw

@@ -51,10 +51,15 @@ impl Description {
             ("compute.f16_tflops", &compute.f16_tflops),
             ("compute.tf32_tflops", &compute.tf32_tflops),
             ("compute.f32_fma_tflops", &compute.f32_fma_tflops),
+            ("compute.sustained_part", &compute.sustained_part),
+            ("compute.mma_sync_part", &compute.mma_sync_part),
             ("memory.shared_bytes_per_clock", &memory.shared_bytes_per_clock),
             ("memory.hbm_gb_per_s", &memory.hbm_gb_per_s),
             ("memory.hbm_gb", &memory.hbm_gb),
             ("memory.hbm_latency_ns", &memory.hbm_latency_ns),
+            ("memory.l2_mb", &memory.l2_mb),
+            ("memory.l2_gb_per_s", &memory.l2_gb_per_s),
+            ("memory.l2_latency_ns", &memory.l2_latency_ns),
             ("link.gb_per_s", &link.gb_per_s),
             ("link.achieved_gb_per_s", &link.achieved_gb_per_s),
             ("link.latency_us", &link.latency_us),
@@ -114,6 +119,15 @@ impl Description {
             if less.value > more.value {
                 let expected = format!("at most {other}, {}", more.value);
                 return Err(Error::bad_argument(field, less.value, expected));
+            }
+        }
+        // Parts of the tensor peak.
+        for (field, part) in [
+            ("compute.sustained_part", &compute.sustained_part),
+            ("compute.mma_sync_part", &compute.mma_sync_part),
+        ] {
+            if part.value > 1.0 {
+                return Err(Error::bad_argument(field, part.value, "a part of the peak, at most 1"));
             }
         }
         Ok(())

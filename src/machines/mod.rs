@@ -75,6 +75,10 @@ pub struct Compute {
     pub fp8_tflops: Option<Figure>,
     /// CUDA cores, f32, a multiplication and an addition each.
     pub f32_fma_tflops: Figure,
+    /// Part of the tensor peak that the clock leaves where all SMs multiply for long: what the power limit allows.
+    pub sustained_part: Figure,
+    /// Part of the tensor peak that `mma.sync` reaches, which the portable kernels use.
+    pub mma_sync_part: Figure,
 }
 
 /// What a GPU's memories hold and move.
@@ -89,6 +93,12 @@ pub struct Memory {
     pub hbm_gb: Figure,
     /// A load that misses all caches.
     pub hbm_latency_ns: Figure,
+    /// Capacity of the L2, 10^6 bytes.
+    pub l2_mb: Figure,
+    /// What the L2 gives all SMs together.
+    pub l2_gb_per_s: Figure,
+    /// A load that hits the L2.
+    pub l2_latency_ns: Figure,
 }
 
 /// What joins GPUs of a node.

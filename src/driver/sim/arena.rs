@@ -163,6 +163,8 @@ pub(super) struct Arena {
     allocations: Mutex<Allocations>,
     /// Memory that it has in common with other nodes.
     pub outside: Arc<Outside>,
+    /// Nothing is known of what is in it: of a node with a clock.
+    unmarked: bool,
 }
 
 pub(super) fn os_error(call: &'static str) -> impl FnOnce(rustix::io::Errno) -> Error {
@@ -174,7 +176,7 @@ pub(super) fn os_error(call: &'static str) -> impl FnOnce(rustix::io::Errno) -> 
 }
 
 impl Arena {
-    pub fn new(devices: usize) -> Result<Arena> {
+    pub fn new(devices: usize, unmarked: bool) -> Result<Arena> {
         let bytes = devices * SLICE as usize;
         let addresses = bytes + SLICE as usize;
         let flags = MapFlags::PRIVATE | MapFlags::NORESERVE;
@@ -210,6 +212,7 @@ impl Arena {
             layout,
             allocations: Mutex::new(allocations),
             outside: Arc::default(),
+            unmarked,
         })
     }
 
@@ -224,6 +227,9 @@ impl Arena {
     }
 
     pub fn set_shadow(&self, start: u64, bytes: u64, mark: u64) -> Result<()> {
+        if self.unmarked {
+            return Ok(());
+        }
         let page = self.layout.shadow(start) as u64 / PAGE * PAGE;
         let end = (self.layout.shadow(start) as u64 + bytes.div_ceil(GRANULE) * 8).next_multiple_of(PAGE);
         // SAFETY: the pages lie in the second reservation; making them writable changes no content. The granules are

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::abi::TwParams;
 use crate::driver::{Launch, Place};
+use crate::machines::Description;
 
 /// Declares [`Site`] in the order of `csrc/machine/site.h` (a test compares the two).
 macro_rules! sites {
@@ -214,6 +215,8 @@ pub struct SimConfig {
     /// The node runs what is enqueued by itself and in the wall's time, whoever waits: for callers who poll, or who launch without
     /// being attached, as on a GPU. Results are as ever; schedules are not repeated.
     pub free_running: bool,
+    /// The node has a clock: it runs for the time that this machine would take, and computes nothing.
+    pub clock: Option<Box<Description>>,
 }
 
 impl SimConfig {
@@ -234,6 +237,18 @@ impl SimConfig {
             launch_hook: None,
             patience: Duration::from_secs(120),
             free_running: false,
+            clock: None,
+        }
+    }
+
+    /// The node of a description, with a clock: kernels take the time that they would take there (`docs/clock.md`). They
+    /// compute nothing and move no data.
+    pub fn clocked(node: &Description, seed: u64) -> Self {
+        SimConfig {
+            sms: node.compute.sms.value,
+            multicast: node.link.multicast.value,
+            clock: Some(Box::new(node.clone())),
+            ..SimConfig::new(node.gpus as usize, seed)
         }
     }
 }
@@ -254,6 +269,7 @@ impl std::fmt::Debug for SimConfig {
             .field("faults", &self.faults)
             .field("launch_hook", &self.launch_hook.is_some())
             .field("free_running", &self.free_running)
+            .field("clock", &self.clock.as_ref().map(|node| &node.name))
             .finish_non_exhaustive()
     }
 }

@@ -14,7 +14,7 @@ use super::launch::{Request, ctas_per_sm};
 use super::machine::CTA_SHARED;
 use super::shared::{Ask, bad_stream};
 use super::stream::{Command, Landing, StreamKey};
-use super::tensor_map;
+use super::{tensor_map, timed};
 use crate::abi::{TwParams, TwTensorMap};
 use crate::driver::{
     DevicePtr, Driver, Event, Graph, GraphExec, HOST_WORDS, HostWords, Identity, Kind, Launch, Multicast, PeerClaim,
@@ -34,12 +34,16 @@ impl Driver for SimNode {
 
     fn place_info(&self, place: Place) -> Result<PlaceInfo> {
         let place = self.check_place(place)?;
+        let (of, shared, hopper) = match &self.config.clock {
+            Some(node) => timed::place(node),
+            None => ("device", CTA_SHARED, true),
+        };
         Ok(PlaceInfo {
-            name: format!("simulated device {}", place.device),
+            name: format!("simulated {of} {}", place.device),
             compute_capability: (0, 0),
             sms: self.sms_of(place),
-            shared_per_cta: CTA_SHARED,
-            hopper: true,
+            shared_per_cta: shared,
+            hopper,
         })
     }
 

@@ -35,6 +35,11 @@ const FRUITLESS: u64 = 20_000_000;
 /// # Safety
 /// `m` is live and nobody else uses it; `self_slot` is this thread's `tw_self`.
 pub(super) unsafe fn advance(m: *mut Machine, self_slot: *mut *mut SelfC, attention: &AtomicBool) -> Stop {
+    // SAFETY: no fiber is running.
+    if unsafe { (*m).timed.is_some() } {
+        // SAFETY: passed on.
+        return unsafe { super::timed::advance(m, attention) };
+    }
     loop {
         {
             // SAFETY: no fiber is running.

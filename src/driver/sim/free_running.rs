@@ -46,7 +46,7 @@ impl SimNode {
 
     /// Wall time between two records that have happened, on a free-running node.
     pub(super) fn elapsed_ms(&self, start: Event, end: Event) -> Result<Option<f64>> {
-        if !self.config.free_running {
+        if !self.config.free_running && self.config.clock.is_none() {
             return Ok(None);
         }
         let at = |event: Event| -> Result<u64> {

@@ -12,6 +12,7 @@ use super::node::Node;
 use super::shared::{Ask, bad_stream};
 use super::stream::{Command, StreamKey};
 use super::table::{Entry, entries};
+use super::timed::{self, Usage};
 use crate::driver::{Place, Stream};
 use crate::error::{Error, Result};
 
@@ -56,8 +57,15 @@ impl SimNode {
         check_links(&config.links, config.gpus)?;
         let seen = config.seen();
         check_seen(&seen, config.gpus)?;
-        let kernels = entries()?.into_iter().map(|e| (e.name, e)).collect();
-        let arena = Arc::new(Arena::new(config.gpus)?);
+        let entries = match &config.clock {
+            Some(node) => {
+                node.check()?;
+                timed::entries()
+            }
+            None => entries()?,
+        };
+        let kernels = entries.into_iter().map(|e| (e.name, e)).collect();
+        let arena = Arc::new(Arena::new(config.gpus, config.clock.is_some())?);
         if config.free_running {
             arena.outside.run_free();
         }
@@ -115,6 +123,14 @@ impl SimNode {
     /// [`Error::Unavailable`] if the node's thread has ended.
     pub fn simulated_time_ns(&self) -> Result<u64> {
         Ok(self.node.shared.ask(|answer| Ask::State { answer })?.1)
+    }
+
+    /// How busy the units of a node with a clock were; nothing of one without.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] if the node's thread has ended.
+    pub fn usage(&self) -> Result<Vec<Usage>> {
+        self.node.shared.ask(|answer| Ask::Usage { answer })
     }
 
     /// Names of the kernels compiled in.

@@ -43,6 +43,17 @@ impl Kernel {
     pub fn waiting_for_room(&self) -> u32 {
         self.launch.grid - self.placed
     }
+
+    /// The SMs that it may run on.
+    pub fn sms(&self) -> Range<usize> {
+        self.sms.clone()
+    }
+
+    /// One more CTA has ended. True if it was the last.
+    pub fn cta_done(&mut self) -> bool {
+        self.done += 1;
+        self.done == self.launch.grid
+    }
 }
 
 /// The SMs of a share of a device.
@@ -91,6 +102,9 @@ impl Machine {
 
     /// Puts CTAs of a kernel where there is room; true if it could.
     pub fn place_ctas(&mut self, number: u64) -> Result<bool, Trouble> {
+        if self.timed.is_some() {
+            return Ok(self.place_timed(number, None));
+        }
         let mut placed = false;
         while let Some(kernel) = self.kernels.get(&number)
             && kernel.waiting_for_room() > 0
@@ -159,14 +173,13 @@ impl Machine {
         let Some(kernel) = self.kernels.get_mut(&number) else {
             return;
         };
-        kernel.done += 1;
         self.streams_stir = true;
-        if kernel.done == kernel.launch.grid {
+        if kernel.cta_done() {
             self.end_kernel(number);
         }
     }
 
-    fn end_kernel(&mut self, number: u64) {
+    pub fn end_kernel(&mut self, number: u64) {
         let Some(kernel) = self.kernels.remove(&number) else {
             return;
         };

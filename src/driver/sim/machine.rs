@@ -28,6 +28,7 @@ use super::stack::Slab;
 use super::stream::{StreamKey, StreamState};
 use super::switch::Aliases;
 use super::sync::Published;
+use super::timed::Timed;
 use super::tma::Load;
 use super::warp::Batch;
 use crate::error::Result;
@@ -136,6 +137,8 @@ pub(super) struct Machine {
     pub bursts: u64,
     pub threads_live: u32,
     pub threads_room: u32,
+    /// Of a node with a clock: then it runs the kernels.
+    pub timed: Option<Box<Timed>>,
 }
 
 impl Machine {
@@ -143,6 +146,10 @@ impl Machine {
         let mut rng = Rng::new(config.seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ 0x51a7);
         let character = Character::draw(config, &mut rng);
         let faults = Faults::new(&config.faults);
+        let timed = match &config.clock {
+            Some(node) => Some(Box::new(Timed::new(node, config.gpus, arena.clone())?)),
+            None => None,
+        };
         let threads_room = config.gpus as u32 * config.sms * SM_THREADS;
         let devices = (0..config.gpus)
             .map(|d| Device {
@@ -198,6 +205,7 @@ impl Machine {
             bursts: 0,
             threads_live: 0,
             threads_room,
+            timed,
         })
     }
 

@@ -112,6 +112,8 @@ mod table;
 #[cfg(target_os = "linux")]
 mod tensor_map;
 #[cfg(target_os = "linux")]
+mod timed;
+#[cfg(target_os = "linux")]
 mod tma;
 #[cfg(target_os = "linux")]
 mod units;
@@ -124,6 +126,8 @@ mod wgmma;
 
 #[cfg(target_os = "linux")]
 pub use handle::SimNode;
+#[cfg(target_os = "linux")]
+pub use timed::Usage;
 
 #[cfg(not(target_os = "linux"))]
 mod elsewhere;

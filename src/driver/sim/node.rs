@@ -155,9 +155,14 @@ fn answer(m: &mut Machine, ask: Ask) {
         }
         Ask::When { event, answer } => answer.send(Ok(m.events.get(&event).map(|(.., at)| *at))).is_ok(),
         Ask::End { key } => m.streams.remove(&key).is_some(),
+        Ask::Usage { answer } => {
+            let usage = m.timed.as_ref().map_or_else(Vec::new, |timed| timed.usage());
+            answer.send(Ok(usage)).is_ok()
+        }
         Ask::State { answer } => {
             m.pass_time();
-            answer.send(Ok((m.digest, m.now))).is_ok()
+            let now = m.timed.as_ref().map_or(m.now, |timed| timed.now_ns());
+            answer.send(Ok((m.digest, now))).is_ok()
         }
     };
 }
@@ -170,6 +175,9 @@ fn bad_range(report: String) -> Error {
 fn ingest(m: &mut Machine, s: &mut State) {
     m.targets.clear();
     m.satisfied = false;
+    if let Some(timed) = &mut m.timed {
+        timed.asked_now();
+    }
     for (key, position) in std::mem::take(&mut s.found) {
         learn(m, key, position);
     }
@@ -219,12 +227,18 @@ fn publish(m: &mut Machine, s: &mut State) {
     for (traffic, device) in s.traffic.iter_mut().zip(&m.devices) {
         *traffic = device.traffic;
     }
+    if let Some(timed) = &m.timed {
+        s.traffic.copy_from_slice(timed.traffic());
+    }
 }
 
 impl Machine {
     /// Drops everything that runs: no fiber will be resumed again.
     pub fn abandon(&mut self) {
         self.trouble = None;
+        if let Some(timed) = &mut self.timed {
+            timed.abandon();
+        }
         for slot in 1..self.slots.len() {
             let cta = self.slots[slot].cta;
             if !cta.is_null() {

@@ -53,7 +53,7 @@ mod tests {
 
     #[test]
     fn renewed_clocks_forget_writers_and_free_old_slots() {
-        let arena = Arc::new(Arena::new(1).unwrap());
+        let arena = Arc::new(Arena::new(1, false).unwrap());
         let at = arena.allocate(0, 64).unwrap();
         let mut m = Machine::new(&SimConfig::new(1, 0), arena).unwrap();
         let slot = m.take_slot().unwrap();

@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use super::capture::{Capture, Executable, Recorded};
 use super::character::Faults;
 use super::foreign::Outside;
+use super::timed::Usage;
 use super::stream::{Command, StreamKey};
 use crate::error::{Error, Result};
 
@@ -48,6 +49,10 @@ pub(super) enum Ask {
     When {
         event: usize,
         answer: Sender<Result<Option<u64>>>,
+    },
+    /// How busy the clock's units were.
+    Usage {
+        answer: Sender<Result<Vec<Usage>>>,
     },
     /// Schedule digest, simulated time.
     State {

@@ -107,6 +107,10 @@ impl Machine {
         let checked = !self.foreign.runs_free();
         match command {
             Command::Launch(request) => {
+                if let Some(timed) = &mut self.timed {
+                    let launch = timed.launch();
+                    timed.stream_takes(key, |from| from + launch);
+                }
                 let kernel = self.start_kernel(key, *request, rows);
                 if let Some(stream) = self.streams.get_mut(&key) {
                     stream.running = Some(kernel);
@@ -130,9 +134,16 @@ impl Machine {
             Command::Free { ptr } => self.arena.free(ptr).map_err(|_| Trouble::BadFree { ptr })?,
             Command::Record { event, record } => {
                 self.pass_time();
-                self.events.insert(event, (record, rows, self.now));
+                let at = match &mut self.timed {
+                    Some(timed) => timed.stream_takes(key, |from| from) / 1000,
+                    None => self.now,
+                };
+                self.events.insert(event, (record, rows, at));
             }
             Command::Wait { event, .. } => {
+                if let (Some(timed), Some((.., at))) = (&mut self.timed, self.events.get(&event)) {
+                    timed.stream_waits(key, *at);
+                }
                 if let (Some(stream), Some((_, then, _))) = (self.streams.get_mut(&key), self.events.get(&event)) {
                     join(&mut stream.rows, then, &mut Vec::new());
                 }
@@ -176,6 +187,11 @@ impl Machine {
         let arena = self.arena.clone();
         let allocations = arena.lock();
         Self::host_range(&allocations, addr, bytes)?;
+        if self.timed.is_some() {
+            // SAFETY: as below.
+            unsafe { std::ptr::copy_nonoverlapping(data.as_ptr(), addr as *mut u8, data.len()) };
+            return Ok(());
+        }
         // SAFETY: one allocation holds the bytes; fibers are not running, and the lock keeps it from being freed.
         unsafe {
             let granules = self.layout.shadow_of(addr, bytes);
@@ -206,6 +222,9 @@ impl Machine {
         if bytes == 0 {
             return Ok(Vec::new());
         }
+        if let Some(timed) = &mut self.timed {
+            timed.land();
+        }
         let allocations = self.arena.lock();
         Self::host_range(&allocations, addr, bytes)?;
         let mut data = vec![0; bytes as usize];
@@ -214,6 +233,8 @@ impl Machine {
             std::ptr::copy_nonoverlapping(addr as *const u8, data.as_mut_ptr(), data.len());
             self.layout.shadow_of(addr, bytes)
         };
+        // Nothing is known of memory's writers where there is a clock.
+        let granules = if self.timed.is_some() { &mut [] } else { granules };
         for (i, tag) in granules.iter().enumerate() {
             let granule = (addr / GRANULE + i as u64) * GRANULE;
             let (from, to) = (granule.max(addr), (granule + GRANULE).min(addr + bytes));

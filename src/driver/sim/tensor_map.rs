@@ -139,6 +139,12 @@ impl Map {
         self.rows() * ROW
     }
 
+    /// Bytes of the box at `at` that lie in the matrix.
+    pub fn inside(&self, at: &[u32; 4]) -> u64 {
+        let within = |i: usize| u64::from(self.box_dims[i]).min(self.dims[i].saturating_sub(at[i].into()));
+        within(0) * self.size * within(1) * within(2) * within(3)
+    }
+
     /// Where row `r` of the box at `at` begins, and how many of its bytes lie in the matrix; 0: it is outside.
     pub fn row(&self, at: &[u32; 4], r: u32) -> (u64, u64) {
         let within = [
