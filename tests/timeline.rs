@@ -59,6 +59,11 @@ fn record(ranks: &[Rank], c: &Case, path: Path, stamps: usize) -> (Timeline, Vec
 
 /// What holds of every timeline.
 fn in_order(rank: &RankTimeline, what: &str) {
+    let kernels = rank.kernel_times();
+    assert!(
+        kernels.windows(2).all(|pair| pair[0].end <= pair[1].start),
+        "{what}: {kernels:?}"
+    );
     for track in &rank.tracks {
         let mut now = track.start_ns;
         for span in &track.spans {

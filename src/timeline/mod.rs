@@ -10,6 +10,8 @@ mod recorder;
 #[cfg(test)]
 mod tests;
 
+use std::ops::Range;
+
 use crate::abi;
 use crate::driver::Kind as Machine;
 use crate::error::{Result, WaitKind};
@@ -146,6 +148,16 @@ impl RankTimeline {
     /// When its last role ended; 0 without a track.
     pub fn end_ns(&self) -> u64 {
         self.tracks.iter().map(|track| track.end_ns).max().unwrap_or(0)
+    }
+
+    /// When the first role of each kernel began, and its last ended.
+    pub fn kernel_times(&self) -> Vec<Range<u64>> {
+        let of_kernel = |kernel: usize| {
+            let tracks = || self.tracks.iter().filter(move |track| track.kernel == kernel);
+            let start = tracks().map(|track| track.start_ns).min();
+            start.unwrap_or(0)..tracks().map(|track| track.end_ns).max().unwrap_or(0)
+        };
+        (0..self.kernels.len()).map(of_kernel).collect()
     }
 
     /// Stamps for which there was no room: where there are any, later spans are missing, and what is made of them is too small.

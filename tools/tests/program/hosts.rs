@@ -77,7 +77,9 @@ fn launched(words: &str, local: usize, nccl: &str) -> Option<Vec<(Output, Value)
         (output, said)
     });
     let told: Vec<(Output, Value)> = told.collect();
-    let without = told[0].1["error"]["message"].to_string().contains("no kernels were built in");
+    let without = told[0].1["error"]["message"]
+        .to_string()
+        .contains("no kernels were built in");
     if without {
         println!("skipped: {}", told[0].1["error"]["message"]);
     }

@@ -2,10 +2,10 @@
 //! written, is known when it is issued.
 
 use super::super::tensor_map::{self, Map};
+use super::Timed;
 use super::callbacks::with;
 use super::gpu::{self, Line};
 use super::warp::{Cta, Group, Warp};
-use super::Timed;
 use crate::abi::TwTensorMap;
 
 /// A map as the kernel has it; trouble where it is none.
@@ -26,7 +26,7 @@ pub(super) unsafe fn tma_load(w: *mut Warp, map: &TwTensorMap, at: &[u32; 4], ra
     unsafe {
         with(w, |timed, cta, w| {
             let Some(map) = decoded(timed, map, rank) else { return };
-            let (line, bytes) = (Line::of_rows(map.row(at, 0).0), map.inside(at));
+            let (line, bytes) = (timed.place_of_rows(map.row(at, 0).0), map.inside(at));
             let from = w.c.now + timed.rates.tma;
             let members = match ctas {
                 0 => vec![std::ptr::from_mut(cta)],
@@ -59,7 +59,7 @@ pub(super) unsafe fn tma_store(w: *mut Warp, map: &TwTensorMap, at: &[u32; 4]) {
     unsafe {
         with(w, |timed, cta, w| {
             let Some(map) = decoded(timed, map, 2) else { return };
-            let (line, bytes) = (Line::of_rows(map.row(at, 0).0), map.inside(at));
+            let (line, bytes) = (timed.place_of_rows(map.row(at, 0).0), map.inside(at));
             let from = w.c.now + timed.rates.tma;
             let (read, written) = timed.gpus[cta.gpu].store(&timed.rates, cta.sm, from, line, bytes);
             copied(w, read, written);
@@ -73,16 +73,15 @@ pub(super) unsafe fn store(w: *mut Warp, to: u64, bytes: u32) {
     // SAFETY: passed on.
     unsafe {
         with(w, |timed, cta, w| {
-            let owner = timed.owner(to, cta.gpu);
+            let (owner, line) = (timed.owner(to, cta.gpu), timed.place(to));
             let from = w.c.now + timed.rates.tma;
             let payload = std::mem::replace(&mut w.c.payload, u32::MAX).min(bytes);
             let (read, written) = if owner == cta.gpu {
-                timed.gpus[owner].store(&timed.rates, cta.sm, from, Line::of(to), bytes.into())
+                timed.gpus[owner].store(&timed.rates, cta.sm, from, line, bytes.into())
             } else {
                 timed.traffic[cta.gpu].0 += u64::from(payload);
                 let way = (cta.gpu, cta.sm, owner);
-                let (left, _, known) =
-                    gpu::store_to(&mut timed.gpus, &timed.rates, way, (from, Line::of(to), bytes.into()));
+                let (left, _, known) = gpu::store_to(&mut timed.gpus, &timed.rates, way, (from, line, bytes.into()));
                 // Read when it has room on its way, not before.
                 (from.max(left.saturating_sub(timed.rates.posted)), known)
             };
@@ -112,7 +111,7 @@ fn members(timed: &mut Timed, cta: &Cta, addr: u64, bytes: u64) -> Option<Vec<(u
     match timed.arena.members(addr, bytes, cta.gpu) {
         Ok(members) => {
             let found = members.at[..members.count].iter();
-            Some(found.map(|(device, at)| (*device, Line::of(*at))).collect())
+            Some(found.map(|(device, at)| (*device, timed.place(*at))).collect())
         }
         Err(why) => {
             timed.trouble = Some(format!("no multicast memory at {addr:#x}: {why:?}"));
@@ -129,16 +128,30 @@ pub(super) fn multicast_load(timed: &mut Timed, cta: &Cta, w: &mut Warp, addr: u
         timed.traffic[*device].0 += u64::from(payload) * u64::from(w.c.lanes);
     }
     let bytes = 16 * u64::from(w.c.lanes);
-    Some(gpu::load_sum(&mut timed.gpus, &timed.rates, (cta.gpu, cta.sm), &members, (w.c.now, bytes)))
+    Some(gpu::load_sum(
+        &mut timed.gpus,
+        &timed.rates,
+        (cta.gpu, cta.sm),
+        &members,
+        (w.c.now, bytes),
+    ))
 }
 
 /// A warp's store of 16 bytes a lane to every member.
 pub(super) fn multicast_store(timed: &mut Timed, cta: &mut Cta, w: &mut Warp, addr: u64) {
-    let Some(members) = members(timed, cta, addr, 16) else { return };
+    let Some(members) = members(timed, cta, addr, 16) else {
+        return;
+    };
     let payload = std::mem::replace(&mut w.c.payload, u32::MAX).min(16);
     timed.traffic[cta.gpu].0 += u64::from(payload) * u64::from(w.c.lanes);
     let bytes = 16 * u64::from(w.c.lanes);
-    let (left, known) = gpu::store_all(&mut timed.gpus, &timed.rates, (cta.gpu, cta.sm), &members, (w.c.now, bytes));
+    let (left, known) = gpu::store_all(
+        &mut timed.gpus,
+        &timed.rates,
+        (cta.gpu, cta.sm),
+        &members,
+        (w.c.now, bytes),
+    );
     w.c.now = w.c.now.max(left.saturating_sub(timed.rates.posted));
     cta.written = cta.written.max(known);
 }

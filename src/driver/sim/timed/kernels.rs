@@ -1,6 +1,5 @@
 //! Kernels on the clocked node: CTAs onto SMs, in the order in which GPUs are seen to place them, and what their end leaves.
 
-use std::collections::HashMap;
 use std::rc::Rc;
 
 use super::super::launch::{Kernel, registers};
@@ -39,7 +38,12 @@ impl Timed {
         let (launch, gpu) = (kernel.launch, kernel.stream.device);
         let block = kernel.placed;
         kernel.placed += 1;
-        let taken = [launch.threads, launch.shared + CTA_RESERVED, 1, registers(&kernel.entry)];
+        let taken = [
+            launch.threads,
+            launch.shared + CTA_RESERVED,
+            1,
+            registers(&kernel.entry),
+        ];
         for (have, more) in self.gpus[gpu].sms[sm].taken.iter_mut().zip(taken) {
             *have += more;
         }
@@ -53,7 +57,7 @@ impl Timed {
             ended: at,
             threads: launch.threads,
             barriers: Default::default(),
-            mbarriers: HashMap::new(),
+            mbarriers: Vec::new(),
             cluster: cluster.clone(),
             written: 0,
             shared: vec![0; launch.shared.div_ceil(16) as usize],
@@ -134,7 +138,12 @@ impl Machine {
             let cta = (*w).cta;
             (*cta).exited += 1;
             (*cta).ended = (*cta).ended.max((*w).c.now);
-            (cta, (*cta).exited as usize == (*cta).warps.len(), (*cta).ended, (*cta).kernel)
+            (
+                cta,
+                (*cta).exited as usize == (*cta).warps.len(),
+                (*cta).ended,
+                (*cta).kernel,
+            )
         };
         if !last {
             return;
@@ -147,11 +156,6 @@ impl Machine {
         *end = (*end).max(ended);
         self.streams_stir = true;
         if kernel.cta_done() {
-            if kernel.stream.device == 0 {
-            eprintln!("{} end {}", kernel.entry.name, timed.now_ns());
-            for (k, v) in std::mem::take(&mut timed.dbg) { eprintln!("  {k:?} {:.1} us, {} times", v.0 as f64/1e6, v.1);  }
-            for u in timed.usage() { if u.device == 0 { eprintln!("  {u:?}"); } }
-            }
             self.end_kernel(number);
         } else if kernel.waiting_for_room() > 0 {
             self.place_timed(number, Some(ended));

@@ -1,6 +1,7 @@
 //! Captures, as a runtime makes them: with the driver library's own calls on the rank's stream.
 
 use cudarc::driver::sys;
+use tileweave::timeline::{Activity, Recorder, Timeline};
 use tileweave::{DType, Op, Path, Rank};
 
 use crate::common::{Case, Data, Sum, judge, synchronize};
@@ -54,6 +55,32 @@ inside! {
         judge(&case, &data, &results, "replayed");
         for (_, exec) in graphs {
             // SAFETY: live, and ended once.
+            ok(unsafe { sys::cuGraphExecDestroy(exec) });
+        }
+
+        // With stamps: the heads' fills are captured, too.
+        let recorders: Vec<_> = ranks.iter().map(|rank| Recorder::new(rank, 100).unwrap()).collect();
+        let mut graphs = Vec::new();
+        for ((rank, operands), recorder) in ranks.iter().zip(&mut loaded).zip(&recorders) {
+            let plan = rank.plan(&case.spec(rank.rank(), Path::Unfused)).unwrap();
+            let record = || plan.launch_recorded(&operands.operands(case.m).unwrap(), recorder).unwrap();
+            graphs.push((stream(rank), capture(rank, record)));
+        }
+        for _ in 0..3 {
+            for (stream, exec) in &graphs {
+                // SAFETY: as above.
+                ok(unsafe { sys::cuGraphLaunch(*exec, *stream) });
+            }
+            synchronize(&ranks);
+            let timeline = Timeline::read(&recorders).unwrap();
+            assert!(!timeline.one_clock);
+            for rank in &timeline.ranks {
+                assert_eq!((rank.kernels.len(), rank.start_ns(), rank.dropped()), (2, 0, 0), "{rank:?}");
+                assert!(rank.spans().any(|span| span.activity == Activity::Math), "{rank:?}");
+            }
+        }
+        for (_, exec) in graphs {
+            // SAFETY: as above.
             ok(unsafe { sys::cuGraphExecDestroy(exec) });
         }
 
