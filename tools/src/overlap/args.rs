@@ -36,7 +36,10 @@ pub struct OverlapArgs {
     /// Sizes of messages of the collectives alone [default: with such an --op, 8 KiB to 64 MiB]
     #[arg(long, value_name = "B,B,...", value_delimiter = ',', allow_negative_numbers = true, conflicts_with_all = ["models", "m", "shape"], value_parser = parse_bytes)]
     pub bytes: Vec<usize>,
-    /// Draws overlap (of the collectives alone: time) against M (size)
+    /// Writes what every rank and role of the first case's fused kernel did, and when (ui.perfetto.dev, chrome://tracing)
+    #[arg(long, value_name = "FILE.json")]
+    pub trace: Option<PathBuf>,
+    /// Draws overlap (of the collectives alone: time) against M (size); of one case with a GEMM, its timeline
     #[arg(long, value_name = "FILE.svg|.png")]
     pub plot: Option<PathBuf>,
     /// Seed of the simulated node's scheduler
@@ -113,6 +116,10 @@ impl OverlapArgs {
         if let (Some(op), true) = (ops.iter().find(|op| !op.has_gemm()), sized) {
             let expected =
                 "an operation with a GEMM for --shape, --model and --m; of a collective alone the size is --bytes";
+            return Err(Failure::bad_value("--op", op.name(), expected));
+        }
+        if let (Some(op), true) = (ops.first().filter(|op| !op.has_gemm()), self.trace.is_some()) {
+            let expected = "an operation with a GEMM first, for --trace";
             return Err(Failure::bad_value("--op", op.name(), expected));
         }
         Ok(ops)

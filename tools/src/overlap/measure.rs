@@ -4,6 +4,7 @@
 //! would take as long.
 
 use tileweave::route::model::Work;
+use tileweave::timeline::{Recorder, Timeline};
 use tileweave::{Exchange, Numerics, Op, OpSpec, Operands, Path, Plan, Rank, Result, Want, chunk};
 
 use super::cases::{Gemm, Message};
@@ -134,6 +135,28 @@ pub fn gemm(subject: &Subject, case: &Gemm) -> Result<GemmTimes> {
         auto_route,
         overlap,
     })
+}
+
+/// Stamps of a role: enough for a thousand blocks.
+const STAMPS: usize = 4096;
+
+/// What every role of the fused kernel does, and when.
+pub fn timeline(subject: &Subject, case: &Gemm) -> Result<Timeline> {
+    let whole = case.whole();
+    let specs: Vec<OpSpec> = (0..case.ranks)
+        .flat_map(|rank| Overlapped::specs(&whole, rank, AS_CHOSEN))
+        .collect();
+    let ranks = subject.group(&specs, case.ranks, Numerics::Exact)?;
+    let pool = subject.pool();
+    let mut contest = Overlapped::new(&ranks, &whole, AS_CHOSEN, 1, pool.as_ref(), false)?;
+    let recorders = ranks
+        .iter()
+        .map(|rank| Recorder::new(rank, STAMPS))
+        .collect::<Result<Vec<_>>>()?;
+    ranks.iter().try_for_each(Rank::synchronize)?;
+    contest.record(&recorders)?;
+    ranks.iter().try_for_each(Rank::synchronize)?;
+    Timeline::read(&recorders)
 }
 
 /// The path that a plan of this group takes.

@@ -18,11 +18,13 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use indicatif::{ProgressBar, ProgressStyle};
+use tileweave::timeline::Timeline;
 
 use crate::failure::Failure;
 use crate::picture::Picture;
+use crate::run::output::Place;
 pub use args::OverlapArgs;
-use cases::Case;
+use cases::{Case, Gemm};
 use measure::{GemmTimes, MessageTimes};
 use subject::Subject;
 
@@ -38,23 +40,69 @@ pub struct Report {
     node: String,
     kind: &'static str,
     rows: Vec<(Case, Times)>,
+    /// The first case's fused kernel, where its timeline was asked for.
+    recorded: Option<(Gemm, Timeline)>,
 }
 
 pub fn run(args: &OverlapArgs) -> Result<Report, Failure> {
     let plot = Picture::asked("--plot", &args.plot)?;
+    let trace = args
+        .trace
+        .as_deref()
+        .map(|path| Place::new("--trace", path))
+        .transpose()?;
+    if trace.is_some() && args.trace == args.plot {
+        return Err(Failure::bad_input(
+            "--trace and --plot name one file: expected one for each",
+        ));
+    }
     args.operations()?;
     let subject = Subject::of(args)?;
     let cases = cases::cases(args, &subject)?;
     let times = sweep(&subject, &cases)?;
-    let report = Report {
+    let first = match cases.first() {
+        // A drawing over M has one point there.
+        Some(Case::Gemm(gemm)) if trace.is_some() || (plot.is_some() && cases.len() == 1) => Some(gemm.clone()),
+        _ => None,
+    };
+    let mut report = Report {
         node: subject.name().into(),
         kind: subject.kind(),
         rows: cases.into_iter().zip(times).collect(),
+        recorded: None,
     };
+    if let Some(gemm) = first {
+        let timeline = measure::timeline(&subject, &gemm).map_err(|error| of_case(&Case::Gemm(gemm.clone()), error))?;
+        if let Some(place) = &trace {
+            let mut text = Vec::new();
+            trace::write_chrome(&timeline, trace::Ctas::Telling, &mut text)
+                .map_err(|error| Failure::bad_value("--trace", "given", &error.to_string()))?;
+            place.write(&text)?;
+        }
+        report.recorded = Some((gemm, timeline));
+    }
     if let Some(picture) = plot {
-        picture.write(&plot::svg(&report))?;
+        picture.write(&match &report.recorded {
+            Some((gemm, timeline)) if report.rows.len() == 1 => {
+                let title = format!(
+                    "{} on {} [{}]",
+                    Case::Gemm(gemm.clone()).name(),
+                    report.node,
+                    report.kind
+                );
+                timeline_plot::draw(timeline, &title).to_string()
+            }
+            _ => plot::svg(&report),
+        })?;
     }
     Ok(report)
+}
+
+/// An error, with the case that it is of.
+fn of_case(case: &Case, error: tileweave::Error) -> Failure {
+    let mut failure = Failure::from(error);
+    failure.message = format!("{}: {}", case.name(), failure.message);
+    failure
 }
 
 fn measure(subject: &Subject, case: &Case) -> Result<Times, Failure> {
@@ -62,11 +110,7 @@ fn measure(subject: &Subject, case: &Case) -> Result<Times, Failure> {
         Case::Gemm(gemm) => measure::gemm(subject, gemm).map(Times::Gemm),
         Case::Message(message) => measure::message(subject, message).map(Times::Message),
     };
-    times.map_err(|error| {
-        let mut failure = Failure::from(error);
-        failure.message = format!("{}: {}", case.name(), failure.message);
-        failure
-    })
+    times.map_err(|error| of_case(case, error))
 }
 
 /// Every case. Simulated nodes know nothing of each other, so as many as there are cores work at a time; GPUs are measured

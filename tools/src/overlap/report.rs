@@ -1,6 +1,7 @@
 //! What `tileweave overlap` prints.
 
 use serde_json::{Value, json};
+use tileweave::timeline::RankTimeline;
 
 use super::cases::{Case, Gemm, Message};
 use super::measure::{GemmTimes, MessageTimes};
@@ -33,7 +34,14 @@ impl Report {
             (Case::Message(case), Times::Message(times)) => self.message(case, times),
             _ => Value::Null,
         };
-        json!({ "rows": self.rows.iter().map(row).collect::<Vec<_>>() }).to_string()
+        let mut object = json!({ "rows": self.rows.iter().map(row).collect::<Vec<_>>() });
+        if let Some((case, timeline)) = &self.recorded {
+            object["timeline"] = json!({
+                "case": Case::Gemm(case.clone()).name(),
+                "ranks": timeline.ranks.iter().map(phases).collect::<Vec<_>>(),
+            });
+        }
+        object.to_string()
     }
 
     fn gemm(&self, case: &Gemm, times: &GemmTimes) -> Value {
@@ -86,12 +94,74 @@ impl Report {
         if !messages.is_empty() {
             parts.push(table(&MESSAGE, messages));
         }
+        if let Some((case, timeline)) = &self.recorded {
+            let name = Case::Gemm(case.clone()).name();
+            parts.push(format!(
+                "where the time went, {name}, fused, us\n{}",
+                table(&PHASES, timeline.ranks.iter().map(phase_cells).collect())
+            ));
+        }
         parts.push(
             "overlap: how much of unfused - gemm is hidden; speedup: unfused / fused; auto: the crate's route; -: there is none, or it cannot be told"
                 .into(),
         );
         parts.join("\n\n")
     }
+}
+
+const PHASES: [&str; 8] = [
+    "rank",
+    "time",
+    "computing",
+    "moving",
+    "waiting for others",
+    "waiting for its own",
+    "other",
+    "tail",
+];
+
+/// Microseconds of a rank's fused kernel, by what its CTAs did: their mean.
+struct Shares {
+    time: f64,
+    computing: f64,
+    moving: f64,
+    late: f64,
+    own: f64,
+    other: f64,
+    tail: f64,
+    hidden: f64,
+}
+
+fn shares(rank: &RankTimeline) -> Shares {
+    let summary = rank.summary();
+    let phases = &summary.phases;
+    let own = phases.waiting.get(rank.rank).copied().unwrap_or(0.0);
+    Shares {
+        time: summary.time / 1e3,
+        computing: phases.computing / 1e3,
+        moving: phases.moving / 1e3,
+        late: (phases.waiting.iter().sum::<f64>() - own) / 1e3,
+        own: own / 1e3,
+        other: phases.other / 1e3,
+        tail: summary.tail / 1e3,
+        hidden: summary.hidden / 1e3,
+    }
+}
+
+fn phases(rank: &RankTimeline) -> Value {
+    let s = shares(rank);
+    json!({
+        "rank": rank.rank, "time_us": s.time, "computing_us": s.computing, "moving_us": s.moving,
+        "waiting_for_others_us": s.late, "waiting_for_own_us": s.own, "other_us": s.other, "tail_us": s.tail,
+        "moving_hidden_us": s.hidden,
+    })
+}
+
+fn phase_cells(rank: &RankTimeline) -> Vec<String> {
+    let s = shares(rank);
+    let figures = [s.time, s.computing, s.moving, s.late, s.own, s.other, s.tail];
+    let cells = figures.map(|us| cell(Some(us), 1));
+    [rank.rank.to_string()].into_iter().chain(cells).collect()
 }
 
 fn cell(value: Option<f64>, digits: usize) -> String {
