@@ -56,6 +56,7 @@ fn in_parallel<C: Sync, R: Send>(cases: &[C], answer: impl Fn(&C) -> R + Sync) -
                         return;
                     };
                     *slots[at].lock().expect("no thread panics with it") = Some(answer(case));
+                    eprintln!("row {} of {}", at + 1, cases.len());
                 }
             });
         }

@@ -21,10 +21,10 @@ pub struct OverlapArgs {
     #[arg(long = "op", value_name = "OP", value_parser = crate::cli::parse_op)]
     pub ops: Vec<Op>,
     /// llama3-8b, qwen3-32b, llama3-70b, gpt3-175b, llama3-405b or deepseek-v3-dense; may be repeated [default:
-    /// llama3-70b]
+    /// llama3-8b]
     #[arg(long = "model", value_name = "NAME")]
     pub models: Vec<String>,
-    /// Rows of x, over all ranks [default: 1024,4096]
+    /// Rows of x, over all ranks [default: 512,2048]
     #[arg(long, value_name = "M,M,...", value_delimiter = ',', allow_negative_numbers = true, value_parser = parse_rows)]
     pub m: Vec<usize>,
     /// Ranks, 1 to 16, at most the node's GPUs but where they share one [default: the node's GPUs]

@@ -155,9 +155,16 @@ fn the_table_has_the_same_rows() {
 #[test]
 fn drawings_are_svg_or_png() {
     let (svg, png) = (File::new("a.svg"), File::new("b.png"));
-    overlap(&format!("--op gemm-reduce-scatter {SMALL} --plot {}", svg.0.display())).done();
+    let ops = "--op gemm-reduce-scatter --op all-gather-gemm";
+    overlap(&format!("{ops} {SMALL} --plot {}", svg.0.display())).done();
     let text = std::fs::read_to_string(&svg.0).expect("the drawing");
-    for part in ["<svg", "gemm-reduce-scatter, 2 ranks", "h100x8 [predicted]", "256"] {
+    for part in [
+        "<svg",
+        "gemm-reduce-scatter, 2 ranks: overlap",
+        "all-gather-gemm, 2 ranks",
+        "h100x8 [predicted]",
+        "256",
+    ] {
         assert!(text.contains(part), "{part}: {text}");
     }
     overlap(&format!("--bytes 2048,8192 --ranks 2 --plot {}", png.0.display())).done();
@@ -167,6 +174,83 @@ fn drawings_are_svg_or_png() {
         "{}",
         bytes.len()
     );
+}
+
+/// Of one case: what hides what, as a trace, as a drawing and in figures that add up.
+#[test]
+fn one_case_has_a_timeline() {
+    let (trace, svg) = (File::new("c.json"), File::new("d.svg"));
+    let words = format!("--trace {} --plot {}", trace.0.display(), svg.0.display());
+    let report = overlap(&format!("--op gemm-reduce-scatter {SMALL} {words}")).done();
+    let ranks = report["timeline"]["ranks"].as_array().expect("ranks");
+    assert_eq!(ranks.len(), 2, "{report}");
+    for rank in ranks {
+        let parts = [
+            "computing_us",
+            "moving_us",
+            "waiting_for_others_us",
+            "waiting_for_own_us",
+            "other_us",
+        ];
+        let sum: f64 = parts.map(|part| number(rank, part)).iter().sum();
+        assert!((sum / number(rank, "time_us") - 1.0).abs() < 1e-6, "{rank}");
+        assert!(number(rank, "computing_us") > 0.0, "{rank}");
+        // The kernel is a part of what events enclose.
+        assert!(
+            number(rank, "time_us") < 1e3 * 1.05 * number(&report["rows"][0], "fused_ms"),
+            "{report}"
+        );
+    }
+    let text = std::fs::read(&trace.0).expect("the trace");
+    let events: Value = serde_json::from_slice(&text).expect("the trace is JSON");
+    let events = events["traceEvents"].as_array().or(events.as_array()).expect("events");
+    assert!(events.iter().any(|event| event["ph"] == "X"), "{events:?}");
+    let drawn = std::fs::read_to_string(&svg.0).expect("the drawing");
+    assert!(
+        drawn.contains("gemm-reduce-scatter 256x256x128, P=2 on h100x8 [predicted]"),
+        "{drawn}"
+    );
+    // A sweep with a trace: of its first case.
+    let report = overlap(&format!("{SMALL} --trace {}", trace.0.display())).done();
+    assert_eq!(report["timeline"]["case"], "gemm-reduce-scatter 256x256x128, P=2");
+    assert_eq!(report["rows"].as_array().map(Vec::len), Some(3));
+    let one = svg.0.display();
+    overlap(&format!("{SMALL} --trace {one} --plot {one}")).failed(2, "bad_input");
+    overlap(&format!("--bytes 64 --trace {one}")).failed(2, "bad_input");
+}
+
+/// The same words, the same figures; other words for the same machine, too.
+#[test]
+fn predictions_repeat() {
+    let one = overlap(&format!("--op gemm-reduce-scatter {SMALL} --seed 3"));
+    assert_eq!(
+        one.stdout,
+        overlap(&format!("--node h100x8 --op gemm-reduce-scatter {SMALL} --seed 3")).stdout
+    );
+    // Beside other cases, on other threads.
+    let beside = overlap(&format!("{SMALL} --seed 3")).done();
+    assert_eq!(rows(&beside)[0], rows(&one.done())[0]);
+    let sizes = "--bytes 2048,65536 --ranks 2";
+    assert_eq!(overlap(sizes).stdout, overlap(sizes).stdout);
+}
+
+/// What a described machine is counts: an H800 has less of NVLink, an A100 other tensor cores.
+#[test]
+fn machines_differ() {
+    let at = |node: &str| {
+        let report = overlap(&format!(
+            "--node {node} --op gemm-all-reduce --shape 2048,1024,256 --ranks 4"
+        ))
+        .done();
+        rows(&report)[0].clone()
+    };
+    let (h100, h800, a100) = (at("h100x8"), at("h800x8"), at("a100x8"));
+    let same = number(&h100, "gemm_ms") / number(&h800, "gemm_ms");
+    assert!((0.95..1.05).contains(&same), "{h100} {h800}");
+    for column in ["unfused_ms", "nccl_ms"] {
+        assert!(number(&h800, column) > number(&h100, column), "{column}: {h800} {h100}");
+    }
+    assert!(number(&a100, "gemm_ms") > number(&h100, "gemm_ms"), "{a100} {h100}");
 }
 
 #[test]
