@@ -200,7 +200,7 @@ mod tests {
             (Op::GemmAllReduce, 2048, 8192, 8, (Hopper, Tile::Wide, 2)),
             (Op::GemmAllReduce, 512, 4096, 8, (Hopper, Tile::Wide, 2)),
             (Op::GemmAllReduce, 512, 2048, 8, (Hopper, Tile::Large, 2)),
-            (Op::GemmAllReduce, 384, 4096, 8, (Hopper, Tile::Wide, 1)),
+            (Op::GemmAllReduce, 384, 4096, 8, (Hopper, Tile::Large, 1)),
             (Op::GemmAllReduce, 256, 64, 8, (Hopper, Tile::Slim, 2)),
             (Op::GemmAllReduce, 128, 256, 8, (Hopper, Tile::Slim, 2)),
             (Op::GemmAllReduce, 1, 8192, 8, (Hopper, Tile::Slim, 1)),
