@@ -11,8 +11,13 @@ const BF16: DType = DType::Bf16;
 fn time(node: &Description, op: Op, [m, n, k]: [usize; 3], world: usize, want: Want, alone: bool) -> f64 {
     let begun = std::time::Instant::now();
     let spec = OpSpec::new(op, n, k, m, BF16).route(want);
-    let config = GroupConfig::default().sized_for(std::slice::from_ref(&spec), world).unwrap();
-    let ranks = Node::sim(SimConfig::clocked(node, 1)).unwrap().group(world, &config).unwrap();
+    let config = GroupConfig::default()
+        .sized_for(std::slice::from_ref(&spec), world)
+        .unwrap();
+    let ranks = Node::sim(SimConfig::clocked(node, 1))
+        .unwrap()
+        .group(world, &config)
+        .unwrap();
     let driver = ranks[0].node().driver().clone();
     let mut plans = Vec::new();
     for rank in &ranks {
@@ -28,10 +33,15 @@ fn time(node: &Description, op: Op, [m, n, k]: [usize; 3], world: usize, want: W
         let x = rank.alloc(rows * k * 2).unwrap();
         let weight = rank.alloc(n * k * 2).unwrap();
         let out = rank.alloc(outs * n * 2).unwrap();
-        let events = [driver.event_create(rank.place()).unwrap(), driver.event_create(rank.place()).unwrap()];
+        let events = [
+            driver.event_create(rank.place()).unwrap(),
+            driver.event_create(rank.place()).unwrap(),
+        ];
         plans.push((plan, x, weight, out, rows, outs, events));
     }
-    if begun.elapsed().as_millis() > 100 { eprintln!("set up {:?}", begun.elapsed()); }
+    if begun.elapsed().as_millis() > 100 {
+        eprintln!("set up {:?}", begun.elapsed());
+    }
     let begun = std::time::Instant::now();
     let mut us = 0.0f64;
     for _ in 0..2 {
@@ -52,7 +62,11 @@ fn time(node: &Description, op: Op, [m, n, k]: [usize; 3], world: usize, want: W
             .map(|p| driver.event_elapsed_ms(p.6[0], p.6[1]).unwrap().unwrap() * 1e3)
             .fold(0.0, f64::max);
     }
-    eprintln!("{op:?} {m}x{n}x{k} P={world} {want:?} alone {alone}: {us:.1} us (took {:?}, {})", begun.elapsed() / 2, plans[0].0.route(m).kernel);
+    eprintln!(
+        "{op:?} {m}x{n}x{k} P={world} {want:?} alone {alone}: {us:.1} us (took {:?}, {})",
+        begun.elapsed() / 2,
+        plans[0].0.route(m).kernel
+    );
     us
 }
 
@@ -64,7 +78,11 @@ fn a_look() {
     let cases = std::env::var("CASES").unwrap_or_default();
     for case in cases.split(';').filter(|c| !c.is_empty()) {
         let w: Vec<&str> = case.split(',').collect();
-        let op = match w[0] { "rs" => Op::GemmReduceScatter, "ar" => Op::GemmAllReduce, _ => Op::AllGatherGemm };
+        let op = match w[0] {
+            "rs" => Op::GemmReduceScatter,
+            "ar" => Op::GemmAllReduce,
+            _ => Op::AllGatherGemm,
+        };
         let n = |i: usize| w[i].parse::<usize>().unwrap();
         let want = if w[5] == "f" { fused } else { unfused };
         let node = Description::named(w[6]).unwrap();

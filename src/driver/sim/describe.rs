@@ -42,7 +42,11 @@ fn joined(node: Option<&Description>) -> Joined {
     Joined {
         lanes,
         generation,
-        to_each: if switched { lanes } else { lanes / (node.gpus - 1).max(1) },
+        to_each: if switched {
+            lanes
+        } else {
+            lanes / (node.gpus - 1).max(1)
+        },
         switched,
     }
 }

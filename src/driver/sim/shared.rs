@@ -15,8 +15,8 @@ use std::time::{Duration, Instant};
 use super::capture::{Capture, Executable, Recorded};
 use super::character::Faults;
 use super::foreign::Outside;
-use super::timed::Usage;
 use super::stream::{Command, StreamKey};
+use super::timed::Usage;
 use crate::error::{Error, Result};
 
 /// Questions that are answered between two bursts, behind no stream.

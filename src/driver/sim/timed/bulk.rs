@@ -2,10 +2,10 @@
 //! written, is known when it is issued.
 
 use super::super::tensor_map::{self, Map};
+use super::Timed;
 use super::callbacks::with;
 use super::gpu::{self, Line};
 use super::warp::{Cta, Group, Warp};
-use super::Timed;
 use crate::abi::TwTensorMap;
 
 /// A map as the kernel has it; trouble where it is none.
@@ -129,16 +129,30 @@ pub(super) fn multicast_load(timed: &mut Timed, cta: &Cta, w: &mut Warp, addr: u
         timed.traffic[*device].0 += u64::from(payload) * u64::from(w.c.lanes);
     }
     let bytes = 16 * u64::from(w.c.lanes);
-    Some(gpu::load_sum(&mut timed.gpus, &timed.rates, (cta.gpu, cta.sm), &members, (w.c.now, bytes)))
+    Some(gpu::load_sum(
+        &mut timed.gpus,
+        &timed.rates,
+        (cta.gpu, cta.sm),
+        &members,
+        (w.c.now, bytes),
+    ))
 }
 
 /// A warp's store of 16 bytes a lane to every member.
 pub(super) fn multicast_store(timed: &mut Timed, cta: &mut Cta, w: &mut Warp, addr: u64) {
-    let Some(members) = members(timed, cta, addr, 16) else { return };
+    let Some(members) = members(timed, cta, addr, 16) else {
+        return;
+    };
     let payload = std::mem::replace(&mut w.c.payload, u32::MAX).min(16);
     timed.traffic[cta.gpu].0 += u64::from(payload) * u64::from(w.c.lanes);
     let bytes = 16 * u64::from(w.c.lanes);
-    let (left, known) = gpu::store_all(&mut timed.gpus, &timed.rates, (cta.gpu, cta.sm), &members, (w.c.now, bytes));
+    let (left, known) = gpu::store_all(
+        &mut timed.gpus,
+        &timed.rates,
+        (cta.gpu, cta.sm),
+        &members,
+        (w.c.now, bytes),
+    );
     w.c.now = w.c.now.max(left.saturating_sub(timed.rates.posted));
     cta.written = cta.written.max(known);
 }

@@ -91,7 +91,12 @@ impl Timed {
             return self.gpus[owner].load(&self.rates, cta.sm, w.c.now, line, all);
         }
         self.sent(w, owner, bytes);
-        gpu::load_from(&mut self.gpus, &self.rates, (cta.gpu, cta.sm, owner), (w.c.now, line, all))
+        gpu::load_from(
+            &mut self.gpus,
+            &self.rates,
+            (cta.gpu, cta.sm, owner),
+            (w.c.now, line, all),
+        )
     }
 
     /// A store; when it is there.
@@ -136,7 +141,11 @@ impl Timed {
     fn poll(&mut self, cta: &Cta, w: &mut Warp, began: Option<u64>, addr: u64) -> u64 {
         let from = began.unwrap_or(w.c.now);
         let far = self.owner(addr, cta.gpu) != cta.gpu;
-        let trip = if far { 2 * self.rates.link_latency } else { self.rates.l2_latency };
+        let trip = if far {
+            2 * self.rates.link_latency
+        } else {
+            self.rates.l2_latency
+        };
         let seen = self.words.seen(addr, from + trip / 2);
         w.c.now = w.c.now.max(from + trip);
         w.polling = Some(from);
@@ -219,7 +228,11 @@ unsafe extern "C" fn tw_timed_cluster_sync(c: *mut WarpC) {
 #[unsafe(no_mangle)]
 unsafe extern "C" fn tw_timed_mbar_init(c: *mut WarpC, bar: u32, count: u32) {
     // SAFETY: passed on.
-    unsafe { with(enter(c), |_, cta, _| drop(cta.mbarriers.insert(bar, mbarrier::Mbarrier::new(count)))) }
+    unsafe {
+        with(enter(c), |_, cta, _| {
+            drop(cta.mbarriers.insert(bar, mbarrier::Mbarrier::new(count)))
+        })
+    }
 }
 
 #[unsafe(no_mangle)]
@@ -355,7 +368,11 @@ unsafe extern "C" fn tw_timed_add(c: *mut WarpC, addr: u64, value: u64, fetch: u
 #[unsafe(no_mangle)]
 unsafe extern "C" fn tw_timed_max(c: *mut WarpC, addr: u64, value: u64) {
     // SAFETY: as above.
-    unsafe { with(enter(c), |_, _, _| *(addr as *mut u64) = (*(addr as *const u64)).max(value)) }
+    unsafe {
+        with(enter(c), |_, _, _| {
+            *(addr as *mut u64) = (*(addr as *const u64)).max(value)
+        })
+    }
 }
 
 #[unsafe(no_mangle)]
@@ -366,7 +383,10 @@ unsafe extern "C" fn tw_timed_pause(c: *mut WarpC, until_ns: u64) {
         let parks = with(w, |timed, _, w| {
             let polled = std::mem::take(&mut w.polled);
             // Others may have looked later, and found more.
-            let next = polled.iter().filter_map(|(addr, seen)| timed.words.next(*addr, *seen)).min();
+            let next = polled
+                .iter()
+                .filter_map(|(addr, seen)| timed.words.next(*addr, *seen))
+                .min();
             if let Some(next) = next {
                 w.c.now = w.c.now.max(next + NAP / 2);
                 return false;
@@ -419,7 +439,10 @@ unsafe extern "C" fn tw_timed_load_packet(c: *mut WarpC, addr: u64, to: *mut u32
 unsafe extern "C" fn tw_timed_store_packet(c: *mut WarpC, addr: u64, from: *const u32) {
     // SAFETY: passed on; the kernel's own four words.
     unsafe {
-        let halves = [from.cast::<u64>().read_unaligned(), from.cast::<u64>().add(1).read_unaligned()];
+        let halves = [
+            from.cast::<u64>().read_unaligned(),
+            from.cast::<u64>().add(1).read_unaligned(),
+        ];
         with(enter(c), |timed, cta, w| {
             let there = if timed.owner(addr, cta.gpu) == cta.gpu {
                 timed.store(cta, w, addr, 16) - timed.rates.l2_latency / 2
@@ -441,7 +464,11 @@ unsafe extern "C" fn tw_timed_store_packet(c: *mut WarpC, addr: u64, from: *cons
 #[unsafe(no_mangle)]
 unsafe extern "C" fn tw_timed_multicast_load(c: *mut WarpC, addr: u64) -> u32 {
     // SAFETY: passed on.
-    unsafe { with(enter(c), |timed, cta, w| bulk::multicast_load(timed, cta, w, addr).map_or(0, |at| Timed::loaded(w, at))) }
+    unsafe {
+        with(enter(c), |timed, cta, w| {
+            bulk::multicast_load(timed, cta, w, addr).map_or(0, |at| Timed::loaded(w, at))
+        })
+    }
 }
 
 #[unsafe(no_mangle)]

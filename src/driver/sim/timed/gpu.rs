@@ -5,8 +5,8 @@
 //! the L2 has a line is told by how many bytes have been filled since it was touched last: less than the L2 holds, and it
 //! is there. Lines are told apart by where an access begins: the kernels' tiles come to the same places again and again.
 
-use super::rates::Rates;
 use super::ledger::Ledger;
+use super::rates::Rates;
 use super::self_c::{SmC, Unit};
 
 const LINES: usize = 1 << 19;
@@ -123,7 +123,9 @@ impl Gpu {
     /// No request comes for a moment before `time`, but for what little warps are ahead of each other.
     pub fn forget(&mut self, time: u64) {
         let own = [&mut self.l2, &mut self.hbm, &mut self.out, &mut self.into];
-        own.into_iter().chain(&mut self.pairs).for_each(|unit| unit.forget(time));
+        own.into_iter()
+            .chain(&mut self.pairs)
+            .for_each(|unit| unit.forget(time));
     }
 
     /// From the L2 or behind it; when the last byte has left it, latency included.
@@ -152,7 +154,9 @@ impl Gpu {
     /// The same for several SMs at once: one read of the L2.
     pub fn multicast(&mut self, rates: &Rates, sms: &[usize], from: u64, line: Line, bytes: u64) -> u64 {
         let fetched = self.fetch(rates, from, line, bytes);
-        let ports = sms.iter().map(|sm| self.sms[*sm].load.serve(from, time(bytes, rates.port)));
+        let ports = sms
+            .iter()
+            .map(|sm| self.sms[*sm].load.serve(from, time(bytes, rates.port)));
         ports.max().unwrap_or(from).max(fetched)
     }
 
@@ -169,7 +173,9 @@ fn cross(gpus: &mut [Gpu], rates: &Rates, (from, to): (usize, usize), at: u64, b
     let pair = gpus[from].pairs[to].serve(at, time(bytes, rates.pair));
     let left = gpus[from].out.serve(at, time(bytes, rates.link)).max(pair);
     // It comes in as it goes out, and waits only where others come in, too.
-    let taken = gpus[to].into.serve(left - time(bytes, rates.link), time(bytes, rates.link));
+    let taken = gpus[to]
+        .into
+        .serve(left - time(bytes, rates.link), time(bytes, rates.link));
     (left, taken.max(left) + rates.link_latency)
 }
 

@@ -39,7 +39,12 @@ impl Timed {
         let (launch, gpu) = (kernel.launch, kernel.stream.device);
         let block = kernel.placed;
         kernel.placed += 1;
-        let taken = [launch.threads, launch.shared + CTA_RESERVED, 1, registers(&kernel.entry)];
+        let taken = [
+            launch.threads,
+            launch.shared + CTA_RESERVED,
+            1,
+            registers(&kernel.entry),
+        ];
         for (have, more) in self.gpus[gpu].sms[sm].taken.iter_mut().zip(taken) {
             *have += more;
         }
@@ -134,7 +139,12 @@ impl Machine {
             let cta = (*w).cta;
             (*cta).exited += 1;
             (*cta).ended = (*cta).ended.max((*w).c.now);
-            (cta, (*cta).exited as usize == (*cta).warps.len(), (*cta).ended, (*cta).kernel)
+            (
+                cta,
+                (*cta).exited as usize == (*cta).warps.len(),
+                (*cta).ended,
+                (*cta).kernel,
+            )
         };
         if !last {
             return;
@@ -148,9 +158,15 @@ impl Machine {
         self.streams_stir = true;
         if kernel.cta_done() {
             if kernel.stream.device == 0 {
-            eprintln!("{} end {}", kernel.entry.name, timed.now_ns());
-            for (k, v) in std::mem::take(&mut timed.dbg) { eprintln!("  {k:?} {:.1} us, {} times", v.0 as f64/1e6, v.1);  }
-            for u in timed.usage() { if u.device == 0 { eprintln!("  {u:?}"); } }
+                eprintln!("{} end {}", kernel.entry.name, timed.now_ns());
+                for (k, v) in std::mem::take(&mut timed.dbg) {
+                    eprintln!("  {k:?} {:.1} us, {} times", v.0 as f64 / 1e6, v.1);
+                }
+                for u in timed.usage() {
+                    if u.device == 0 {
+                        eprintln!("  {u:?}");
+                    }
+                }
             }
             self.end_kernel(number);
         } else if kernel.waiting_for_room() > 0 {

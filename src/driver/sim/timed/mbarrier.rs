@@ -60,7 +60,8 @@ impl Timed {
     /// `arrivals` and, if any, bytes expected (positive) or come (negative), at a time.
     pub(super) fn mbarrier(&mut self, cta: &mut Cta, bar: u32, arrivals: u32, bytes: i64, at: u64) {
         let Some(mbarrier) = cta.mbarriers.get_mut(&bar) else {
-            self.trouble.get_or_insert_with(|| format!("no mbarrier was initialised at {bar:#x} of shared memory"));
+            self.trouble
+                .get_or_insert_with(|| format!("no mbarrier was initialised at {bar:#x} of shared memory"));
             return;
         };
         for (who, end) in mbarrier.step(arrivals, bytes, at) {
@@ -78,7 +79,9 @@ pub(super) unsafe fn wait(w: *mut Warp, bar: u32, parity: u32) {
     unsafe {
         let parks = callbacks::with(w, |timed, cta, w| {
             let Some(mbarrier) = cta.mbarriers.get_mut(&bar) else {
-                timed.trouble.get_or_insert_with(|| format!("no mbarrier was initialised at {bar:#x} of shared memory"));
+                timed
+                    .trouble
+                    .get_or_insert_with(|| format!("no mbarrier was initialised at {bar:#x} of shared memory"));
                 return true;
             };
             match mbarrier.over(parity) {

@@ -130,8 +130,26 @@ impl Timed {
         let Some(w) = self.find(who) else { return };
         // SAFETY: live, and suspended: nobody else refers to it.
         let w = unsafe { &mut *w };
-        let e = self.dbg.entry((w.c.thread/32, format!("{:?}", w.wait).split("until").next().unwrap().split('(').next().unwrap().to_string() + &match w.wait { Wait::Mbarrier{bar,..} => format!(" {bar:x}"), _ => String::new()})).or_default();
-        e.0 += at.saturating_sub(w.c.now); e.1 += 1;
+        let e = self
+            .dbg
+            .entry((
+                w.c.thread / 32,
+                format!("{:?}", w.wait)
+                    .split("until")
+                    .next()
+                    .unwrap()
+                    .split('(')
+                    .next()
+                    .unwrap()
+                    .to_string()
+                    + &match w.wait {
+                        Wait::Mbarrier { bar, .. } => format!(" {bar:x}"),
+                        _ => String::new(),
+                    },
+            ))
+            .or_default();
+        e.0 += at.saturating_sub(w.c.now);
+        e.1 += 1;
         w.wait = Wait::Nothing;
         w.c.now = w.c.now.max(at);
         w.stamp += 1;

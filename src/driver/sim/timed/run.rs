@@ -65,7 +65,11 @@ pub(in super::super) unsafe fn advance(m: *mut Machine, attention: &AtomicBool) 
 /// Nothing can run, and somebody waits.
 fn stuck(m: &Machine) -> String {
     let mut said = String::from("deadlock on the clocked node: nothing can run any more");
-    let waits = m.timed.iter().flat_map(|timed| &timed.warps).filter(|(w, _)| !w.is_null());
+    let waits = m
+        .timed
+        .iter()
+        .flat_map(|timed| &timed.warps)
+        .filter(|(w, _)| !w.is_null());
     for (w, _) in waits.take(24) {
         // SAFETY: live, and suspended.
         let w = unsafe { &**w };

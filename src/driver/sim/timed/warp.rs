@@ -20,7 +20,10 @@ pub(super) enum Wait {
     Nothing,
     Barrier(u32),
     Cluster,
-    Mbarrier { bar: u32, parity: u32 },
+    Mbarrier {
+        bar: u32,
+        parity: u32,
+    },
     /// For a change of a word that it has polled, or a time.
     Word(u64),
     Exited,
