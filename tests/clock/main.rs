@@ -1,92 +1,194 @@
-//! The node with a clock: what it must conserve, and what it must come to.
+//! The node with a clock (`docs/clock.md`): what it must conserve, and what it must come to.
 #![cfg(target_os = "linux")]
 
+mod measure;
+
+use measure::{Case, clocked, measure, named, ns};
+use tileweave::Op;
 use tileweave::driver::sim::SimConfig;
 use tileweave::machines::Description;
-use tileweave::{DType, GroupConfig, Node, Op, OpSpec, Operands, Path, Rank, Want, chunk};
 
-const BF16: DType = DType::Bf16;
+const OPS: [Op; 3] = [Op::GemmReduceScatter, Op::GemmAllReduce, Op::AllGatherGemm];
 
-/// One operation's time on `world` ranks of a node, in microseconds, by events on every rank's stream.
-fn time(node: &Description, op: Op, [m, n, k]: [usize; 3], world: usize, want: Want, alone: bool) -> f64 {
-    let begun = std::time::Instant::now();
-    let spec = OpSpec::new(op, n, k, m, BF16).route(want);
-    let config = GroupConfig::default()
-        .sized_for(std::slice::from_ref(&spec), world)
-        .unwrap();
-    let ranks = Node::sim(SimConfig::clocked(node, 1))
-        .unwrap()
-        .group(world, &config)
-        .unwrap();
-    let driver = ranks[0].node().driver().clone();
-    let mut plans = Vec::new();
-    for rank in &ranks {
-        let plan = rank.plan(&spec).unwrap();
-        let rows = match op {
-            Op::AllGatherGemm => chunk(m, world, rank.rank()).len(),
-            _ => m,
-        };
-        let outs = match op {
-            Op::GemmReduceScatter if !alone => chunk(m, world, rank.rank()).len(),
-            _ => m,
-        };
-        let x = rank.alloc(rows * k * 2).unwrap();
-        let weight = rank.alloc(n * k * 2).unwrap();
-        let out = rank.alloc(outs * n * 2).unwrap();
-        let events = [
-            driver.event_create(rank.place()).unwrap(),
-            driver.event_create(rank.place()).unwrap(),
-        ];
-        plans.push((plan, x, weight, out, rows, outs, events));
-    }
-    if begun.elapsed().as_millis() > 100 {
-        eprintln!("set up {:?}", begun.elapsed());
-    }
-    let begun = std::time::Instant::now();
-    let mut us = 0.0f64;
-    for _ in 0..2 {
-        for ((plan, x, weight, out, rows, outs, events), rank) in plans.iter_mut().zip(&ranks) {
-            driver.event_record(events[0], rank.stream()).unwrap();
-            let (x, weight) = (x.mat(*rows, k, BF16).unwrap(), weight.mat(n, k, BF16).unwrap());
-            let mut out = out.mat_mut(*outs, n, BF16).unwrap();
-            if alone {
-                plan.launch_gemm(m, x, weight, &mut out).unwrap();
-            } else {
-                plan.launch(&Operands::gemm(m, x, weight, out)).unwrap();
-            }
-            driver.event_record(events[1], rank.stream()).unwrap();
+#[test]
+fn no_unit_is_busy_for_longer_than_there_was_time() {
+    for (name, op) in [
+        ("h100x8", OPS[0]),
+        ("a100x8", OPS[1]),
+        ("h100x4", OPS[2]),
+        ("l40sx4", OPS[0]),
+    ] {
+        let seen = clocked(&named(name), op, [768, 1024, 512], 4, Case::Fused);
+        for usage in &seen.usage {
+            let room = u64::from(usage.count) * usage.until_ns;
+            assert!(usage.busy_ns <= room, "{name} {op}: {usage:?}");
         }
-        ranks.iter().for_each(|rank: &Rank| rank.synchronize().unwrap());
-        us = plans
-            .iter()
-            .map(|p| driver.event_elapsed_ms(p.6[0], p.6[1]).unwrap().unwrap() * 1e3)
-            .fold(0.0, f64::max);
+        let used = |unit: &str| {
+            seen.usage
+                .iter()
+                .filter(|u| u.unit == unit)
+                .map(|u| u.busy_ns)
+                .sum::<u64>()
+        };
+        for unit in [
+            "tensor cores",
+            "schedulers",
+            "shared memory",
+            "L2",
+            "device memory",
+            "links out",
+            "links in",
+        ] {
+            assert!(used(unit) > 0, "{name} {op}: {unit} did nothing");
+        }
+        // What left came in.
+        assert_eq!(used("links out"), used("links in"), "{name} {op}");
     }
-    eprintln!(
-        "{op:?} {m}x{n}x{k} P={world} {want:?} alone {alone}: {us:.1} us (took {:?}, {})",
-        begun.elapsed() / 2,
-        plans[0].0.route(m).kernel
-    );
-    us
 }
 
 #[test]
-fn a_look() {
-    let node = Description::named("h100x8").unwrap();
-    let fused = Want::Exactly(Path::Fused);
-    let unfused = Want::Exactly(Path::Unfused);
-    let cases = std::env::var("CASES").unwrap_or_default();
-    for case in cases.split(';').filter(|c| !c.is_empty()) {
-        let w: Vec<&str> = case.split(',').collect();
-        let op = match w[0] {
-            "rs" => Op::GemmReduceScatter,
-            "ar" => Op::GemmAllReduce,
-            _ => Op::AllGatherGemm,
-        };
-        let n = |i: usize| w[i].parse::<usize>().unwrap();
-        let want = if w[5] == "f" { fused } else { unfused };
-        let node = Description::named(w[6]).unwrap();
-        time(&node, op, [n(1), n(2), n(3)], n(4), want, w[5] == "g");
+fn the_same_run_takes_the_same_time() {
+    for op in OPS {
+        let run = || clocked(&named("h800x8"), op, [512, 1024, 512], 8, Case::Fused);
+        assert_eq!(run(), run(), "{op}");
     }
-    let _ = node;
+}
+
+/// The work of tensor cores is what the shape says, whoever does it.
+#[test]
+fn tensor_cores_do_the_products_and_no_more() {
+    let node = named("h100x8");
+    let [m, n, k] = [1024, 1024, 512];
+    for world in [1, 4] {
+        let seen = clocked(&node, Op::GemmReduceScatter, [m, n, k], world, Case::Fused);
+        let busy: u64 = seen
+            .usage
+            .iter()
+            .filter(|u| u.unit == "tensor cores")
+            .map(|u| u.busy_ns)
+            .sum();
+        let rate = node.compute.bf16_tflops.value * node.compute.sustained_part.value
+            / f64::from(node.compute.sms.value)
+            / 4.0;
+        let expected = 2.0 * (2 * m * n * k * world) as f64 / rate / 1e3;
+        let off = busy as f64 / expected;
+        assert!((0.98..1.02).contains(&off), "world {world}: {off}");
+    }
+}
+
+#[test]
+fn one_rank_sends_nothing_and_takes_its_gemm() {
+    let node = named("h100x8");
+    for op in OPS {
+        let shape = [1024, 2048, 1024];
+        let fused = clocked(&node, op, shape, 1, Case::Fused);
+        assert_eq!(fused.sent, [(0, 0)], "{op}");
+        let links = fused.usage.iter().filter(|u| u.unit.starts_with("links"));
+        assert_eq!(links.map(|u| u.busy_ns).sum::<u64>(), 0, "{op}");
+        let gemm = ns(&node, op, shape, 1, Case::Gemm);
+        assert!(fused.ns[1] >= gemm, "{op}: {} against {gemm}", fused.ns[1]);
+    }
+}
+
+/// The bytes and the signals that leave each rank are those of the simulator that computes: lane 0 stands for 32 rightly.
+#[test]
+fn what_is_sent_is_what_the_computing_node_sends() {
+    for (op, shape) in [
+        (Op::GemmReduceScatter, [512, 512, 128]),
+        (Op::GemmAllReduce, [512, 256, 128]),
+        (Op::AllGatherGemm, [512, 256, 128]),
+    ] {
+        for case in [Case::Fused, Case::Unfused] {
+            let node = named("h100x4");
+            let computing = SimConfig {
+                // The grid, and with it the order of blocks, follows from the SMs.
+                sms: node.compute.sms.value,
+                ..SimConfig::new(4, 7)
+            };
+            let computed = measure(computing, op, shape, 4, case, 1);
+            let timed = measure(SimConfig::clocked(&node, 7), op, shape, 4, case, 1);
+            assert_eq!(timed.sent, computed.sent, "{op} {case:?}");
+            assert!(
+                timed.sent.iter().all(|(bytes, signals)| *bytes > 0 && *signals > 0),
+                "{op} {case:?}"
+            );
+        }
+    }
+}
+
+fn faster_links(node: &Description, by: f64) -> Description {
+    let mut faster = node.clone();
+    faster.link.gb_per_s.value *= by;
+    faster.link.achieved_gb_per_s.value *= by;
+    faster
+}
+
+#[test]
+fn faster_links_slow_nothing_down() {
+    let node = named("h800x8");
+    let faster = faster_links(&node, 2.0);
+    for op in OPS {
+        // Of few rows, another algorithm would be chosen for other links.
+        for (shape, case) in [
+            ([1024, 1024, 512], Case::Fused),
+            ([640, 4096, 512], Case::Fused),
+            ([1024, 1024, 512], Case::Unfused),
+        ] {
+            let (slow, fast) = (ns(&node, op, shape, 8, case), ns(&faster, op, shape, 8, case));
+            assert!(fast <= slow, "{op} {shape:?} {case:?}: {fast} ns after {slow}");
+        }
+    }
+}
+
+/// With links that take nothing, what is left of communication is what ranks do with the data themselves.
+#[test]
+fn links_that_take_nothing_leave_the_gemm() {
+    let mut node = faster_links(&named("h100x8"), 4.0);
+    node.link.latency_us.value = 1e-6;
+    node.link.switch_us.value = 0.0;
+    let shape = [4096, 4096, 2048];
+    for (op, most) in [(Op::GemmReduceScatter, 1.35), (Op::AllGatherGemm, 1.35)] {
+        let (fused, gemm) = (
+            ns(&node, op, shape, 4, Case::Fused),
+            ns(&node, op, shape, 4, Case::Gemm),
+        );
+        let ratio = fused as f64 / gemm as f64;
+        assert!((1.0..most).contains(&ratio), "{op}: {ratio:.3}");
+    }
+}
+
+/// A launch takes its part, and nothing runs back: as many launches take as many times as long, the first a little more.
+#[test]
+fn launches_take_their_time_one_after_the_other() {
+    let node = named("a100x8");
+    let seen = measure(
+        SimConfig::clocked(&node, 1),
+        Op::GemmReduceScatter,
+        [256, 512, 256],
+        2,
+        Case::Fused,
+        4,
+    );
+    let launch = (node.host.launch_us.value * 1e3) as u64;
+    assert!(seen.ns.iter().all(|ns| *ns > launch), "{:?}", seen.ns);
+    assert!(seen.ns[1..].iter().all(|ns| *ns <= seen.ns[0]), "{:?}", seen.ns);
+}
+
+#[test]
+fn a_description_that_cannot_be_is_refused() {
+    let mut node = named("h100x8");
+    node.link.achieved_gb_per_s.value = 0.0;
+    let error = tileweave::driver::sim::SimNode::new(SimConfig::clocked(&node, 1)).expect_err("no bandwidth");
+    assert!(error.to_string().contains("link.achieved_gb_per_s is 0"), "{error}");
+}
+
+/// Large GEMMs come near to what the description says that tensor cores keep up.
+#[test]
+fn large_gemms_are_bound_by_tensor_cores() {
+    let node = named("h100x8");
+    let [m, n, k] = [4096, 8192, 4096];
+    let took = ns(&node, Op::GemmReduceScatter, [m, n, k], 1, Case::Gemm);
+    let tflops = 2.0 * (m * n * k) as f64 / took as f64 / 1e3;
+    let part = tflops / (node.compute.bf16_tflops.value * node.compute.sustained_part.value);
+    assert!((0.8..1.0).contains(&part), "{part:.3}: {tflops:.0} TFLOP/s");
 }

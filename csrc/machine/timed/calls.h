@@ -23,7 +23,7 @@ void tw_timed_bulk_store(TwWarp*, uint64_t to, uint32_t bytes);
 void tw_timed_bulk_commit(TwWarp*);
 void tw_timed_bulk_wait(TwWarp*, uint32_t open, uint32_t read);
 
-uint64_t tw_timed_poll(TwWarp*, uint64_t addr);
+uint64_t tw_timed_poll(TwWarp*, uint64_t addr, uint32_t acquire);
 void tw_timed_word(TwWarp*, uint64_t addr, uint64_t value, uint32_t release);
 uint32_t tw_timed_atomic_add(TwWarp*, uint64_t addr, uint32_t value);
 uint32_t tw_timed_atomic_cas(TwWarp*, uint64_t addr, uint32_t want, uint32_t put);

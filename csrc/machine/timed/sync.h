@@ -31,10 +31,9 @@ TW_MACHINE void mbar_arrive_expect_tx(saddr bar, u32 bytes, Site) {
 }
 TW_MACHINE void mbar_wait(saddr bar, u32 parity, Site) { tw_timed_mbar_wait(at_call(3), bar, parity); }
 
-TW_MACHINE u64 ld_relaxed_sys(gaddr a) { return tw_timed_poll(at_call(2), a); }
-TW_MACHINE u64 poll_relaxed_sys(gaddr a, u64, Site) { return tw_timed_poll(at_call(2), a); }
-// Of a word that this thread has just seen: from L2 again.
-TW_MACHINE u64 ld_acquire_sys(gaddr a, Site) { return tw_timed_poll(at_call(2), a); }
+TW_MACHINE u64 ld_relaxed_sys(gaddr a) { return tw_timed_poll(at_call(2), a, 0); }
+TW_MACHINE u64 poll_relaxed_sys(gaddr a, u64, Site) { return tw_timed_poll(at_call(2), a, 0); }
+TW_MACHINE u64 ld_acquire_sys(gaddr a, Site) { return tw_timed_poll(at_call(2), a, 1); }
 TW_MACHINE void st_relaxed_sys(gaddr a, u64 x) { tw_timed_word(one_lane(2, "st_relaxed_sys"), a, x, 0); }
 TW_MACHINE void st_release_sys(gaddr a, u64 x, Site) { tw_timed_word(one_lane(2, "st_release_sys"), a, x, 1); }
 TW_MACHINE u32 atom_add_acq_rel_gpu(gaddr a, u32 x, Site) {

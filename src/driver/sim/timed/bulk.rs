@@ -26,7 +26,7 @@ pub(super) unsafe fn tma_load(w: *mut Warp, map: &TwTensorMap, at: &[u32; 4], ra
     unsafe {
         with(w, |timed, cta, w| {
             let Some(map) = decoded(timed, map, rank) else { return };
-            let (line, bytes) = (Line::of_rows(map.row(at, 0).0), map.inside(at));
+            let (line, bytes) = (timed.place_of_rows(map.row(at, 0).0), map.inside(at));
             let from = w.c.now + timed.rates.tma;
             let members = match ctas {
                 0 => vec![std::ptr::from_mut(cta)],
@@ -59,7 +59,7 @@ pub(super) unsafe fn tma_store(w: *mut Warp, map: &TwTensorMap, at: &[u32; 4]) {
     unsafe {
         with(w, |timed, cta, w| {
             let Some(map) = decoded(timed, map, 2) else { return };
-            let (line, bytes) = (Line::of_rows(map.row(at, 0).0), map.inside(at));
+            let (line, bytes) = (timed.place_of_rows(map.row(at, 0).0), map.inside(at));
             let from = w.c.now + timed.rates.tma;
             let (read, written) = timed.gpus[cta.gpu].store(&timed.rates, cta.sm, from, line, bytes);
             copied(w, read, written);
@@ -73,16 +73,15 @@ pub(super) unsafe fn store(w: *mut Warp, to: u64, bytes: u32) {
     // SAFETY: passed on.
     unsafe {
         with(w, |timed, cta, w| {
-            let owner = timed.owner(to, cta.gpu);
+            let (owner, line) = (timed.owner(to, cta.gpu), timed.place(to));
             let from = w.c.now + timed.rates.tma;
             let payload = std::mem::replace(&mut w.c.payload, u32::MAX).min(bytes);
             let (read, written) = if owner == cta.gpu {
-                timed.gpus[owner].store(&timed.rates, cta.sm, from, Line::of(to), bytes.into())
+                timed.gpus[owner].store(&timed.rates, cta.sm, from, line, bytes.into())
             } else {
                 timed.traffic[cta.gpu].0 += u64::from(payload);
                 let way = (cta.gpu, cta.sm, owner);
-                let (left, _, known) =
-                    gpu::store_to(&mut timed.gpus, &timed.rates, way, (from, Line::of(to), bytes.into()));
+                let (left, _, known) = gpu::store_to(&mut timed.gpus, &timed.rates, way, (from, line, bytes.into()));
                 // Read when it has room on its way, not before.
                 (from.max(left.saturating_sub(timed.rates.posted)), known)
             };
@@ -112,7 +111,7 @@ fn members(timed: &mut Timed, cta: &Cta, addr: u64, bytes: u64) -> Option<Vec<(u
     match timed.arena.members(addr, bytes, cta.gpu) {
         Ok(members) => {
             let found = members.at[..members.count].iter();
-            Some(found.map(|(device, at)| (*device, Line::of(*at))).collect())
+            Some(found.map(|(device, at)| (*device, timed.place(*at))).collect())
         }
         Err(why) => {
             timed.trouble = Some(format!("no multicast memory at {addr:#x}: {why:?}"));

@@ -43,7 +43,7 @@ pub(super) unsafe fn park(w: *mut Warp) {
 unsafe fn turn(w: *mut Warp) {
     // SAFETY: passed on. The horizon is the clock's own word, and outlives every warp.
     unsafe {
-        while (*w).c.now > *(*w).c.horizon {
+        if (*w).c.now > *(*w).c.horizon {
             with(w, |timed, _, w| timed.turn_at(w.c.now, w.waiter()));
             park(w);
         }
@@ -68,6 +68,16 @@ impl Timed {
     /// The device whose memory an address is; of the host's, and of none, the asking one.
     pub fn owner(&self, addr: u64, own: usize) -> usize {
         self.arena.layout.device_of(addr).unwrap_or(own)
+    }
+
+    /// Where a contiguous access begins, whatever addresses the system gave.
+    pub(super) fn place(&self, addr: u64) -> Line {
+        Line::of(addr.wrapping_sub(self.arena.layout.base))
+    }
+
+    /// The same of rows of 128 bytes.
+    pub(super) fn place_of_rows(&self, addr: u64) -> Line {
+        Line::of_rows(addr.wrapping_sub(self.arena.layout.base))
     }
 
     /// What of an access to a peer is payload.
@@ -101,18 +111,18 @@ impl Timed {
 
     /// A store; when it is there.
     fn store(&mut self, cta: &mut Cta, w: &mut Warp, addr: u64, bytes: u32) -> u64 {
-        let owner = self.owner(addr, cta.gpu);
+        let (owner, line) = (self.owner(addr, cta.gpu), self.place(addr));
         let all = u64::from(bytes) * u64::from(w.c.lanes);
         if owner == cta.gpu {
             w.c.payload = NO_PAYLOAD;
-            let (read, written) = self.gpus[owner].store(&self.rates, cta.sm, w.c.now, Line::of(addr), all);
+            let (read, written) = self.gpus[owner].store(&self.rates, cta.sm, w.c.now, line, all);
             w.c.now = w.c.now.max(read.saturating_sub(self.rates.l2_latency));
             cta.written = cta.written.max(written);
             return written;
         }
         self.sent(w, cta.gpu, bytes);
         let way = (cta.gpu, cta.sm, owner);
-        let (left, there, known) = gpu::store_to(&mut self.gpus, &self.rates, way, (w.c.now, Line::of(addr), all));
+        let (left, there, known) = gpu::store_to(&mut self.gpus, &self.rates, way, (w.c.now, line, all));
         // Stores are posted, as far as there is room for them.
         w.c.now = w.c.now.max(left.saturating_sub(self.rates.posted));
         cta.written = cta.written.max(known);
@@ -124,13 +134,13 @@ impl Timed {
         if release {
             w.c.now = w.c.now.max(cta.written);
         }
-        let owner = self.owner(addr, cta.gpu);
+        let (owner, line) = (self.owner(addr, cta.gpu), self.place(addr));
         let there = if owner == cta.gpu {
             w.c.now + self.rates.l2_latency / 2
         } else {
             self.traffic[cta.gpu].1 += 1;
             let way = (cta.gpu, cta.sm, owner);
-            gpu::store_to(&mut self.gpus, &self.rates, way, (w.c.now, Line::of(addr), 32)).1
+            gpu::store_to(&mut self.gpus, &self.rates, way, (w.c.now, line, 32)).1
         };
         for who in self.words.send(addr, value, there) {
             self.wake(who, there + NAP / 2);
@@ -146,9 +156,13 @@ impl Timed {
         } else {
             self.rates.l2_latency
         };
-        let seen = self.words.seen(addr, from + trip / 2);
+        let (seen, since) = self.words.seen(addr, from + trip / 2);
         w.c.now = w.c.now.max(from + trip);
         w.polling = Some(from);
+        if since > from + trip / 2 {
+            w.c.now = w.c.now.max(since + trip / 2);
+            w.polling = None;
+        }
         w.polled.push((addr, seen));
         seen
     }
@@ -175,7 +189,8 @@ unsafe extern "C" fn tw_timed_load(c: *mut WarpC, addr: u64, bytes: u32) -> u32 
     // SAFETY: passed on.
     unsafe {
         with(enter(c), |timed, cta, w| {
-            let at = timed.load(cta, w, addr, Line::of(addr), bytes);
+            let line = timed.place(addr);
+            let at = timed.load(cta, w, addr, line, bytes);
             Timed::loaded(w, at)
         })
     }
@@ -207,7 +222,8 @@ unsafe extern "C" fn tw_timed_copy_async(c: *mut WarpC, from: u64, bytes: u32) {
     // SAFETY: passed on.
     unsafe {
         with(enter(c), |timed, cta, w| {
-            let at = timed.load(cta, w, from, Line::of_rows(from), bytes);
+            let line = timed.place_of_rows(from);
+            let at = timed.load(cta, w, from, line, bytes);
             w.c.async_ready = w.c.async_ready.max(at);
         })
     }
@@ -228,11 +244,7 @@ unsafe extern "C" fn tw_timed_cluster_sync(c: *mut WarpC) {
 #[unsafe(no_mangle)]
 unsafe extern "C" fn tw_timed_mbar_init(c: *mut WarpC, bar: u32, count: u32) {
     // SAFETY: passed on.
-    unsafe {
-        with(enter(c), |_, cta, _| {
-            drop(cta.mbarriers.insert(bar, mbarrier::Mbarrier::new(count)))
-        })
-    }
+    unsafe { with(enter(c), |_, cta, _| cta.mbarrier_init(bar, count)) }
 }
 
 #[unsafe(no_mangle)]
@@ -301,13 +313,14 @@ unsafe extern "C" fn tw_timed_bulk_wait(c: *mut WarpC, open: u32, read: u32) {
 }
 
 #[unsafe(no_mangle)]
-unsafe extern "C" fn tw_timed_poll(c: *mut WarpC, addr: u64) -> u64 {
+unsafe extern "C" fn tw_timed_poll(c: *mut WarpC, addr: u64, acquire: u32) -> u64 {
     let w = c.cast::<Warp>();
     // SAFETY: passed on; the borrow of the warp ends with its statement.
     unsafe {
         turn(w);
         with(w, |timed, cta, w| {
-            let began = w.polling.take();
+            // What is acquired is looked at after what was seen before.
+            let began = w.polling.take().filter(|_| acquire == 0);
             timed.poll(cta, w, began, addr)
         })
     }
@@ -429,7 +442,8 @@ unsafe extern "C" fn tw_timed_load_packet(c: *mut WarpC, addr: u64, to: *mut u32
             to.cast::<u64>().write_unaligned(first);
             to.cast::<u64>().add(1).write_unaligned(second);
             let bytes = 16 * u64::from(w.c.lanes);
-            let there = timed.gpus[cta.gpu].load(&timed.rates, cta.sm, w.c.now, Line::of(addr), bytes);
+            let line = timed.place(addr);
+            let there = timed.gpus[cta.gpu].load(&timed.rates, cta.sm, w.c.now, line, bytes);
             w.c.now = w.c.now.max(there.saturating_sub(timed.rates.l2_latency));
         });
     }

@@ -92,8 +92,8 @@ pub(super) struct Sm {
 /// A GPU.
 #[derive(Debug)]
 pub(super) struct Gpu {
-    /// At one address each: warps point to them.
-    pub sms: Vec<Box<Sm>>,
+    /// As many as there are from the start: warps point to them.
+    pub sms: Vec<Sm>,
     cache: Cache,
     pub l2: Ledger,
     pub hbm: Ledger,
@@ -110,7 +110,7 @@ fn time(bytes: u64, each: f64) -> u64 {
 impl Gpu {
     pub fn new(gpus: usize, sms: u32, rates: &Rates) -> Gpu {
         Gpu {
-            sms: (0..sms).map(|_| Box::default()).collect(),
+            sms: vec![Sm::default(); sms as usize],
             cache: Cache::new(rates.l2_bytes),
             l2: Ledger::default(),
             hbm: Ledger::default(),

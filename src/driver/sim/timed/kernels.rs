@@ -1,6 +1,5 @@
 //! Kernels on the clocked node: CTAs onto SMs, in the order in which GPUs are seen to place them, and what their end leaves.
 
-use std::collections::HashMap;
 use std::rc::Rc;
 
 use super::super::launch::{Kernel, registers};
@@ -58,7 +57,7 @@ impl Timed {
             ended: at,
             threads: launch.threads,
             barriers: Default::default(),
-            mbarriers: HashMap::new(),
+            mbarriers: Vec::new(),
             cluster: cluster.clone(),
             written: 0,
             shared: vec![0; launch.shared.div_ceil(16) as usize],
@@ -157,17 +156,6 @@ impl Machine {
         *end = (*end).max(ended);
         self.streams_stir = true;
         if kernel.cta_done() {
-            if kernel.stream.device == 0 {
-                eprintln!("{} end {}", kernel.entry.name, timed.now_ns());
-                for (k, v) in std::mem::take(&mut timed.dbg) {
-                    eprintln!("  {k:?} {:.1} us, {} times", v.0 as f64 / 1e6, v.1);
-                }
-                for u in timed.usage() {
-                    if u.device == 0 {
-                        eprintln!("  {u:?}");
-                    }
-                }
-            }
             self.end_kernel(number);
         } else if kernel.waiting_for_room() > 0 {
             self.place_timed(number, Some(ended));

@@ -56,10 +56,31 @@ impl Mbarrier {
     }
 }
 
+impl Cta {
+    pub(super) fn mbarrier_init(&mut self, bar: u32, count: u32) {
+        let at = self.mbarriers.partition_point(|(addr, _)| *addr < bar);
+        if self.mbarriers.get(at).is_some_and(|(addr, _)| *addr == bar) {
+            self.mbarriers[at].1 = Mbarrier::new(count);
+        } else {
+            self.mbarriers.insert(at, (bar, Mbarrier::new(count)));
+        }
+    }
+
+    fn mbarrier(&mut self, bar: u32) -> Option<&mut Mbarrier> {
+        let first = self.mbarriers.first()?.0;
+        let near = (bar.wrapping_sub(first) / 8) as usize;
+        let at = match self.mbarriers.get(near) {
+            Some((addr, _)) if *addr == bar => near,
+            _ => self.mbarriers.binary_search_by_key(&bar, |(addr, _)| *addr).ok()?,
+        };
+        Some(&mut self.mbarriers[at].1)
+    }
+}
+
 impl Timed {
     /// `arrivals` and, if any, bytes expected (positive) or come (negative), at a time.
     pub(super) fn mbarrier(&mut self, cta: &mut Cta, bar: u32, arrivals: u32, bytes: i64, at: u64) {
-        let Some(mbarrier) = cta.mbarriers.get_mut(&bar) else {
+        let Some(mbarrier) = cta.mbarrier(bar) else {
             self.trouble
                 .get_or_insert_with(|| format!("no mbarrier was initialised at {bar:#x} of shared memory"));
             return;
@@ -78,7 +99,7 @@ pub(super) unsafe fn wait(w: *mut Warp, bar: u32, parity: u32) {
     // SAFETY: passed on; no borrow is held while others run.
     unsafe {
         let parks = callbacks::with(w, |timed, cta, w| {
-            let Some(mbarrier) = cta.mbarriers.get_mut(&bar) else {
+            let Some(mbarrier) = cta.mbarrier(bar) else {
                 timed
                     .trouble
                     .get_or_insert_with(|| format!("no mbarrier was initialised at {bar:#x} of shared memory"));

@@ -50,7 +50,7 @@ pub(super) fn place(node: &Description) -> (&str, u32, bool) {
 
 /// A warp that is less than this ahead of the earliest need not wait for its turn (ps). Units then serve what came a little later
 /// first, which changes no total.
-const SLACK: u64 = 30 * rates::NS;
+const SLACK: u64 = 100 * rates::NS;
 
 /// The clock's state.
 pub(super) struct Timed {
@@ -74,7 +74,6 @@ pub(super) struct Timed {
     traffic: Vec<(u64, u64)>,
     arena: Arc<Arena>,
     trouble: Option<String>,
-    pub dbg: BTreeMap<(u32, String), (u64, u64)>,
 }
 
 impl Timed {
@@ -98,7 +97,6 @@ impl Timed {
             traffic: vec![(0, 0); gpus],
             arena,
             trouble: None,
-            dbg: BTreeMap::new(),
         })
     }
 
@@ -130,26 +128,6 @@ impl Timed {
         let Some(w) = self.find(who) else { return };
         // SAFETY: live, and suspended: nobody else refers to it.
         let w = unsafe { &mut *w };
-        let e = self
-            .dbg
-            .entry((
-                w.c.thread / 32,
-                format!("{:?}", w.wait)
-                    .split("until")
-                    .next()
-                    .unwrap()
-                    .split('(')
-                    .next()
-                    .unwrap()
-                    .to_string()
-                    + &match w.wait {
-                        Wait::Mbarrier { bar, .. } => format!(" {bar:x}"),
-                        _ => String::new(),
-                    },
-            ))
-            .or_default();
-        e.0 += at.saturating_sub(w.c.now);
-        e.1 += 1;
         w.wait = Wait::Nothing;
         w.c.now = w.c.now.max(at);
         w.stamp += 1;

@@ -20,8 +20,8 @@ use super::{SLACK, Timed};
 pub(in super::super) unsafe fn advance(m: *mut Machine, attention: &AtomicBool) -> Stop {
     let slot = self_slot();
     loop {
-        // SAFETY: no fiber is running; the borrow ends before one does.
         let next = {
+            // SAFETY: no fiber is running; the borrow ends before one does.
             let m = unsafe { &mut *m };
             if attention.load(Ordering::Relaxed) {
                 return Stop::Attention;

@@ -1,6 +1,6 @@
 //! A warp, which is one fiber, and the CTA that it belongs to.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::rc::Rc;
 
 use corosensei::{Coroutine, Yielder};
@@ -86,7 +86,8 @@ pub(super) struct Cta {
     pub ended: u64,
     pub threads: u32,
     pub barriers: [Barrier; 16],
-    pub mbarriers: HashMap<u32, Mbarrier>,
+    /// By address: neighbours, as kernels lay them out.
+    pub mbarriers: Vec<(u32, Mbarrier)>,
     pub cluster: Rc<Cluster>,
     /// When its stores so far are known to be written: a release waits for that.
     pub written: u64,

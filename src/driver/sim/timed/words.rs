@@ -1,10 +1,11 @@
 //! Words that ranks and CTAs tell each other things by. A store to one is on its way until the moment at which it can be
 //! seen; whoever looks before sees what was there. Who has looked and found nothing new is woken when there is.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::super::arena::Arena;
+use super::super::rng::AddressMap;
 
 /// A warp, and which of its waits.
 pub(super) type Waiter = (u32, u32);
@@ -12,11 +13,13 @@ pub(super) type Waiter = (u32, u32);
 #[derive(Debug, Default)]
 struct Word {
     coming: VecDeque<(u64, u64)>,
+    /// When what is there now came.
+    since: u64,
     watchers: Vec<Waiter>,
 }
 
 #[derive(Debug, Default)]
-pub(super) struct Words(HashMap<u64, Word>);
+pub(super) struct Words(AddressMap<Word>);
 
 fn put(addr: u64, value: u64) {
     // SAFETY: kernels and their host name words of live allocations, at multiples of 8; the host's threads may read them
@@ -30,17 +33,20 @@ fn get(addr: u64) -> u64 {
 }
 
 impl Words {
-    /// What can be seen of a word at `at`.
-    pub fn seen(&mut self, addr: u64, at: u64) -> u64 {
-        if let Some(word) = self.0.get_mut(&addr) {
-            while let Some(&(then, value)) = word.coming.front()
-                && then <= at
-            {
-                put(addr, value);
-                word.coming.pop_front();
-            }
+    /// What can be seen of a word at `at`, and since when: somebody who looked later may have seen more already, and then
+    /// nobody sees less.
+    pub fn seen(&mut self, addr: u64, at: u64) -> (u64, u64) {
+        let Some(word) = self.0.get_mut(&addr) else {
+            return (get(addr), 0);
+        };
+        while let Some(&(then, value)) = word.coming.front()
+            && then <= at
+        {
+            put(addr, value);
+            word.since = then;
+            word.coming.pop_front();
         }
-        get(addr)
+        (get(addr), word.since)
     }
 
     /// A store that will be seen at `at`; who is to be woken then.
