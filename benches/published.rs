@@ -1,15 +1,13 @@
 //! The model of routes against tables that others published: how often "fuse or not", and "one-shot, two-shot or NCCL",
 //! come out as they measured it. Wrong ones are printed. `docs/routes.md` holds the result [predicted].
 //!
-//! Reads published-fused.csv and published-allreduce.csv from the folder that TILEWEAVE_DATA names; without them it says
-//! so and is done.
-//!
 //! The kernels in these tables are others'. So the question put to the model is what it would say of kernels as theirs
 //! were: a GEMM as good as the library's, every exchange, one-shots without tags. How far its times are off is printed,
 //! too.
 
+mod tables;
+
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 
 use tileweave::NcclPolicy;
 use tileweave::route::constants::Class;
@@ -20,47 +18,15 @@ use tileweave::topology::{
 };
 use tileweave::{DType, Exchange, Numerics, Op};
 
+use tables::{Row, number, text};
+
 fn main() {
-    let Some(folder) = std::env::var_os("TILEWEAVE_DATA").map(PathBuf::from) else {
-        return println!("no published tables: set TILEWEAVE_DATA to the folder that holds them");
+    let Some((fused, all_reduce)) = tables::read() else {
+        return;
     };
-    let read = |name: &str| std::fs::read_to_string(folder.join(name)).map(|text| rows(&text));
-    match (read("published-fused.csv"), read("published-allreduce.csv")) {
-        (Ok(fused), Ok(all_reduce)) => {
-            fuse_or_not(&fused);
-            println!();
-            one_two_or_nccl(&all_reduce);
-        }
-        (Err(error), _) | (_, Err(error)) => {
-            println!("no published tables: TILEWEAVE_DATA is {} ({error})", folder.display());
-        }
-    }
-}
-
-type Row = BTreeMap<String, String>;
-
-/// A CSV's rows by the names of its header; commas within quotes are text.
-fn rows(text: &str) -> Vec<Row> {
-    let split = |line: &str| {
-        let (mut cells, mut quoted) = (vec![String::new()], false);
-        for c in line.chars() {
-            match c {
-                '"' => quoted = !quoted,
-                ',' if !quoted => cells.push(String::new()),
-                c => cells.last_mut().expect("one at least").push(c),
-            }
-        }
-        cells
-    };
-    let mut lines = text.lines();
-    let header = split(lines.next().unwrap_or_default());
-    lines
-        .map(|line| header.iter().cloned().zip(split(line)).collect())
-        .collect()
-}
-
-fn number(row: &Row, name: &str) -> Option<f64> {
-    row.get(name)?.parse().ok()
+    fuse_or_not(&fused);
+    println!();
+    one_two_or_nccl(&all_reduce);
 }
 
 /// A machine that a table names: its GPUs, and how many NVLinks of which generation each has to switches (0: PCIe).
@@ -187,7 +153,7 @@ fn fuse_or_not(rows: &[Row]) {
     let (mut scores, mut left_out) = (BTreeMap::<String, Score>::new(), BTreeMap::<&str, usize>::new());
     let mut fused_won = 0;
     for row in rows {
-        let text = |name: &str| row.get(name).map_or("", String::as_str);
+        let text = |name: &str| text(row, name);
         let op = match text("op") {
             "GEMM+RS" => Op::GemmReduceScatter,
             "GEMM+AR" => Op::GemmAllReduce,
@@ -278,13 +244,13 @@ fn one_two_or_nccl(rows: &[Row]) {
     let mut scores = BTreeMap::<String, Score>::new();
     let mut left_out = 0;
     for row in rows {
-        let text = |name: &str| row.get(name).cloned().unwrap_or_default();
-        let (Some(bytes), Some(us), Some(kind)) = (number(row, "bytes"), number(row, "us"), kind(&text("algo"))) else {
+        let text = |name: &str| text(row, name);
+        let (Some(bytes), Some(us), Some(kind)) = (number(row, "bytes"), number(row, "us"), kind(text("algo"))) else {
             left_out += 1;
             continue;
         };
         let best = cases
-            .entry((text("hw"), text("world"), bytes as u64))
+            .entry((text("hw").to_string(), text("world").to_string(), bytes as u64))
             .or_default()
             .entry(kind)
             .or_insert(us);

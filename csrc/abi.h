@@ -266,7 +266,8 @@ typedef struct TwParams {
   uint32_t path;             // TW_PATH_*: of what this operation is counted
   // Where roles leave their stamps: TwTrack[stamp_ctas][TW_ROLES], then TwStamp[stamp_ctas][TW_ROLES][stamp_capacity]; 0: nowhere.
   uint32_t stamp_ctas;       // at least the grid
-  uint32_t stamp_capacity, pad_;
+  uint32_t stamp_capacity;
+  uint32_t in_turn;          // AG+GEMM, AG: rows go to one peer after the other, not to all at once
   uint64_t stamps;
 } TwParams;
 

@@ -44,10 +44,15 @@ struct GatherStaging {
   }
 };
 
-// Pushes rows [t.block.row, + t.block.rows) to every peer and publishes them as piece `signal`. Four vectors are loaded
-// before the first is stored: a push is bounded by latencies else.
+TW_DEV uint32_t rank_before(const TwParams& p, uint32_t distance) {
+  return (p.group.rank + p.group.world - distance) % p.group.world;
+}
+
+// Pushes rows [t.block.row, + t.block.rows) to the peers `first_peer` to `last_peer` ranks before this one and publishes them as
+// piece `signal`. Four vectors are loaded before the first is stored: a push is bounded by latencies else.
 template <class Team, class T>
-TW_DEV void push_piece(Session<Team>& s, const GatherStaging<T>& staging, const GatherTile& t, uint32_t signal) {
+TW_DEV void push_piece(Session<Team>& s, const GatherStaging<T>& staging, const GatherTile& t, uint32_t signal, uint32_t first_peer,
+                       uint32_t last_peer) {
   constexpr uint32_t kSize = Element<T>::kSize, kAhead = 4;
   const TwParams& p = s.p;
   s.stamps.begin(TW_STAMP_PUSH, t.index);
@@ -63,9 +68,8 @@ TW_DEV void push_piece(Session<Team>& s, const GatherStaging<T>& staging, const 
       offset[i] = uint64_t(t.local_row + row) * staging.row_bytes + chunk * 16;
       v[i] = valid[i] ? load_16<kSize>(Matrix<T>{p.x, p.x_ld}.at(row0 + row, 0) + chunk * 16, valid[i]) : vec4{{0, 0, 0, 0}};
     }
-    for (uint32_t d = 1; d < p.group.world; ++d) {  // the next rank first: P senders, P receivers
-      const uint32_t to = (p.group.rank + d) % p.group.world;
-      const gaddr base = staging.at(s.round, to, p.group.rank);
+    for (uint32_t d = first_peer; d <= last_peer; ++d) {
+      const gaddr base = staging.at(s.round, rank_before(p, d), p.group.rank);
       TW_UNROLL
       for (uint32_t i = 0; i < kAhead; ++i) {
         if (!valid[i]) continue;
@@ -75,19 +79,28 @@ TW_DEV void push_piece(Session<Team>& s, const GatherStaging<T>& staging, const 
       }
     }
   }
-  s.publish_all(signal);
+  if (first_peer == last_peer) {
+    s.publish(rank_before(p, first_peer), signal);
+  } else {
+    s.publish_all(signal);
+  }
   s.stamps.end();
 }
 
-// This rank's rows of round `q`: pieces `first`, `first` + `step`, ..., in the order in which they are needed.
+// This rank's rows of round `q`: pieces `first`, `first` + `step`, ..., in the order in which they are needed. The rank before
+// this one needs them first, behind its own; the next one last (schedule/gather.h). Many rows go to one after the other,
+// so that all have what they need next as soon as links can bring it; of few, that would take P - 1 releases in place of one.
 template <class Team, class T>
 TW_DEV void push_rows(Session<Team>& s, const GatherOrder& order, const GatherStaging<T>& staging, uint32_t q, uint32_t first,
                       uint32_t step) {
   if (s.p.group.world == 1) return;
-  const uint32_t rank = s.p.group.rank, pieces = order.pieces();
-  for (uint32_t u = first; u < s.p.slots * pieces; u += step) {
-    const GatherTile t = order.piece_of(q, rank, u / pieces, u % pieces);
-    if (t.block.rows) push_piece(s, staging, t, order.signal(rank, u / pieces, u % pieces));
+  const uint32_t rank = s.p.group.rank, pieces = order.pieces(), peers = s.p.group.world - 1;
+  const uint32_t at_once = s.p.in_turn ? 1 : peers;
+  for (uint32_t d = 1; d <= peers; d += at_once) {
+    for (uint32_t u = first; u < s.p.slots * pieces; u += step) {
+      const GatherTile t = order.piece_of(q, rank, u / pieces, u % pieces);
+      if (t.block.rows) push_piece(s, staging, t, order.signal(rank, u / pieces, u % pieces), d, d + at_once - 1);
+    }
   }
 }
 }  // namespace tw

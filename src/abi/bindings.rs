@@ -549,7 +549,7 @@ pub struct TwParams {
     pub path: u32,
     pub stamp_ctas: u32,
     pub stamp_capacity: u32,
-    pub pad_: u32,
+    pub in_turn: u32,
     pub stamps: u64,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
@@ -684,8 +684,8 @@ const _: () = {
         "Offset of field: TwParams::stamp_capacity",
     ][::core::mem::offset_of!(TwParams, stamp_capacity) - 1000usize];
     [
-        "Offset of field: TwParams::pad_",
-    ][::core::mem::offset_of!(TwParams, pad_) - 1004usize];
+        "Offset of field: TwParams::in_turn",
+    ][::core::mem::offset_of!(TwParams, in_turn) - 1004usize];
     [
         "Offset of field: TwParams::stamps",
     ][::core::mem::offset_of!(TwParams, stamps) - 1008usize];

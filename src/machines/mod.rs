@@ -14,14 +14,17 @@ use serde::Deserialize;
 use crate::error::{Error, Result};
 
 /// The files, by their machines' names.
-const FILES: [(&str, &str); 8] = [
+const FILES: [(&str, &str); 11] = [
     ("a100x8", include_str!("a100x8.json")),
     ("h100x8", include_str!("h100x8.json")),
     ("h200x8", include_str!("h200x8.json")),
     ("h100x4", include_str!("h100x4.json")),
     ("h800x8", include_str!("h800x8.json")),
+    ("a800x8", include_str!("a800x8.json")),
     ("b200x8", include_str!("b200x8.json")),
+    ("b300x8", include_str!("b300x8.json")),
     ("l40sx4", include_str!("l40sx4.json")),
+    ("l20x8", include_str!("l20x8.json")),
     ("h200x1", include_str!("h200x1.json")),
 ];
 

@@ -28,7 +28,7 @@ fn refusal(path: &str, value: Option<Value>) -> String {
 #[test]
 fn every_file_is_whole_and_goes_by_its_name() {
     let all = Description::all().expect("every file passes its own check");
-    assert_eq!(all.len(), 8);
+    assert_eq!(all.len(), 11);
     for (name, machine) in Description::names().zip(&all) {
         assert_eq!(machine.name, name);
         assert_eq!(&Description::named(name).expect("by name"), machine);
@@ -43,7 +43,11 @@ fn rates_are_what_sms_and_clocks_come_to() {
     for machine in Description::all().expect("files") {
         let compute = &machine.compute;
         // Multiplications and additions of an SM a clock: 64 CUDA cores on A100, 128 after it.
-        let cores = if machine.gpu == "A100" { 64.0 } else { 128.0 };
+        let cores = if ["A100", "A800"].contains(&machine.gpu.as_str()) {
+            64.0
+        } else {
+            128.0
+        };
         let flops = f64::from(compute.sms.value) * compute.clock_mhz.value * 1e6 * cores * 2.0 / 1e12;
         let off = flops / compute.f32_fma_tflops.value;
         assert!((0.97..1.03).contains(&off), "{}: {off}", machine.name);

@@ -36,22 +36,40 @@ pub struct Class {
     pub nccl: Nccl,
 }
 
-/// What NCCL's collectives cost: `base + bytes over the bus / rate`, by the best of its ways. Rates are parts of
-/// NVLink's data sheet.
+/// What of NCCL's costs differs between architectures. The model is `nccl.rs`; rates are parts of NVLink's data sheet but
+/// where a unit stands in the name.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Nccl {
-    /// A small message, captured in a graph.
-    pub base_us: f64,
-    /// The low-latency protocols (LL, LL128): part of the link's rate.
-    pub low_latency_part: f64,
-    /// Rings of the simple protocol: what they take more to start, and their part of the link's rate.
-    pub ring_us: f64,
-    /// See [`Nccl::ring_us`].
+    /// What every call takes more than NCCL reckons with.
+    pub call_us: f64,
+    /// A ring of the simple protocol.
     pub ring_part: f64,
-    /// All-reduce in the switch (NVLS): what it takes more to start.
-    pub nvls_us: f64,
-    /// Its bus bandwidth as a part of the link's rate (more than 1: the switch adds). 0: the GPU has none.
+    /// The most that the protocol LL moves.
+    pub low_latency_gb_per_s: f64,
+    /// Bus bandwidth of an all-reduce in the switch (NVLS): may be more than 1, since the switch adds. 0: the GPU has
+    /// none.
     pub nvls_part: f64,
+    /// CTAs of NVLS.
+    pub nvls_channels: u32,
+}
+
+/// A pattern of NCCL's with a protocol.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct NcclWay {
+    /// Up and down a tree, which only an all-reduce goes, in place of around a ring. On one node a tree is a chain.
+    pub tree: bool,
+    /// Over NVLink alone.
+    pub nvlink_only: bool,
+    /// Whether it is the protocol LL, which has a bound of its own.
+    pub low_latency: bool,
+    /// A call.
+    pub base_us: f64,
+    /// A step, over NVLink and over PCIe.
+    pub hop_us: f64,
+    /// See [`NcclWay::hop_us`].
+    pub pcie_hop_us: f64,
+    /// Its part of what a ring of the simple protocol moves.
+    pub part: f64,
 }
 
 /// What our kernels take beside work and transfer, on any GPU.
@@ -104,32 +122,100 @@ pub const OVERHEADS: Overheads = Overheads {
     sm_push_gb_per_s: 25.0,
 };
 
-/// NCCL on Ampere and before. No published row of sizes: the base is assumed to be Hopper's. Rings: 0.82 as on Hopper.
+/// NCCL's own figures, with which it chooses among these (2.30.7, src/graph/tuning.cc): latencies of calls and steps; LL
+/// carries half a flag and half data, LL128 120 of 128 bytes. Trees: NCCL corrects their rate by 0.6 from 64 KiB to 2 MiB,
+/// where they come nearest to being the best.
+pub const NCCL_WAYS: [NcclWay; 6] = [
+    NcclWay {
+        tree: false,
+        nvlink_only: false,
+        low_latency: true,
+        base_us: 6.6,
+        hop_us: 0.6,
+        pcie_hop_us: 1.0,
+        part: 0.5,
+    },
+    NcclWay {
+        tree: false,
+        nvlink_only: true,
+        low_latency: false,
+        base_us: 14.0,
+        hop_us: 1.9,
+        pcie_hop_us: 2.5,
+        part: 0.92,
+    },
+    NcclWay {
+        tree: false,
+        nvlink_only: false,
+        low_latency: false,
+        base_us: 8.4,
+        hop_us: 3.4,
+        pcie_hop_us: 5.7,
+        part: 1.0,
+    },
+    NcclWay {
+        tree: true,
+        nvlink_only: false,
+        low_latency: true,
+        base_us: 6.8,
+        hop_us: 0.6,
+        pcie_hop_us: 1.0,
+        part: 0.6 * 0.92 / 3.8,
+    },
+    NcclWay {
+        tree: true,
+        nvlink_only: true,
+        low_latency: false,
+        base_us: 14.0,
+        hop_us: 1.25,
+        pcie_hop_us: 1.9,
+        part: 0.6 * 0.92 * 7.0 / 9.0,
+    },
+    NcclWay {
+        tree: true,
+        nvlink_only: false,
+        low_latency: false,
+        base_us: 8.4,
+        hop_us: 4.0,
+        pcie_hop_us: 4.0,
+        part: 0.6 * 0.92,
+    },
+];
+
+/// A call by NVLS (same file).
+pub const NVLS_US: f64 = 25.0;
+
+/// Bytes of a chunk of NVLS, the largest first, each with the rounds of it that a message must have: for fewer NCCL takes the
+/// next (src/enqueue.cc).
+pub const NVLS_CHUNKS: [(f64, f64); 4] = [(131_072.0, 64.0), (65_536.0, 8.0), (32_768.0, 2.0), (16_384.0, 0.0)];
+
+/// NCCL on Ampere and before. Rates as it reckons: 20 of 25 GB/s a link (2.30.7, src/graph/topo.h), LL 87.7 (tuning.cc).
 const NCCL_AMPERE: Nccl = Nccl {
-    base_us: 14.0,
-    low_latency_part: 0.6,
-    ring_us: 10.0,
-    ring_part: 0.82,
-    nvls_us: 0.0,
+    call_us: 0.0,
+    ring_part: 0.8,
+    low_latency_gb_per_s: 87.7,
     nvls_part: 0.0,
+    nvls_channels: 16,
 };
 
-/// Base: 15 us for 1 KiB on 8 H100 (MSCCL++ documentation), 17 for 512 KiB on 4 (vLLM PR #24111). Low latency: 512 KiB
-/// to 4 MiB on 4 H100 in 20 us more (same rows) are 0.6 of 450 GB/s. Rings: bus bandwidth 370 GB/s, NVLS 480
-/// (nccl-tests #212).
+/// 20.6 of 25 GB/s a link (topo.h): 370 GB/s in all, as nccl-tests #212 measured. LL 141 (tuning.cc). NVLS: 480 GB/s
+/// (nccl-tests #212; #290 has 476), on 16 channels (src/transport/nvls.cc).
 const NCCL_HOPPER: Nccl = Nccl {
-    nvls_us: 25.0,
+    ring_part: 0.824,
+    low_latency_gb_per_s: 141.0,
     nvls_part: 1.06,
     ..NCCL_AMPERE
 };
 
-/// 25 us for 16 to 128 KiB, and 393 us for 128 MiB, hence 0.69 of 900 GB/s (B300, vLLM PR #37756). NVLS: 1000 GB/s in
-/// NCCL's own model (src/sym_kernels.cc); those rows do not show it, so it is left at what they show.
+/// 40.1 of 50 GB/s a link (topo.h), LL 282 (tuning.cc). A call: NCCL's model of its symmetric kernels has 11 us of latency
+/// here against 4.5 on Hopper (src/sym_kernels.cc); its tuner has the same for all. NVLS: vLLM's rows of 64 and 128 MiB on
+/// B300 are 675 GB/s apart (PR #37756); the tuner's 1000 do not show there. 24 channels (nvls.cc).
 const NCCL_BLACKWELL: Nccl = Nccl {
-    base_us: 24.0,
-    ring_part: 0.69,
-    nvls_part: 0.69,
-    ..NCCL_HOPPER
+    call_us: 6.5,
+    ring_part: 0.802,
+    low_latency_gb_per_s: 282.0,
+    nvls_part: 0.75,
+    nvls_channels: 24,
 };
 
 /// The vendor's GEMM: 0.74 to 0.76 of the peak on H800 and 0.81 on A800 at 4096 x 12288 x 49152 (Flux README). Ours: as

@@ -7,6 +7,7 @@ mod decide;
 mod described;
 mod machine;
 pub mod model;
+pub mod nccl;
 mod obstacle;
 mod pair;
 mod slow;

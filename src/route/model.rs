@@ -5,7 +5,7 @@
 //! gemm      pipeline + max(tiles' flops in whole waves of SMs, operands over HBM)
 //! unfused   launch + gemm + launch + session + bytes / link + steps
 //! fused     launch + session + steps + max(gemm + last wave's bytes, first wave + bytes)
-//! NCCL      launch + library's gemm + best of low latency, ring, in-switch
+//! NCCL      launch + library's gemm + the best of rings, trees and in-switch (`nccl.rs`)
 //! ```
 //!
 //! In a fused kernel the first tiles leave when the first wave ends, and the last ones when the last does: so the
@@ -15,6 +15,7 @@
 use super::Exchange;
 use super::constants::{HBM_PART, OVERHEADS};
 use super::machine::Machine;
+use super::nccl;
 use crate::abi;
 use crate::dtype::DType;
 use crate::op::Op;
@@ -46,7 +47,7 @@ pub struct Transport {
 }
 
 /// GB/s are 10^3 bytes a microsecond.
-fn over(bytes: f64, gb_per_s: f64) -> f64 {
+pub(super) fn over(bytes: f64, gb_per_s: f64) -> f64 {
     bytes / (gb_per_s * 1e3)
 }
 
@@ -205,23 +206,16 @@ impl Work {
 
     /// The vendor's GEMM, then NCCL; of a plain collective, NCCL alone. `None` where ranks share a GPU.
     pub fn nccl_us(&self, machine: &Machine) -> Option<f64> {
+        Some(self.library_gemm_us(machine) + self.nccl_collective_us(machine)?)
+    }
+
+    /// NCCL's collective alone. `None` where ranks share a GPU, or there is only one.
+    pub fn nccl_collective_us(&self, machine: &Machine) -> Option<f64> {
         if machine.gpus < machine.world || machine.world < 2 {
             return None;
         }
-        let class = &machine.class;
-        let nccl = &class.nccl;
-        let gemm = self.library_gemm_us(machine);
-        let world = machine.world as f64;
-        let reduce_and_gather = self.op.collective() == Op::AllReduce;
         // NCCL reduces in the operands' own type.
-        let steps = if reduce_and_gather { 2.0 } else { 1.0 };
-        let bytes = steps * (world - 1.0) / world * self.elements() * self.dtype.size() as f64;
-        let host = machine.nccl_host_gb_per_s;
-        let at = |part: f64| machine.nvlink_gb_per_s.map_or(host, |rate| (rate * part).max(host));
-        let mut best = over(bytes, at(nccl.low_latency_part)).min(nccl.ring_us + over(bytes, at(nccl.ring_part)));
-        if reduce_and_gather && machine.multicast && nccl.nvls_part > 0.0 && world > 2.0 {
-            best = best.min(nccl.nvls_us + over(bytes, at(nccl.nvls_part)));
-        }
-        Some(gemm + nccl.base_us + best)
+        let bytes = self.elements() * self.dtype.size() as f64;
+        Some(nccl::collective_us(machine, self.op.collective(), bytes))
     }
 }

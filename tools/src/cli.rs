@@ -10,6 +10,7 @@ use tileweave::{DType, Exchange, Mainloop, Op, Wire};
 use crate::bench::args::BenchArgs;
 use crate::explore::ExploreArgs;
 use crate::failure::{Failure, one_line};
+use crate::overlap::OverlapArgs;
 use crate::run::fault::Fault;
 use crate::topo::TopoArgs;
 
@@ -20,6 +21,7 @@ pub enum Parsed {
     Run(Box<RunArgs>),
     Topo(Box<TopoArgs>),
     Explore(Box<ExploreArgs>),
+    Overlap(Box<OverlapArgs>),
     BenchGpu(Box<BenchArgs>),
 }
 
@@ -43,6 +45,8 @@ enum Command {
     Run(Box<RunArgs>),
     /// Show the machine, its links, and the route that typical shapes get on it
     Topo(Box<TopoArgs>),
+    /// How much of the communication the fused kernels hide: measured on GPUs, or predicted for a described machine
+    Overlap(Box<OverlapArgs>),
     /// Weigh tensor-parallel degrees for a model on a described machine, by prediction
     Explore(Box<ExploreArgs>),
     /// Measure the kernels next to cuBLASLt and print the table of docs/performance.md
@@ -226,7 +230,7 @@ fn parse_dimension(text: &str) -> Result<usize, String> {
     value.ok_or_else(|| format!("expected a number from 0 to {MAX_DIMENSION}"))
 }
 
-fn parse_u64(text: &str) -> Result<u64, String> {
+pub fn parse_u64(text: &str) -> Result<u64, String> {
     text.parse()
         .map_err(|_| format!("expected a number from 0 to {}", u64::MAX))
 }
@@ -251,12 +255,12 @@ fn parse_deadline(text: &str) -> Result<u64, String> {
     value.ok_or_else(|| format!("expected milliseconds from 1 to {A_DAY}"))
 }
 
-fn parse_ranks(text: &str) -> Result<usize, String> {
+pub fn parse_ranks(text: &str) -> Result<usize, String> {
     let value = text.parse().ok().filter(|value| (1..=16).contains(value));
     value.ok_or_else(|| "expected a number of ranks from 1 to 16".into())
 }
 
-fn parse_op(text: &str) -> Result<Op, String> {
+pub fn parse_op(text: &str) -> Result<Op, String> {
     let names: Vec<_> = Op::ALL.iter().map(|op| op.name()).collect();
     Op::from_name(text).ok_or_else(|| format!("expected one of {}", names.join(", ")))
 }
@@ -280,9 +284,10 @@ pub fn parse(arguments: &[OsString]) -> Result<Parsed, Failure> {
         Some(Command::Run(args)) => Ok(Parsed::Run(args)),
         Some(Command::Topo(args)) => Ok(Parsed::Topo(args)),
         Some(Command::Explore(args)) => Ok(Parsed::Explore(args)),
+        Some(Command::Overlap(args)) => Ok(Parsed::Overlap(args)),
         Some(Command::BenchGpu(args)) => Ok(Parsed::BenchGpu(args)),
         None => Err(Failure::bad_input(
-            "no command: expected `tileweave run`, `tileweave topo`, `tileweave explore`, or --version, or --help",
+            "no command: expected `tileweave run`, `tileweave overlap`, `tileweave topo`, `tileweave explore`, or --version, or --help",
         )),
     }
 }
@@ -290,7 +295,7 @@ pub fn parse(arguments: &[OsString]) -> Result<Parsed, Failure> {
 /// clap's message without its usage and hints, in one line.
 fn explain(error: &clap::Error) -> String {
     if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
-        return "no command: expected `tileweave run`, `tileweave topo`, `tileweave explore`, or --version, or --help"
+        return "no command: expected `tileweave run`, `tileweave overlap`, `tileweave topo`, `tileweave explore`, or --version, or --help"
             .into();
     }
     let text = error.render().to_string();
@@ -332,7 +337,6 @@ mod tests {
     fn bad_words_are_bad_input_in_one_line() {
         let bad = [
             ("", "no command"),
-            ("overlap", "overlap"),
             ("run --ranks 0", "1 to 16"),
             ("run --ranks 17", "1 to 16"),
             ("run --op gemm", "gemm-all-reduce"),

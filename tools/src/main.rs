@@ -3,12 +3,15 @@
 mod bench;
 mod cli;
 mod device;
+mod draw;
 mod explore;
 mod failure;
 #[allow(dead_code, reason = "ptxas's report is for the tests of the kernels")]
 mod kernels;
 mod overlap;
+mod picture;
 mod run;
+mod text;
 mod topo;
 mod version;
 
@@ -62,6 +65,10 @@ fn perform(parsed: cli::Parsed, json: bool) -> Result<(String, u8), Failure> {
         }
         cli::Parsed::Explore(args) => {
             let report = explore::run(&args)?;
+            if json { report.to_json() } else { report.to_text() }
+        }
+        cli::Parsed::Overlap(args) => {
+            let report = overlap::run(&args)?;
             if json { report.to_json() } else { report.to_text() }
         }
         cli::Parsed::BenchGpu(args) => {

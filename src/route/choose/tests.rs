@@ -57,7 +57,7 @@ fn reasons_hold_the_figures_and_the_machine() {
     let mut facts = facts(4, 1 << 26, 16);
     assert_eq!(
         route(&facts, &spec(Op::GemmReduceScatter, Want::Auto), 300).to_string(),
-        "fused (gemm_rs_f16_64): 13 us predicted at M = 512 against 15 unfused and 31 by NCCL; push; 4 x simulated GPU over \
+        "fused (gemm_rs_f16_64): 13 us predicted at M = 512 against 15 unfused and 39 by NCCL; push; 4 x simulated GPU over \
          links of an unknown kind, push 50 GB/s by the data sheet, links not tried; the whole weight is taken for square \
          (OpSpec::whole)"
     );

@@ -56,7 +56,7 @@ impl Bench<'_> {
             .collect();
         let ranks = self.group(&specs, fused.ranks)?;
         let sets = 2;
-        let mut ours = Overlapped::new(&ranks, fused, self.tuning, sets, &self.pool, false)?;
+        let mut ours = Overlapped::new(&ranks, fused, self.tuning, sets, Some(&self.pool), false)?;
         let mut contest = WithNccl::new(library, &ranks, fused, &mut ours, DEADLINE)?;
         let [ms] = medians(&ranks, &mut contest, self.effort(1, sets))?;
         Ok(ms)

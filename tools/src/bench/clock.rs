@@ -60,6 +60,20 @@ pub fn measure(ranks: &[Rank], contest: &mut dyn Contest, effort: Effort) -> Res
     Ok(Some(samples))
 }
 
+/// The milliseconds of each contender a launch, of so many in a row, on a simulated node with a clock: a second turn would
+/// take as long.
+pub fn once(ranks: &[Rank], contest: &mut dyn Contest, launches: usize) -> Result<Option<Vec<f64>>> {
+    let effort = Effort {
+        samples: 1,
+        launches,
+        sets: 1,
+        fills: 0,
+    };
+    let node = ranks[0].node();
+    let field = Field::new(&**node.driver(), ranks, contest.contenders(), false)?;
+    field.turn(contest, effort, 0)
+}
+
 /// Events and memory of a measurement.
 struct Field<'a> {
     driver: &'a dyn Driver,

@@ -1,5 +1,6 @@
 //! Who is measured against whom.
 
+use tileweave::timeline::Recorder;
 use tileweave::{Mainloop, Mat, Op, OpSpec, Operands, Path, Plan, Rank, Result, Want, chunk};
 
 use super::clock::Contest;
@@ -162,12 +163,13 @@ impl Overlapped {
         ]
     }
 
+    /// Without a pool operands hold what memory held: for a machine that does not look at them.
     pub fn new(
         ranks: &[Rank],
         fused: &Fused,
         tuning: Tuning,
         sets: usize,
-        pool: &Pool,
+        pool: Option<&Pool>,
         cublaslt: bool,
     ) -> Result<Overlapped> {
         let mut lanes: Vec<Lane> = Vec::with_capacity(ranks.len());
@@ -177,7 +179,7 @@ impl Overlapped {
             let rows = chunk(m, fused.ranks, rank.rank()).len();
             let gathers = fused.op == Op::AllGatherGemm;
             let [one, two, three] = Overlapped::specs(fused, rank.rank(), tuning);
-            let random = |rows, cols| Rotating::new(rank, rows, cols, sets, Some(pool));
+            let random = |rows, cols| Rotating::new(rank, rows, cols, sets, pool);
             let written = |rows, cols| Rotating::new(rank, rows, cols, sets, None);
             let plan = rank.plan(&one)?;
             reducers = reducers_beside(rank, &plan, m, tuning)?;
@@ -226,6 +228,16 @@ impl Overlapped {
     pub fn gemms(&mut self, set: usize) -> Result<()> {
         let (op, m) = (self.op, self.m);
         self.lanes.iter_mut().try_for_each(|lane| lane.gemm(op, m, set))
+    }
+
+    /// The fused operation once on every rank, each with its recorder.
+    pub fn record(&mut self, recorders: &[Recorder]) -> Result<()> {
+        let m = self.m;
+        let mut lanes = self.lanes.iter_mut().zip(recorders);
+        lanes.try_for_each(|(lane, recorder)| {
+            let (x, weight, out) = (lane.x.mat(0)?, lane.weight.mat(0)?, lane.out.mat_mut(0)?);
+            lane.fused.launch_recorded(&Operands::gemm(m, x, weight, out), recorder)
+        })
     }
 
     /// Of every rank, where a collective between or behind the GEMMs reads and writes.

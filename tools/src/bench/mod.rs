@@ -3,16 +3,16 @@
 
 pub mod args;
 mod beside;
-mod clock;
-mod contests;
+pub mod clock;
+pub mod contests;
 mod cublaslt;
-mod latency;
-mod nccl;
-mod operands;
-mod overlap;
+pub mod latency;
+pub mod nccl;
+pub mod operands;
+pub mod overlap;
 mod report;
-mod shapes;
-mod statistics;
+pub mod shapes;
+pub mod statistics;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -240,7 +240,7 @@ impl Bench<'_> {
         let ranks = self.group(&specs, fused.ranks)?;
         // Every rank's operands are far beyond what the L2 holds.
         let sets = 2;
-        let mut contest = Overlapped::new(&ranks, fused, self.tuning, sets, &self.pool, self.cublaslt)?;
+        let mut contest = Overlapped::new(&ranks, fused, self.tuning, sets, Some(&self.pool), self.cublaslt)?;
         let samples = clock::measure(&ranks, &mut contest, self.effort(1, sets))?;
         let of = |who: Contender| {
             let place = contest.field.iter().position(|other| *other == who)?;

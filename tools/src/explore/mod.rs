@@ -3,7 +3,7 @@
 //! Everything here is predicted. `docs/explore.md` has the formulas with their sources, and what is left out.
 
 mod memory;
-mod models;
+pub mod models;
 mod page;
 mod plot;
 mod table;
@@ -30,7 +30,7 @@ pub struct ExploreArgs {
     /// llama3-8b, qwen3-32b, llama3-70b, gpt3-175b, llama3-405b or deepseek-v3-dense
     #[arg(long, value_name = "NAME", default_value = "gpt3-175b")]
     pub model: String,
-    /// A described machine: a100x8, h100x8, h200x8, h100x4, h800x8, b200x8, l40sx4 or h200x1
+    /// A described machine: a100x8, h100x8, h200x8, h100x4, h800x8, a800x8, b200x8, b300x8, l40sx4, l20x8 or h200x1
     #[arg(long, value_name = "NAME", default_value = "h100x8")]
     pub node: String,
     /// Tokens of a sequence

@@ -200,11 +200,11 @@ pub fn named(name: &str) -> Result<Model, Failure> {
 }
 
 impl Linear {
-    /// n and k of one rank of `tp`.
+    /// n and k of one rank of `tp`; where the ranks do not divide them, of one that has most.
     pub fn of_rank(&self, tp: usize, kv_heads: usize) -> (usize, usize) {
         match self.split {
-            Split::Column => (self.n / tp + self.kv / tp.min(kv_heads), self.k),
-            Split::Row => (self.n, self.k / tp),
+            Split::Column => (self.n.div_ceil(tp) + self.kv.div_ceil(tp.min(kv_heads)), self.k),
+            Split::Row => (self.n, self.k.div_ceil(tp)),
             Split::Whole => (self.n, self.k),
         }
     }

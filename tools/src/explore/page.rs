@@ -1,10 +1,10 @@
 //! One page that needs nothing beside itself: tables and constants as JSON, the formulas' twin (`twin.js`), sliders.
 
-use serde_json::json;
+use serde_json::{Value, json};
 use tileweave::abi::TW_PACKET_COLUMNS;
 use tileweave::machines::Kind;
 use tileweave::route::Machine;
-use tileweave::route::constants::{HBM_PART, OVERHEADS};
+use tileweave::route::constants::{HBM_PART, NCCL_WAYS, NVLS_CHUNKS, NVLS_US, NcclWay, OVERHEADS};
 
 use super::{MOST, Report, models, time};
 use crate::failure::Failure;
@@ -44,12 +44,11 @@ pub fn html(report: &Report) -> Result<String, Failure> {
             "network_achieved_gb_per_s": node.network.achieved_gb_per_s.value,
             "network_latency_us": node.network.latency_us.value,
             "nccl": {
-                "base_us": nccl.base_us,
-                "low_latency_part": nccl.low_latency_part,
-                "ring_us": nccl.ring_us,
+                "call_us": nccl.call_us,
                 "ring_part": nccl.ring_part,
-                "nvls_us": nccl.nvls_us,
+                "low_latency_gb_per_s": nccl.low_latency_gb_per_s,
                 "nvls_part": nccl.nvls_part,
+                "nvls_channels": nccl.nvls_channels,
             },
         },
         "costs": {
@@ -58,6 +57,9 @@ pub fn html(report: &Report) -> Result<String, Failure> {
             "step_us": OVERHEADS.step_us,
             "gemm_us": OVERHEADS.gemm_us,
             "hbm_part": HBM_PART,
+            "nccl_ways": NCCL_WAYS.map(way),
+            "nvls_us": NVLS_US,
+            "nvls_chunks": NVLS_CHUNKS,
             "one_shot_bytes": time::one_shot_bytes(),
             "packet_columns": TW_PACKET_COLUMNS,
         },
@@ -70,4 +72,16 @@ pub fn html(report: &Report) -> Result<String, Failure> {
         .replace("@DATA@", &data)
         .replace("@TWIN@", include_str!("twin.js").trim_end())
         .replace("@PAGE@", include_str!("page.js").trim_end()))
+}
+
+fn way(way: NcclWay) -> Value {
+    json!({
+        "tree": way.tree,
+        "nvlink_only": way.nvlink_only,
+        "low_latency": way.low_latency,
+        "base_us": way.base_us,
+        "hop_us": way.hop_us,
+        "pcie_hop_us": way.pcie_hop_us,
+        "part": way.part,
+    })
 }

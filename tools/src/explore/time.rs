@@ -13,7 +13,7 @@
 use tileweave::machines::Description;
 use tileweave::route::constants::{HBM_PART, OVERHEADS};
 use tileweave::route::model::{Transport, Work};
-use tileweave::route::{Exchange, Machine};
+use tileweave::route::{Exchange, Machine, nccl};
 use tileweave::{DType, GroupConfig, Op};
 
 use super::memory::SIZE;
@@ -130,15 +130,10 @@ fn fused(work: &Work, machine: &Machine) -> Option<f64> {
 
 /// NCCL's all-reduce over `nodes` nodes, by levels.
 fn between_nodes(work: &Work, machine: &Machine, node: &Description, nodes: usize) -> f64 {
-    let nccl = &machine.class.nccl;
     let (world, nodes, message) = (machine.world as f64, nodes as f64, work.message());
-    let within = 2.0 * (world - 1.0) / world * message;
-    let host = machine.nccl_host_gb_per_s;
-    let at = |part: f64| machine.nvlink_gb_per_s.map_or(host, |rate| (rate * part).max(host));
-    let low_latency = over(within, at(nccl.low_latency_part));
-    let ring = nccl.ring_us + over(within, at(nccl.ring_part));
+    let within = nccl::without_switch_us(machine, Op::AllReduce, message);
     // A GPU's part, around all nodes and around again; every step of that waits for a message.
     let beyond = 2.0 * (nodes - 1.0) / nodes * (message / world);
     let steps = 2.0 * (nodes - 1.0) * node.network.latency_us.value;
-    nccl.base_us + low_latency.min(ring) + over(beyond, node.network.achieved_gb_per_s.value) + steps
+    within + over(beyond, node.network.achieved_gb_per_s.value) + steps
 }

@@ -36,28 +36,44 @@ function ncclRate(link, part) {
   return link.nvlink === null ? link.host : Math.max(link.nvlink * part, link.host);
 }
 
-/** `Work::nccl_us` without its GEMM. */
+/** `route::nccl::without_switch_us` of an all-reduce. */
+function withoutSwitch(data, link, message) {
+  const costs = data.node.nccl;
+  const ring = ncclRate(link, costs.ring_part);
+  const steps = 2 * (link.world - 1);
+  let best = Infinity;
+  for (const way of data.costs.nccl_ways) {
+    if (way.nvlink_only && link.nvlink === null) {
+      continue;
+    }
+    const most = way.low_latency ? costs.low_latency_gb_per_s : Infinity;
+    const passes = way.tree ? 2 : steps / link.world;
+    const hop = link.nvlink === null ? way.pcie_hop_us : way.hop_us;
+    best = Math.min(best, way.base_us + steps * hop + over(passes * message, Math.min(ring * way.part, most)));
+  }
+  return costs.call_us + best;
+}
+
+/** `Work::nccl_collective_us` of an all-reduce. */
 function nccl(data, link, message) {
   const costs = data.node.nccl;
-  const bytes = ((2 * (link.world - 1)) / link.world) * message;
-  let best = Math.min(
-    over(bytes, ncclRate(link, costs.low_latency_part)),
-    costs.ring_us + over(bytes, ncclRate(link, costs.ring_part)));
-  if (link.multicast && costs.nvls_part > 0 && link.world > 2) {
-    best = Math.min(best, costs.nvls_us + over(bytes, ncclRate(link, costs.nvls_part)));
+  const best = withoutSwitch(data, link, message);
+  if (!link.multicast || link.nvlink === null || costs.nvls_part <= 0 || link.world < 3) {
+    return best;
   }
-  return costs.base_us + best;
+  const all = costs.nvls_channels * link.world;
+  const [chunk] = data.costs.nvls_chunks.find(([size, rounds]) => message >= rounds * all * size);
+  const round = Math.min(chunk * all, message);
+  const passes = (2 * (link.world - 1)) / link.world;
+  const time = over(passes * (message + 3 * round), link.nvlink * costs.nvls_part);
+  return Math.min(best, costs.call_us + data.costs.nvls_us + time);
 }
 
 /** NCCL's all-reduce by levels: in the node, between nodes, in the node. */
 function betweenNodes(data, link, nodes, message) {
-  const costs = data.node.nccl;
-  const within = ((2 * (link.world - 1)) / link.world) * message;
-  const best = Math.min(
-    over(within, ncclRate(link, costs.low_latency_part)),
-    costs.ring_us + over(within, ncclRate(link, costs.ring_part)));
   const beyond = ((2 * (nodes - 1)) / nodes) * (message / link.world);
-  return costs.base_us + best + over(beyond, link.network) + 2 * (nodes - 1) * data.node.network_latency_us;
+  const steps = 2 * (nodes - 1) * data.node.network_latency_us;
+  return withoutSwitch(data, link, message) + over(beyond, link.network) + steps;
 }
 
 /** `Work::fused_us` of gemm-all-reduce: the better of packets, where they may be, and two shots. */
@@ -112,8 +128,8 @@ function layer(data, model, at, tp, decode) {
   const first = attention(data, model, at, tp, decode);
   const sum = { compute: first, unfused: first, fused: first };
   for (const linear of model.linears) {
-    const n = linear.split === "column" ? linear.n / tp + linear.kv / Math.min(tp, model.kv_heads) : linear.n;
-    const k = linear.split === "row" ? linear.k / tp : linear.k;
+    const n = linear.split === "column" ? Math.ceil(linear.n / tp) + Math.ceil(linear.kv / Math.min(tp, model.kv_heads)) : linear.n;
+    const k = linear.split === "row" ? Math.ceil(linear.k / tp) : linear.k;
     const alone = libraryGemm(data, m, n, k);
     let unfusedTime = alone;
     let fusedTime = alone;

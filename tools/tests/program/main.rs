@@ -9,6 +9,7 @@ mod hosts;
 #[cfg(target_os = "linux")]
 mod launchers;
 mod operations;
+mod overlap;
 #[cfg(target_os = "linux")]
 mod processes;
 mod timelines;

@@ -1,0 +1,67 @@
+//! What the clock and NCCL's model predict, against tables that others published. `docs/prediction.md` tells how to read it.
+//!
+//! GEMM alone, GEMM + NCCL and all-reduces are judged by their error. Fused kernels of others are not ours: they are judged
+//! by the speedup, and by whether fusing pays. `--quick` takes a few small rows of each kind.
+
+mod all_reduce;
+mod clock;
+mod fused;
+mod judge;
+#[path = "../tables/mod.rs"]
+mod tables;
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use tileweave::machines::Description;
+
+fn main() {
+    let quick = std::env::args().any(|word| word == "--quick");
+    let Some((fused, all_reduce)) = tables::read() else {
+        return;
+    };
+    fused::run(&fused, quick);
+    println!();
+    all_reduce::run(&all_reduce, quick);
+}
+
+/// The described machine that a table's words mean, and what has to be said of it.
+fn machine(hardware: &str, world: usize) -> Option<(Description, &'static str)> {
+    let (name, note) = match hardware {
+        "A800 SXM" => ("a800x8", ""),
+        "A100 (ndv4)" => ("a100x8", "40 GB, counted as 80"),
+        "H800 SXM" => ("h800x8", ""),
+        "H100 SXM" | "H100" | "H100 (ndv5)" => ("h100x8", ""),
+        "H200" => ("h200x8", ""),
+        "L20 PCIe" => ("l20x8", ""),
+        "B300" => ("b300x8", ""),
+        "GB300" => ("b300x8", "8 of a rack's, counted as a B300 node"),
+        "B300/GB300" => ("b300x8", "ranks not told, taken for 8"),
+        _ => return None,
+    };
+    let node = Description::named(name).expect("a described machine");
+    (world <= node.gpus as usize).then_some((node, note))
+}
+
+/// All answers, in order, by as many threads as there are cores: simulated nodes know nothing of each other.
+fn in_parallel<C: Sync, R: Send>(cases: &[C], answer: impl Fn(&C) -> R + Sync) -> Vec<R> {
+    let next = AtomicUsize::new(0);
+    let slots: Vec<Mutex<Option<R>>> = cases.iter().map(|_| Mutex::new(None)).collect();
+    std::thread::scope(|scope| {
+        for _ in 0..std::thread::available_parallelism().map_or(1, usize::from) {
+            scope.spawn(|| {
+                loop {
+                    let at = next.fetch_add(1, Ordering::Relaxed);
+                    let Some(case) = cases.get(at) else {
+                        return;
+                    };
+                    *slots[at].lock().expect("no thread panics with it") = Some(answer(case));
+                }
+            });
+        }
+    });
+    let all = slots
+        .into_iter()
+        .map(|slot| slot.into_inner().expect("no thread panicked"));
+    all.map(|answer| answer.expect("every case was taken")).collect()
+}
