@@ -117,7 +117,8 @@ enum {
   TW_STAMP_WAIT = 16,    // + TW_WAIT_*: for other ranks
   TW_STAMP_CAME = 32     // in a wait: when a word of `peer` came; 0: it was there at once
 };
-#define TW_STAMP_ALL 0xffff  // in place of a peer: all, or none in particular
+#define TW_STAMP_ALL 0xffff       // in place of a peer: all, or none in particular
+#define TW_STAMP_SAME 0xffffffff  // in place of a tile: that of the stamp before
 
 // `TwWaitRecord::state`.
 enum { TW_RECORD_EMPTY = 0, TW_RECORD_CLAIMED = 1, TW_RECORD_COMPLETE = 2 };

@@ -41,6 +41,7 @@ pub const TW_PROBE_STRIDE: u32 = 64;
 pub const TW_PULL: u32 = 256;
 pub const TW_IN_SWITCH: u32 = 512;
 pub const TW_STAMP_ALL: u32 = 65535;
+pub const TW_STAMP_SAME: u32 = 4294967295;
 pub const TW_BF16: u32 = 0;
 pub const TW_F16: u32 = 1;
 pub const TW_F32: u32 = 2;
