@@ -71,7 +71,7 @@ struct GemmConsumer {
 
   static TW_DEV void consume(Session<Cta>& s, const Block& b, const GatheredRows<Type>& rows) {
     typename Source::Values values;
-    if (s.alive) Source::multiply(s.p, {rows.m, rows.first + b.rows, s.p.k}, rows.first, b, values);
+    if (s.alive) Source::multiply(s.p, {rows.m, rows.first + b.rows, s.p.k, false}, rows.first, b, values);
     TW_UNROLL
     for (uint32_t v = 0; v < Source::kOctets; ++v) {
       const uint32_t row = Source::row(s.p, b, v);

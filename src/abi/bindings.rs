@@ -56,6 +56,9 @@ pub const TW_TILE_F32: u32 = 2;
 pub const TW_TILE_MEMORY: u32 = 3;
 pub const TW_TILE_256: u32 = 4;
 pub const TW_TILE_SLIM: u32 = 5;
+pub const TW_NT: u32 = 0;
+pub const TW_NN: u32 = 1;
+pub const TW_TN: u32 = 2;
 pub const TW_PROBE_FILL: u32 = 0;
 pub const TW_PROBE_STORE: u32 = 1;
 pub const TW_PROBE_CHECK: u32 = 2;
@@ -495,7 +498,7 @@ pub struct TwParams {
     pub tail_rows: u32,
     pub tail_cols: u32,
     pub path: u32,
-    pub pad_: u32,
+    pub layout: u32,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
@@ -623,8 +626,8 @@ const _: () = {
         "Offset of field: TwParams::path",
     ][::core::mem::offset_of!(TwParams, path) - 992usize];
     [
-        "Offset of field: TwParams::pad_",
-    ][::core::mem::offset_of!(TwParams, pad_) - 996usize];
+        "Offset of field: TwParams::layout",
+    ][::core::mem::offset_of!(TwParams, layout) - 996usize];
 };
 impl Default for TwParams {
     fn default() -> Self {

@@ -1,7 +1,7 @@
 //! A plan: everything about an operation that can be known before its data, kept by ranges of M.
 
 use std::ops::Range;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use super::budget::heap_bytes;
 use super::check::{Launcher, check, check_gemm};
@@ -9,9 +9,8 @@ use super::config::Config;
 use super::launch::{Maker, Step, Steps};
 use super::nccl::{Part, Rows};
 use super::operands::Operands;
+use super::start::Starter;
 use super::{Op, OpSpec};
-use crate::abi::{TwParams, TwTensorMap};
-use crate::driver::TensorMap;
 use crate::error::{Error, Result};
 use crate::group::Rank;
 use crate::memory::{Mat, MatMut};
@@ -32,8 +31,7 @@ struct Inner {
     /// By ascending M.
     table: Vec<Entry>,
     heap_bytes: usize,
-    /// The weight of the last launch that had one for TMA.
-    weight_map: Mutex<Option<(TensorMap, TwTensorMap)>>,
+    starter: Starter,
 }
 
 #[derive(Debug)]
@@ -65,7 +63,7 @@ impl Plan {
             spec: spec.clone(),
             table,
             heap_bytes,
-            weight_map: Mutex::new(None),
+            starter: Starter::default(),
         }));
         trace::plan_made(&plan);
         Ok(plan)
@@ -204,38 +202,6 @@ impl Plan {
         rank.in_order(|_| self.start(&step))
     }
 
-    /// A step's parameters with its tensor maps.
-    fn mapped(&self, step: &Step) -> Result<TwParams> {
-        let rank = &self.0.rank;
-        let encode = |map: &TensorMap| rank.driver().encode_tensor_map(rank.place(), map);
-        let mut params = step.params;
-        let [x, weight, gathered, out] = &step.maps;
-        let TwParams {
-            map_x,
-            map_gathered,
-            map_out,
-            ..
-        } = &mut params;
-        for (map, encoded) in [(x, map_x), (gathered, map_gathered), (out, map_out)] {
-            if let Some(map) = map {
-                *encoded = encode(map)?;
-            }
-        }
-        if let Some(map) = weight {
-            // The map is whole at every moment, whatever happened to a thread that held it.
-            let mut known = self.0.weight_map.lock().unwrap_or_else(PoisonError::into_inner);
-            params.map_weight = match &*known {
-                Some((of, encoded)) if of == map => *encoded,
-                _ => {
-                    let encoded = encode(map)?;
-                    *known = Some((*map, encoded));
-                    encoded
-                }
-            };
-        }
-        Ok(params)
-    }
-
     fn enqueue(&self, steps: &Steps) -> Result<()> {
         self.0.rank.in_order(|launching| {
             steps.before.as_ref().map_or(Ok(()), |step| self.start(step))?;
@@ -271,9 +237,6 @@ impl Plan {
     }
 
     fn start(&self, step: &Step) -> Result<()> {
-        let rank = &self.0.rank;
-        let params = self.mapped(step)?;
-        rank.driver()
-            .launch(step.kernel.name(), step.launch, &params, rank.stream())
+        self.0.starter.start(&self.0.rank, step)
     }
 }
