@@ -44,6 +44,7 @@ mod dtype;
 mod error;
 mod group;
 pub mod kernels;
+pub mod layer;
 pub mod machines;
 mod memory;
 pub mod nccl;

@@ -118,7 +118,9 @@ fn run_own(rank: &Rank, c: &Own, data: &Numbers, layout: Layout) -> Result<Vec<u
 }
 
 fn right(c: &Own, data: &Numbers, out: &[u8], what: &str) {
-    let compared = data.expected(c).compare(0..c.m, 0..c.n, &reference::decode(c.dtype, out));
+    let compared = data
+        .expected(c)
+        .compare(0..c.m, 0..c.n, &reference::decode(c.dtype, out));
     assert!(compared.wrong.is_none(), "{c:?} {what}: {:?}", compared.wrong);
 }
 
@@ -190,8 +192,16 @@ fn hopper_has_one_layout() {
     for layout in [Layout::Nn, Layout::Tn] {
         let error = run_own(&rank, &c, &data, layout).unwrap_err().to_string();
         assert!(error.contains("K is not contiguous"), "{error}");
-        let free = Own { mainloop: None, ..c.clone() };
-        right(&free, &data, &run_own(&rank, &free, &data, layout).unwrap(), "crate's choice");
+        let free = Own {
+            mainloop: None,
+            ..c.clone()
+        };
+        right(
+            &free,
+            &data,
+            &run_own(&rank, &free, &data, layout).unwrap(),
+            "crate's choice",
+        );
     }
 }
 
@@ -199,7 +209,9 @@ fn hopper_has_one_layout() {
 #[test]
 fn operations_take_the_weight_either_way() {
     let cases = [
-        Case::new(Op::GemmAllReduce, 3, 70, 130, 300, DType::Bf16).bias().addend(),
+        Case::new(Op::GemmAllReduce, 3, 70, 130, 300, DType::Bf16)
+            .bias()
+            .addend(),
         Case::new(Op::GemmAllReduce, 2, 3, 72, 1500, DType::F16),
         Case::new(Op::GemmReduceScatter, 4, 201, 75, 170, DType::F32).gap(3),
         Case::new(Op::GemmReduceScatter, 2, 300, 2100, 40, DType::Bf16).unaligned(1),

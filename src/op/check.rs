@@ -20,7 +20,8 @@ pub(crate) struct Launcher {
 
 struct Check<'a> {
     what: &'a dyn Display,
-    dtype: DType,
+    /// And whose type that is.
+    dtype: (DType, &'static str),
     by: Launcher,
 }
 
@@ -37,8 +38,8 @@ impl Check<'_> {
                 ),
             );
         }
-        if mat.dtype != self.dtype {
-            return bad(mat.dtype.to_string(), format!("{}, the type of {}", self.dtype, self.what));
+        if mat.dtype != self.dtype.0 {
+            return bad(mat.dtype.to_string(), format!("{}, {} type", self.dtype.0, self.dtype.1));
         }
         if rows > 1 && mat.ld < cols {
             return bad(
@@ -109,7 +110,7 @@ fn presence(name: &str, given: bool, wanted: bool, why: impl FnOnce() -> String)
 pub(crate) fn check(spec: &OpSpec, by: Launcher, a: &Operands<'_>) -> Result<()> {
     let check = Check {
         what: &At { spec, m: a.m },
-        dtype: spec.dtype,
+        dtype: (spec.dtype, "the plan's"),
         by,
     };
     if a.m > spec.max_m {
@@ -189,7 +190,7 @@ pub(crate) fn check_gemm(spec: &OpSpec, by: Launcher, m: usize, [x, weight, out]
     }
     let check = Check {
         what: &At { spec, m },
-        dtype: spec.dtype,
+        dtype: (spec.dtype, "the plan's"),
         by,
     };
     check.mat("x", x, m, spec.k)?;
@@ -212,7 +213,7 @@ pub(crate) fn check_own(g: &Gemm<'_>, by: Launcher) -> Result<[usize; 3]> {
     }
     let check = Check {
         what: &format_args!("a GEMM {} of x [{}, {}]", g.layout, x.rows, x.cols),
-        dtype: x.dtype,
+        dtype: (x.dtype, "x's"),
         by,
     };
     check.mat("x", x, x.rows, x.cols)?;

@@ -210,7 +210,13 @@ impl Maker<'_> {
             out: of(&g.out.raw),
             ..Addresses::default()
         };
-        self.gemm(config, g.out.raw.rows as u64, self.spec.dtype, a, self.settle(kernel, a)?)
+        self.gemm(
+            config,
+            g.out.raw.rows as u64,
+            self.spec.dtype,
+            a,
+            self.settle(kernel, a)?,
+        )
     }
 
     fn params(&self, desc: TwDescriptor, a: Addresses) -> TwParams {

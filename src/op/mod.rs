@@ -1,6 +1,7 @@
 //! Operations: what they are, which kernels carry them out, and their launch.
 
 mod budget;
+mod bytes;
 mod check;
 pub(crate) mod config;
 pub(crate) mod descriptor;

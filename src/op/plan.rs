@@ -117,6 +117,17 @@ impl Plan {
         self.0.table.iter().map(|entry| entry.m.clone()).collect()
     }
 
+    /// The payload bytes that a launch at this M will send from this rank's memory over the links, exactly as
+    /// [`Rank::stats`] will count them; of a plain all-reduce, if its operands have no gaps between rows. `None` where
+    /// no kernel of this crate communicates, and beyond `max_m`.
+    pub fn bytes_sent(&self, m: usize) -> Option<u64> {
+        let Inner { rank, spec, .. } = &*self.0;
+        let config = &self.entry(m).config;
+        rank.facts()
+            .bytes_sent(spec, config, m as u64, rank.rank())
+            .filter(|_| m <= spec.max_m)
+    }
+
     /// Enqueues the operation on the rank's stream: no allocation on the device, no synchronisation, no word to a peer
     /// from the host. Every rank of the group launches the same operations in the same order. While the stream captures,
     /// the operation is captured instead, and each launch of the graph is one on the same operands (`docs/graphs.md`).

@@ -295,10 +295,15 @@ impl OpSpec {
             return Err(Error::bad_argument("k", self.k, format!("0: {} has no GEMM", self.op)));
         }
         if !self.op.has_gemm() && self.layout != Layout::Nt {
-            return Err(Error::bad_argument("layout", self.layout, format!("NT: {} has no GEMM", self.op)));
+            return Err(Error::bad_argument(
+                "layout",
+                self.layout,
+                format!("NT: {} has no GEMM", self.op),
+            ));
         }
         if self.layout == Layout::Tn {
-            let expected = "NT or NN: x is split, gathered and sent by its rows; a rank's own GEMM takes TN (Rank::gemm)";
+            let expected =
+                "NT or NN: x is split, gathered and sent by its rows; a rank's own GEMM takes TN (Rank::gemm)";
             return Err(Error::bad_argument("layout", self.layout, expected));
         }
         if let Some(columns) = self.columns.filter(|columns| ![128, 256].contains(columns)) {
