@@ -92,7 +92,8 @@ impl ColumnParallelLinear {
                 own(gathered.as_mat(), y)
             }
             (Some(_), None, _) => {
-                let expected = "none: only a layer for training with sequence parallelism gathers what a backward pass needs";
+                let expected =
+                    "none: only a layer for training with sequence parallelism gathers what a backward pass needs";
                 Err(Error::bad_argument("gathered", "given", expected))
             }
         }

@@ -80,7 +80,11 @@ pub(super) fn check_m(spec: &LinearSpec, m: usize) -> Result<()> {
 pub(super) fn check_training(spec: &LinearSpec) -> Result<()> {
     if !spec.training {
         let expected = "a layer made with LinearSpec::training(true)";
-        return Err(Error::bad_argument("the backward pass", "of a layer for inference", expected));
+        return Err(Error::bad_argument(
+            "the backward pass",
+            "of a layer for inference",
+            expected,
+        ));
     }
     Ok(())
 }

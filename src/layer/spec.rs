@@ -132,7 +132,10 @@ impl LinearSpec {
             true => Op::GemmReduceScatter,
             false => Op::GemmAllReduce,
         };
-        let dx = || self.op(op, self.in_features, share, self.out_features).layout(Layout::Nn);
+        let dx = || {
+            self.op(op, self.in_features, share, self.out_features)
+                .layout(Layout::Nn)
+        };
         self.training.then(dx)
     }
 
@@ -153,7 +156,10 @@ impl LinearSpec {
     /// dY gathered on its way into dX.
     pub(super) fn row_dx(&self, share: usize) -> Option<OpSpec> {
         let needed = self.sequence_parallel && self.training;
-        let dx = || self.op(Op::AllGatherGemm, share, self.out_features, self.in_features).layout(Layout::Nn);
+        let dx = || {
+            self.op(Op::AllGatherGemm, share, self.out_features, self.in_features)
+                .layout(Layout::Nn)
+        };
         needed.then(dx)
     }
 

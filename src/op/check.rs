@@ -39,7 +39,10 @@ impl Check<'_> {
             );
         }
         if mat.dtype != self.dtype.0 {
-            return bad(mat.dtype.to_string(), format!("{}, {} type", self.dtype.0, self.dtype.1));
+            return bad(
+                mat.dtype.to_string(),
+                format!("{}, {} type", self.dtype.0, self.dtype.1),
+            );
         }
         if rows > 1 && mat.ld < cols {
             return bad(
