@@ -74,7 +74,7 @@ struct GemmConsumer {
     const Block& b = t.block;
     typename Source::Values values;
     s.stamps.begin(TW_STAMP_MATH, t.index);
-    if (s.alive) Source::multiply(s.p, {rows.m, rows.first + b.rows, s.p.k}, rows.first, b, values);
+    if (s.alive) Source::multiply(s.p, {rows.m, rows.first + b.rows, s.p.k, false}, rows.first, b, values);
     s.stamps.next(TW_STAMP_STORE);
     TW_UNROLL
     for (uint32_t v = 0; v < Source::kOctets; ++v) {
