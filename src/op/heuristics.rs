@@ -22,7 +22,7 @@ const LEAST_CHUNK: u64 = 64;
 /// GEMMs of fewer rows are split along K, which the Hopper tiles of 128 rows are not.
 const SPLIT_ROWS: u64 = 128;
 /// The least rows of blocks for which they are taken in pairs. An odd one has a partner with nothing to do: at most a sixth.
-/// Without pairs, blocks ask the L2 for half as much again, which holds all SMs of an H100 up by more than that [predicted].
+/// Without pairs, blocks ask the L2 for half as much again, which holds all SMs of an H100 up by more than that (predicted, docs/clock.md).
 const PAIR_ROWS: u64 = 4;
 
 /// What a choice depends on beside the operation: equal on every rank of a group.
