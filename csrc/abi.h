@@ -21,6 +21,13 @@ enum {
   TW_ALL_GATHER = 6
 };
 
+// How a GEMM's operands lie in memory, row-major, `TwParams::layout`.
+enum {
+  TW_NT = 0,  // x [m, k], weight [n, k]: y = x w^T
+  TW_NN = 1,  // x [m, k], weight [k, n]: dx = dy w
+  TW_TN = 2   // x [k, m], weight [k, n]: dw = dy^T x; a GEMM of its own only
+};
+
 // Tile configurations, `TwDescriptor::tile`; the constants below are checked where the tiles are defined.
 enum { TW_TILE_64 = 0, TW_TILE_128 = 1, TW_TILE_F32 = 2, TW_TILE_MEMORY = 3, TW_TILE_256 = 4, TW_TILE_SLIM = 5 };
 #define TW_TILE_PAIRS 256     // added where blocks are taken in pairs (`TwParams::cluster` 2)
@@ -117,7 +124,8 @@ enum {
   TW_STAMP_WAIT = 16,    // + TW_WAIT_*: for other ranks
   TW_STAMP_CAME = 32     // in a wait: when a word of `peer` came; 0: it was there at once
 };
-#define TW_STAMP_ALL 0xffff  // in place of a peer: all, or none in particular
+#define TW_STAMP_ALL 0xffff       // in place of a peer: all, or none in particular
+#define TW_STAMP_SAME 0xffffffff  // in place of a tile: that of the stamp before
 
 // `TwWaitRecord::state`.
 enum { TW_RECORD_EMPTY = 0, TW_RECORD_CLAIMED = 1, TW_RECORD_COMPLETE = 2 };
@@ -268,6 +276,7 @@ typedef struct TwParams {
   uint32_t stamp_capacity;
   uint32_t in_turn;          // AG+GEMM, AG: rows go to one peer after the other, not to all at once
   uint64_t stamps;
+  uint32_t layout, pad_;     // TW_NT..TW_TN; other than TW_NT of the portable mainloop alone
 } TwParams;
 
 // What a launch of `probe` found, in the memory of the device that ran it; zero before.

@@ -5,7 +5,7 @@ mod common;
 
 use common::*;
 use proptest::prelude::*;
-use tileweave::{DType, Error, GroupConfig, Mainloop, Op, OpSpec, Path, Want, Wire};
+use tileweave::{DType, Error, GroupConfig, Layout, Mainloop, Op, OpSpec, Path, Want, Wire};
 
 const DTYPES: [DType; 3] = [DType::Bf16, DType::F16, DType::F32];
 
@@ -26,11 +26,13 @@ prop_compose! {
     fn case()(
         op in op(), world in world(), m in extent(), n in extent(), k in extent(),
         dtype in prop::sample::select(DTYPES.to_vec()), f32_wire in any::<bool>(), bias in any::<bool>(), addend in any::<bool>(),
+        by_k in prop::bool::weighted(0.3),
         gap in prop_oneof![3 => Just(0usize), 1 => 1usize..9], data_seed in any::<u64>(),
     ) -> Case {
         let mut c = Case::new(op, world, m, n, k, dtype).gap(gap).data(data_seed);
         let reduces = matches!(op, Op::GemmReduceScatter | Op::GemmAllReduce);
         c.bias = bias && op.has_gemm();
+        c.layout = if by_k && op.has_gemm() { Layout::Nn } else { Layout::Nt };
         c.addend = addend && reduces;
         c.wire = if f32_wire && reduces { Wire::F32 } else { Wire::Output };
         c

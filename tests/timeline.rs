@@ -292,6 +292,32 @@ fn waits_name_who_was_late() {
     }
 }
 
+/// A described machine with a clock records as any: each block once, the phases the kernel's time.
+#[test]
+#[cfg(target_os = "linux")]
+fn a_clocked_node_tells_the_same() {
+    let h100 = tileweave::machines::Description::named("h100x8").unwrap();
+    for op in [Op::GemmReduceScatter, Op::GemmAllReduce, Op::AllGatherGemm] {
+        let c = Case::new(op, 4, 2048, 1024, 2048, DType::Bf16);
+        let node = Node::sim(SimConfig::clocked(&h100, 1)).unwrap();
+        let ranks = group_for(&node, &c).unwrap();
+        let (timeline, _) = record(&ranks, &c, Path::Fused, 64);
+        let mut blocks = 0;
+        for rank in &timeline.ranks {
+            let what = format!("{c:?}");
+            in_order(rank, &what);
+            assert_eq!(rank.dropped(), 0, "{what}");
+            blocks += every_block(rank, &Seen::default(), &what)[0].len();
+            let summary = rank.summary();
+            assert!(
+                summary.phases.computing > 0.0 && summary.tail > 0.0,
+                "{what}: {summary:?}"
+            );
+        }
+        assert!(blocks >= 4 * 2048 * 256 / (128 * 256), "{c:?}: {blocks} blocks");
+    }
+}
+
 /// Several rounds: staging is written again when all ranks have said that they are done with it.
 #[test]
 fn credits_are_waited_for() {

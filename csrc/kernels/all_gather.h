@@ -50,12 +50,13 @@ class AllGather {
  private:
   TW_DEV void consume(const GatherTile& t) {
     if (!t.block.rows) return;
-    if (t.source == p.group.rank) {
-      Consumer::consume(s, t, GatheredRows<T>{{p.x, p.x_ld}, t.block.row - staging.own_begin});
-      return;
+    const bool own = t.source == p.group.rank;
+    if (!own) {
+      s.await_peer(TW_WAIT_ROWS, t.source, t.row_block, order.signal(t.source, t.row_block, 0), order.pieces_in(t.block.rows));
     }
-    s.await_peer(TW_WAIT_ROWS, t.source, t.row_block, order.signal(t.source, t.row_block, 0), order.pieces_in(t.block.rows));
-    Consumer::consume(s, t, GatheredRows<T>{{staging.at(s.round, p.group.rank, t.source), staging.pitch()}, t.local_row});
+    // One call for both: a mainloop is large.
+    const Matrix<T> rows = own ? Matrix<T>{p.x, p.x_ld} : Matrix<T>{staging.at(s.round, p.group.rank, t.source), staging.pitch()};
+    Consumer::consume(s, t, GatheredRows<T>{rows, own ? t.block.row - staging.own_begin : t.local_row});
   }
 };
 
@@ -73,8 +74,8 @@ struct GemmConsumer {
     const Block& b = t.block;
     typename Source::Values values;
     s.stamps.begin(TW_STAMP_MATH, t.index);
-    if (s.alive) Source::multiply(s.p, {rows.m, rows.first + b.rows, s.p.k}, rows.first, b, values);
-    s.stamps.begin(TW_STAMP_STORE, t.index);
+    if (s.alive) Source::multiply(s.p, {rows.m, rows.first + b.rows, s.p.k, false}, rows.first, b, values);
+    s.stamps.next(TW_STAMP_STORE);
     TW_UNROLL
     for (uint32_t v = 0; v < Source::kOctets; ++v) {
       const uint32_t row = Source::row(s.p, b, v);

@@ -120,7 +120,7 @@ class AllReduce {
     typename Source::Values values;
     if (Source::kMultiplies) s.stamps.begin(TW_STAMP_MATH, t.index);
     Source::compute(p, t.block, values);
-    s.stamps.begin(TW_STAMP_PUSH, t.index, t.owner);
+    s.stamps.begin(TW_STAMP_PUSH, Source::kMultiplies ? TW_STAMP_SAME : t.index, t.owner);
     push_partial<Source>(s, t.block, values, slots.partial(s.round, p.group.rank, t), t.owner);
     if (leaves(p, t.owner)) s.publish(t.owner, slots.partial_index(p.group.rank, t));
     s.stamps.end();

@@ -43,7 +43,7 @@ class OneShot {
   TW_DEV void exchange(uint32_t t, const Block& block) {
     typename Source::Values values;
     product.whole(block, values, [&] { s.stamps.begin(TW_STAMP_MATH, t); });
-    s.stamps.begin(TW_STAMP_PUSH, t);
+    s.stamps.begin(TW_STAMP_PUSH, Source::kMultiplies ? TW_STAMP_SAME : t);
     Octet own[Source::kOctets];
     TW_UNROLL
     for (uint32_t v = 0; v < Source::kOctets; ++v) {
@@ -58,21 +58,20 @@ class OneShot {
     for (uint32_t v0 = 0; v0 < Source::kOctets; v0 += Group<Source>::kSize) {
       Group<Source> sum;
       bool ok = s.alive;
-      const uint32_t stamp = s.stamps.begin_wait(TW_WAIT_PACKET, t, p.group.world);
+      s.stamps.begin_wait(TW_WAIT_PACKET, t, p.group.world);
       for (uint32_t r = 0; r < p.group.world; ++r) {
-        uint64_t came = 0;
+        s.stamps.came(r, 0);
         TW_UNROLL
         for (uint32_t i = 0; i < Group<Source>::kSize; ++i) {
           if (!ok || !exists<Source>(p, block, v0 + i)) continue;
           Octet o = own[v0 + i];
-          if (r != p.group.rank) ok = packets.receive(s, t, block, v0 + i, r, o, came);
+          if (r != p.group.rank) ok = packets.receive(s, t, block, v0 + i, r, o);
           if (r == 0) {
             sum.o[i] = o;
           } else {
             add_to(sum.o[i], o);
           }
         }
-        Team::one([&] { s.stamps.came(stamp, r, r, came); });
       }
       // One vote a group: all of it came, or all of it, and what follows, is NaN. It orders nothing: a packet is read by
       // the thread that waited for it.
@@ -138,13 +137,13 @@ class OneShotItems {
     const bool mine = exists<Source>(p, block, v);
     Octet sum = nan_octet();
     bool ok = s.alive;
-    const uint32_t stamp = s.stamps.begin_wait(TW_WAIT_PACKET, t, p.group.world);
+    s.stamps.begin_wait(TW_WAIT_PACKET, t, p.group.world);
     for (uint32_t r = 0; r < p.group.world; ++r) {
-      uint64_t came = 0;
-      Octet o = sum;
-      if (mine && ok) ok = packets.receive(s, t, block, v, r, o, came);
-      Source::Team::one([&] { s.stamps.came(stamp, r, r, came); });
+      s.stamps.came(r, 0);
       if (!mine || !ok) continue;
+      Octet o = sum;
+      ok = packets.receive(s, t, block, v, r, o);
+      if (!ok) continue;
       if (r == 0) {
         sum = o;
       } else {

@@ -9,8 +9,8 @@
 
 #define TW_CONFORMANCE_CASES(X)                                                                              \
   X(identity) X(shared_base) X(barrier) X(votes) X(warp) X(shared_widths) X(global_widths) X(async_copy)     \
-  X(matrices) X(mma_bf16) X(mma_f16) X(words) X(message) X(atomics) X(packets) X(clock) X(arithmetic)        \
-  X(conversions) X(hints)
+  X(matrices) X(matrices_turned) X(mma_bf16) X(mma_f16) X(words) X(message) X(atomics) X(packets) X(clock)     \
+  X(arithmetic) X(conversions) X(hints)
 
 namespace tw {
 namespace conformance {
@@ -102,6 +102,17 @@ TW_DEV void matrices(const TwParams& p) {
   mx::cta_sync(kHere);
   mx::u32 r[4];
   mx::ldmatrix_x4(r, mx::shared() + 16 * (t ^ 5));
+  mx::mma_wait(r, kHere);
+  mx::st_global_v4(p.out + 16 * t, mx::vec4{{r[0], r[1], r[2], r[3]}});
+}
+
+// The same, each matrix turned round.
+TW_DEV void matrices_turned(const TwParams& p) {
+  const mx::u32 t = mx::thread();
+  mx::st_shared_v4(mx::shared() + 16 * t, mx::ld_global_v4(p.x + 16 * t));
+  mx::cta_sync(kHere);
+  mx::u32 r[4];
+  mx::ldmatrix_x4_trans(r, mx::shared() + 16 * (t ^ 5));
   mx::mma_wait(r, kHere);
   mx::st_global_v4(p.out + 16 * t, mx::vec4{{r[0], r[1], r[2], r[3]}});
 }

@@ -39,7 +39,7 @@ TW_DEV void gemm_blocks(const TwParams& p, Product product) {
     const Block block = order.block(t);
     typename Source::Values values;
     product.whole(block, values, [&] { stamps.begin(TW_STAMP_MATH, t); });
-    stamps.begin(TW_STAMP_STORE, t);
+    stamps.next(TW_STAMP_STORE);
     store_product<Source>(p, block, values);
     stamps.end();
   }

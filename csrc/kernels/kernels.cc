@@ -68,7 +68,7 @@ TW_DEV void by_size(const TwParams& p, const Body& body) {
 }  // namespace tw
 
 #define TW_GEMM_KERNELS(suffix, Tile, ctas)                                                                \
-  TW_KERNEL(gemm_##suffix, Tile::kThreads, ctas) { tw::gemm<tw::GemmSource<Tile>>(p); }                    \
+  TW_KERNEL(gemm_##suffix, Tile::kThreads, ctas) { tw::gemm<tw::GemmSource<Tile, true>>(p); }              \
   TW_KERNEL(gemm_rs_##suffix, Tile::kThreads, ctas) { tw::reduce_scatter<tw::GemmSource<Tile>>(p); }       \
   TW_KERNEL(gemm_ar_##suffix, Tile::kThreads, ctas) { tw::all_reduce<tw::GemmSource<Tile>>(p); }           \
   TW_KERNEL(ag_gemm_##suffix, Tile::kThreads, ctas) { tw::all_gather<tw::GemmConsumer<Tile>>(p); }

@@ -37,15 +37,14 @@ class Packets {
     if (wire.wide) keep_packets(to + 32, wire.vector(o, 1), tag);
   }
 
-  // The octet of block `t` from `source`; false where the wait is given up. `came`: as of every wait.
-  TW_DEV bool receive(const Session<typename Source::Team>& s, uint32_t t, const Block& b, uint32_t v, uint32_t source, Octet& o,
-                      uint64_t& came) {
+  // The octet of block `t` from `source`; false where the wait is given up.
+  TW_DEV bool receive(const Session<typename Source::Team>& s, uint32_t t, const Block& b, uint32_t v, uint32_t source, Octet& o) {
     const gaddr from = at(s, p.group.rank, source, b, v);
     vec4 data;
-    if (!receive_vector(s, t, from, source, data, came)) return false;
+    if (!receive_vector(s, t, from, source, data)) return false;
     wire.set(o, data, 0);
     if (!wire.wide) return true;
-    if (!receive_vector(s, t, from + 32, source, data, came)) return false;
+    if (!receive_vector(s, t, from + 32, source, data)) return false;
     wire.set(o, data, 1);
     return true;
   }
@@ -61,11 +60,10 @@ class Packets {
   }
 
   // 16 bytes of data: two packets, both looked at before the first is judged.
-  TW_DEV bool receive_vector(const Session<typename Source::Team>& s, uint32_t t, gaddr from, uint32_t source, vec4& data,
-                             uint64_t& came) {
+  TW_DEV bool receive_vector(const Session<typename Source::Team>& s, uint32_t t, gaddr from, uint32_t source, vec4& data) {
     const uint32_t tag = packet_tag(s.round);
     vec4 first = mx::poll_packet(from, tag, Site::PacketPoll), second = mx::poll_packet(from + 16, tag, Site::PacketPoll);
-    if (!await_packet(s, from, source, t, first, came) || !await_packet(s, from + 16, source, t, second, came)) return false;
+    if (!await_packet(s, from, source, t, first) || !await_packet(s, from + 16, source, t, second)) return false;
     data = {{first.v[0], first.v[2], second.v[0], second.v[2]}};
     return true;
   }

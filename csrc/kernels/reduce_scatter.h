@@ -46,7 +46,7 @@ class ReduceScatter {
       typename Source::Values values;
       if (Source::kMultiplies) s.stamps.begin(TW_STAMP_MATH, t.index);
       Source::compute(p, t.block, values);
-      s.stamps.begin(TW_STAMP_PUSH, t.index, t.owner);
+      s.stamps.begin(TW_STAMP_PUSH, Source::kMultiplies ? TW_STAMP_SAME : t.index, t.owner);
       const bool own = t.owner == p.group.rank;
       push_partial<Source>(s, t.block, values, slots.slot(s.round, p.group.rank, t), t.owner);
       if (own) {

@@ -108,7 +108,7 @@ TW_DEV void multiply_partial(const TwParams& p, uint32_t index, const Block& b, 
   typename Tile::Values values;
   const bool live = ring.multiply(p.k, values, [&] { stamps.begin(TW_STAMP_MATH, index); });
   if (!live) return stamps.end();
-  stamps.begin(TW_STAMP_STORE, index);
+  stamps.next(TW_STAMP_STORE);
   if (p.desc.wire == TW_F32) {
     write_partial<Tile, true>(p, b, values, chunks);
   } else {
@@ -123,7 +123,7 @@ TW_DEV void multiply_output(const TwParams& p, uint32_t rows, uint32_t index, co
                             ChunkWriter<Tile>& chunks, Stamps<Sm90Math>& stamps) {
   typename Tile::Values values;
   const bool live = ring.multiply(p.k, values, [&] { stamps.begin(TW_STAMP_MATH, index); });
-  stamps.begin(TW_STAMP_STORE, index);
+  stamps.next(TW_STAMP_STORE);
   if (kWide && p.desc.wire == TW_F32) {
     write_output<Tile, kWide>(p, rows, b, values, live, chunks);
   } else {

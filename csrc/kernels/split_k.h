@@ -66,7 +66,7 @@ class SplitK {
   TW_DEV bool complete(uint32_t item, const Block& block, Product& product, Stamps<Team>& stamps, Sum& sum) {
     typename Source::Values values;
     product.range(block, items.range(item), values, [&] { stamps.begin(TW_STAMP_MATH, item); });
-    stamps.begin(TW_STAMP_STORE, item);
+    stamps.next(TW_STAMP_STORE);
     TW_UNROLL
     for (uint32_t v = 0; v < Source::kOctets; ++v) {
       if (exists<Source>(p, block, v)) store(item, v, values.octet(v));

@@ -22,10 +22,9 @@ TW_DEV void keep_packets(gaddr to, const vec4& data, uint32_t tag) {
 TW_DEV bool is_here(const vec4& packet, uint32_t tag) { return packet.v[1] == tag && packet.v[3] == tag; }
 
 // One thread's wait for one packet in its own rank's heap, of which `v` is the last look; false once it gives up. Bounded
-// like every wait, and `came` as of every wait.
+// like every wait. When it came is stamped at every look, not kept: registers are few where packets are waited for.
 template <class Team>
-TW_DEV bool await_packet(const Session<Team>& s, gaddr from, uint32_t peer, uint32_t tile, vec4& v,
-                         uint64_t& came) {
+TW_DEV bool await_packet(const Session<Team>& s, gaddr from, uint32_t peer, uint32_t tile, vec4& v) {
   const uint32_t tag = packet_tag(s.round);
   if (is_here(v, tag)) return true;
   const Wanted wanted = {TW_WAIT_PACKET, peer, tile, from, tag, false};
@@ -35,12 +34,12 @@ TW_DEV bool await_packet(const Session<Team>& s, gaddr from, uint32_t peer, uint
   while (!is_here(v, tag)) {  // bounded: by the deadline
     if (!keep_waiting(s.p, s.epoch, wanted, around, v.v[1] != tag ? v.v[1] : v.v[3], began)) return false;
     mx::pause(began + s.p.group.deadline_ns);
-    came = mx::time_ns();
+    if (s.p.stamps) s.stamps.came(peer, mx::time_ns());
     around = look_around(s.p, s.epoch, peer);
     v = mx::poll_packet(from, tag, Site::PacketPoll);
   }
   // One thread of a warp speaks for it: they wait for packets of one kernel, and all of them would hit one word.
-  mx::elect([&] { note_wait(s.p, peer, began, came); });
+  mx::elect([&] { note_wait(s.p, peer, began, mx::time_ns()); });
   return true;
 }
 }  // namespace tw

@@ -36,7 +36,8 @@ class Session {
 
   TW_DEV explicit Session(const TwParams& params, bool leads = true) : p(params), stamps(params) {
     const gaddr ctl = own_heap(p);
-    const uint64_t now = mx::time_ns();
+    uint64_t now = 0;
+    Team::one([&] { now = mx::time_ns(); });
     // The previous operation's last CTA wrote both; stream order makes them visible.
     epoch = mx::ld_relaxed_sys(ctl + offsetof(TwControl, epoch));
     round = mx::ld_relaxed_sys(ctl + offsetof(TwControl, round));

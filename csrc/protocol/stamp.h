@@ -17,7 +17,7 @@ namespace tw {
 template <class Team>
 class Stamps {
   const TwParams& p;
-  uint32_t n = 0;  // of the team's first thread: stamps so far
+  uint32_t n = 0;  // stamps so far, as the team's first thread knows: others may have counted fewer
 
   // The team's first thread, where there is somebody to tell.
   template <class F>
@@ -40,11 +40,15 @@ class Stamps {
   }
 
   TW_DEV void begin(uint32_t kind, uint32_t tile, uint32_t peer = TW_STAMP_ALL) {
-    tell([&] { put(n++, kind, peer, tile, mx::time_ns()); });
+    if (!p.stamps) return;
+    Team::one([&] { put(n, kind, peer, tile, mx::time_ns()); });
+    ++n;
   }
+  // Something else of the same tile, whose number need not be kept for it.
+  TW_DEV void next(uint32_t kind, uint32_t peer = TW_STAMP_ALL) { begin(kind, TW_STAMP_SAME, peer); }
   TW_DEV void end() { begin(TW_STAMP_NONE, 0); }
 
-  // A wait of the team's first warp, which is here together, for `count` words: where their stamps go.
+  // A wait of the team's first warp, which is here together, for `count` words: where stamps of these go.
   TW_DEV uint32_t begin_wait(uint32_t kind, uint32_t tile, uint32_t count) {
     if (!p.stamps || Team::thread() >= 32) return 0;
     begin(TW_STAMP_WAIT + kind, tile);
@@ -52,9 +56,14 @@ class Stamps {
     n += count;
     return first;
   }
-  // Word `i` of these.
+  // Word `i` of these, by the thread that waited for it.
   TW_DEV void came(uint32_t first, uint32_t i, uint32_t peer, uint64_t ns) const {
     if (p.stamps) put(first + i, TW_STAMP_CAME, peer, 0, ns);
+  }
+
+  // The same where one thread waits for words of every rank; the last call for a rank counts.
+  TW_DEV void came(uint32_t rank, uint64_t ns) const {
+    tell([&] { put(n - p.group.world + rank, TW_STAMP_CAME, rank, 0, ns); });
   }
 
   // The role has nothing more to do.

@@ -50,14 +50,37 @@ struct FfmaTile {
     Ring<FfmaTile>::multiply(x, row0, w, col0, acc);
   }
 
+  template <bool kXByK, bool kWByK>
   static TW_DEV void multiply_stage(saddr x_stage, saddr w_stage, Values& acc) {
     for (uint32_t chunk = 0; chunk < kChunks; ++chunk) {
-      vec4 a[kOctets], b[8];
-      TW_UNROLL
-      for (uint32_t v = 0; v < kOctets; ++v) a[v] = mx::ld_shared_v4(stage_chunk(x_stage, row_of(v), chunk));
-      TW_UNROLL
-      for (int e = 0; e < 8; ++e) {
-        b[e] = mx::ld_shared_v4(stage_chunk(w_stage, e / 2 * 16 + mx::thread() % 8 * 2 + e % 2, chunk));
+      vec4 a[kOctets], b[8];  // four of K of each row, of each column
+      if (kXByK) {
+        TW_UNROLL
+        for (uint32_t k = 0; k < 4; ++k) {
+          const vec4 rows = mx::ld_shared_v4(panel_chunk<4>(x_stage, row_of(0), 4 * chunk + k));
+          TW_UNROLL
+          for (uint32_t v = 0; v < kOctets; ++v) a[v].v[k] = rows.v[v];
+        }
+      } else {
+        TW_UNROLL
+        for (uint32_t v = 0; v < kOctets; ++v) a[v] = mx::ld_shared_v4(stage_chunk(x_stage, row_of(v), chunk));
+      }
+      if (kWByK) {
+        const uint32_t t = mx::thread() % 8;
+        TW_UNROLL
+        for (uint32_t k = 0; k < 4; ++k) {
+          TW_UNROLL
+          for (uint32_t j = 0; j < 4; ++j) {
+            const vec4 columns = mx::ld_shared_v4(panel_chunk<4>(w_stage, j * 16 + t / 2 * 4, 4 * chunk + k));
+            b[2 * j].v[k] = t % 2 ? columns.v[2] : columns.v[0];
+            b[2 * j + 1].v[k] = t % 2 ? columns.v[3] : columns.v[1];
+          }
+        }
+      } else {
+        TW_UNROLL
+        for (int e = 0; e < 8; ++e) {
+          b[e] = mx::ld_shared_v4(stage_chunk(w_stage, e / 2 * 16 + mx::thread() % 8 * 2 + e % 2, chunk));
+        }
       }
       TW_UNROLL
       for (int k = 0; k < 4; ++k) {

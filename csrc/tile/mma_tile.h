@@ -3,7 +3,8 @@
 //
 // A warp owns a kWarpM x kWarpN part. An octet is row h (0: upper, 1: lower eight rows) of 16-row block i, four
 // neighbouring 8-column blocks from 4g: pair j is columns (4g + j) * 8 + 2 * (lane % 4), which is how mma lays out D.
-// K runs upwards in steps of 16, so an output's bits depend on K alone, not on the tile it falls into.
+// K runs upwards in steps of 16, so an output's bits depend on K alone, not on the tile it falls into. Operands whose
+// neighbours differ in the row are turned on their way into registers: the same values, the same products.
 #pragma once
 #include "tile/fragment.h"
 #include "tile/stage.h"
@@ -75,19 +76,16 @@ struct MmaTile {
     Ring<MmaTile>::multiply(x, row0, w, col0, acc);
   }
 
+  template <bool kXByK, bool kWByK>
   static TW_DEV void multiply_stage(saddr a_stage, saddr b_stage, Values& acc) {
-    const uint32_t lane = mx::lane();
-    const uint32_t a_row = mx::warp() / kWarpsN * kWarpM + lane % 16;
-    const uint32_t b_row = mx::warp() % kWarpsN * kWarpN + lane / 16 * 8 + lane % 8;
+    const uint32_t a_row = mx::warp() / kWarpsN * kWarpM, b_row = mx::warp() % kWarpsN * kWarpN;
     uint32_t a[kRows16][4], b[kCols8 / 2][4];
     TW_UNROLL
     for (uint32_t k = 0; k < kChunks / 2; ++k) {  // 16 values are two chunks
       TW_UNROLL
-      for (uint32_t i = 0; i < kRows16; ++i) mx::ldmatrix_x4(a[i], stage_chunk(a_stage, a_row + i * 16, 2 * k + lane / 16));
+      for (uint32_t i = 0; i < kRows16; ++i) load_matrices<kXByK, true>(a[i], a_stage, a_row + i * 16, k);
       TW_UNROLL
-      for (uint32_t j = 0; j < kCols8 / 2; ++j) {
-        mx::ldmatrix_x4(b[j], stage_chunk(b_stage, b_row + j * 16, 2 * k + lane / 8 % 2));
-      }
+      for (uint32_t j = 0; j < kCols8 / 2; ++j) load_matrices<kWByK, false>(b[j], b_stage, b_row + j * 16, k);
       TW_UNROLL
       for (uint32_t i = 0; i < kRows16; ++i) {
         TW_UNROLL
@@ -97,6 +95,20 @@ struct MmaTile {
       }
     }
     mx::mma_wait(acc.d, Site::MmaWait);
+  }
+
+ private:
+  // 16 rows' values of 16 of K, from the k-th on, as four 8x8 matrices: by eight rows, then by eight of K, or with kRowsFirst
+  // the other way round; those are the orders of mma's A and of two of its B. Eight lanes give the lines of a matrix.
+  template <bool kByK, bool kRowsFirst>
+  static TW_DEV void load_matrices(uint32_t (&r)[4], saddr stage, uint32_t row, uint32_t k) {
+    const uint32_t line = mx::lane() % 8, low = mx::lane() / 8 % 2 * 8, high = mx::lane() / 16 * 8;
+    const uint32_t in_rows = kRowsFirst ? low : high, in_k = kRowsFirst ? high : low;
+    if (kByK) {
+      mx::ldmatrix_x4_trans(r, panel_chunk<2>(stage, row + in_rows, 16 * k + in_k + line));
+    } else {
+      mx::ldmatrix_x4(r, stage_chunk(stage, row + in_rows + line, 2 * k + in_k / 8));
+    }
   }
 };
 }  // namespace tw

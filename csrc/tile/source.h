@@ -34,7 +34,8 @@ struct TileShape {
   static TW_DEV uint64_t place(uint32_t v) { return Tile::place(v); }
 };
 
-template <class Tile>
+// kTurns: whether x may be a matrix by k, too, which only a GEMM of its own is given.
+template <class Tile, bool kTurns = false>
 struct GemmSource : TileShape<Tile> {
   using typename TileShape<Tile>::Type;
   using Values = typename Tile::Values;
@@ -49,7 +50,7 @@ struct GemmSource : TileShape<Tile> {
   }
   static TW_DEV uint32_t ordinal(uint32_t col) { return Tile::ordinal(col); }
   static TW_DEV void compute(const TwParams& p, const Block& b, Values& values) {
-    multiply(p, {{p.x, p.x_ld}, b.row + b.rows, p.k}, b.row, b, values);
+    multiply(p, own_x(p, b), b.row, b, values);
   }
   // Rows of x may come from elsewhere (a gathered panel): `x_row` is the block's first row there.
   static TW_DEV void multiply(const TwParams& p, const Operand<Type>& x, uint32_t x_row, const Block& b, Values& values) {
@@ -57,7 +58,7 @@ struct GemmSource : TileShape<Tile> {
   }
   // Range `s` of K alone: what one item of split-K computes.
   static TW_DEV void compute_split(const TwParams& p, const Block& b, uint32_t s, Values& values) {
-    multiply_split<Tile>(Operand<Type>{{p.x, p.x_ld}, b.row + b.rows, p.k}, b.row, weight(p, b), b.col, p.splits, s, values);
+    multiply_split<Tile>(own_x(p, b), b.row, weight(p, b), b.col, p.splits, s, values);
   }
   // `values`: those of `compute`, or anything else with octets of products.
   template <class Products>
@@ -70,8 +71,11 @@ struct GemmSource : TileShape<Tile> {
   }
 
  private:
+  static TW_DEV Operand<Type> own_x(const TwParams& p, const Block& b) {
+    return {{p.x, p.x_ld}, b.row + b.rows, p.k, kTurns && p.layout == TW_TN};
+  }
   static TW_DEV Operand<Type> weight(const TwParams& p, const Block& b) {
-    return {{p.weight, p.weight_ld}, b.col + b.cols, p.k};
+    return {{p.weight, p.weight_ld}, b.col + b.cols, p.k, p.layout != TW_NT};
   }
 };
 

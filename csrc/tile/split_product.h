@@ -13,7 +13,7 @@ constexpr bool kMaySplit = Tile::kM <= 64;
 
 template <class T>
 TW_DEV Operand<T> part_of(const Operand<T>& o, const Span& k) {
-  return {{o.m.at(0, k.begin), o.m.ld}, o.end, k.size()};
+  return {{o.by_k ? o.m.at(k.begin, 0) : o.m.at(0, k.begin), o.m.ld}, o.end, k.size(), o.by_k};
 }
 
 // Range `s` of x[row0.., :] w[col0.., :]^T.

@@ -41,6 +41,7 @@ pub const TW_PROBE_STRIDE: u32 = 64;
 pub const TW_PULL: u32 = 256;
 pub const TW_IN_SWITCH: u32 = 512;
 pub const TW_STAMP_ALL: u32 = 65535;
+pub const TW_STAMP_SAME: u32 = 4294967295;
 pub const TW_BF16: u32 = 0;
 pub const TW_F16: u32 = 1;
 pub const TW_F32: u32 = 2;
@@ -51,6 +52,9 @@ pub const TW_ALL_GATHER_GEMM: u32 = 3;
 pub const TW_REDUCE_SCATTER: u32 = 4;
 pub const TW_ALL_REDUCE: u32 = 5;
 pub const TW_ALL_GATHER: u32 = 6;
+pub const TW_NT: u32 = 0;
+pub const TW_NN: u32 = 1;
+pub const TW_TN: u32 = 2;
 pub const TW_TILE_64: u32 = 0;
 pub const TW_TILE_128: u32 = 1;
 pub const TW_TILE_F32: u32 = 2;
@@ -550,6 +554,8 @@ pub struct TwParams {
     pub stamp_capacity: u32,
     pub in_turn: u32,
     pub stamps: u64,
+    pub layout: u32,
+    pub pad_: u32,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
@@ -688,6 +694,12 @@ const _: () = {
     [
         "Offset of field: TwParams::stamps",
     ][::core::mem::offset_of!(TwParams, stamps) - 1008usize];
+    [
+        "Offset of field: TwParams::layout",
+    ][::core::mem::offset_of!(TwParams, layout) - 1016usize];
+    [
+        "Offset of field: TwParams::pad_",
+    ][::core::mem::offset_of!(TwParams, pad_) - 1020usize];
 };
 impl Default for TwParams {
     fn default() -> Self {

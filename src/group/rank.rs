@@ -11,7 +11,7 @@ use crate::abi::{TwGroup, TwParams};
 use crate::driver::{DevicePtr, Driver, Place, Stream};
 use crate::error::{Error, Result};
 use crate::memory::Buffer;
-use crate::op::{Facts, OpSpec, Plan};
+use crate::op::{Facts, Gemm, OpSpec, Plan};
 use crate::probe::Probe;
 use crate::topology::Topology;
 
@@ -99,6 +99,16 @@ impl Rank {
     /// round, [`Error::RouteUnavailable`] for an explicit route that cannot be had.
     pub fn plan(&self, spec: &OpSpec) -> Result<Plan> {
         Plan::new(self, spec)
+    }
+
+    /// Enqueues a GEMM of this rank's own on its stream: no word goes to a peer, and it is counted as no operation. Its tile,
+    /// splits of K and mainloop are chosen as a plan's are, so the bits are those of the same product within an operation.
+    ///
+    /// # Errors
+    /// [`Error::BadArgument`] before anything is enqueued; [`Error::RouteUnavailable`] for a mainloop that cannot be had;
+    /// [`Error::Poisoned`] after a failure in the group.
+    pub fn gemm(&self, gemm: &Gemm<'_>) -> Result<()> {
+        gemm.launch(self)
     }
 
     /// Blocks until all work in the rank's stream is done, then tells whether it went well.

@@ -154,6 +154,14 @@ impl<'a> MatMut<'a> {
         }
     }
 
+    /// The same elements, lent on.
+    pub fn reborrow(&mut self) -> MatMut<'_> {
+        MatMut {
+            raw: self.raw,
+            memory: PhantomData,
+        }
+    }
+
     /// The same elements, to be read.
     pub fn as_mat(&self) -> Mat<'_> {
         Mat {

@@ -1,8 +1,11 @@
 //! What a launch must be given: checked before anything is enqueued. Messages name the argument, its value, and what
 //! would be right.
 
+use std::fmt::Display;
+
 use super::operands::{Operands, Out};
-use super::{Op, OpSpec, chunk};
+use super::{Gemm, Layout, Op, OpSpec, chunk};
+use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::memory::RawMat;
 
@@ -16,9 +19,10 @@ pub(crate) struct Launcher {
 }
 
 struct Check<'a> {
-    spec: &'a OpSpec,
+    what: &'a dyn Display,
+    /// And whose type that is.
+    dtype: (DType, &'static str),
     by: Launcher,
-    m: usize,
 }
 
 impl Check<'_> {
@@ -29,13 +33,16 @@ impl Check<'_> {
             return bad(
                 format!("[{}, {}]", mat.rows, mat.cols),
                 format!(
-                    "[{rows}, {cols}] for {} at M = {} on rank {} of {}",
-                    self.spec, self.m, self.by.rank, self.by.world
+                    "[{rows}, {cols}] for {} on rank {} of {}",
+                    self.what, self.by.rank, self.by.world
                 ),
             );
         }
-        if mat.dtype != self.spec.dtype {
-            return bad(mat.dtype.to_string(), format!("{}, the plan's type", self.spec.dtype));
+        if mat.dtype != self.dtype.0 {
+            return bad(
+                mat.dtype.to_string(),
+                format!("{}, {} type", self.dtype.0, self.dtype.1),
+            );
         }
         if rows > 1 && mat.ld < cols {
             return bad(
@@ -81,6 +88,18 @@ impl Check<'_> {
     }
 }
 
+/// A plan at one M, for a person.
+struct At<'a> {
+    spec: &'a OpSpec,
+    m: usize,
+}
+
+impl Display for At<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} at M = {}", self.spec, self.m)
+    }
+}
+
 /// An operand that is there if, and only if, it should be.
 fn presence(name: &str, given: bool, wanted: bool, why: impl FnOnce() -> String) -> Result<()> {
     match (given, wanted) {
@@ -92,7 +111,11 @@ fn presence(name: &str, given: bool, wanted: bool, why: impl FnOnce() -> String)
 
 /// Checks the operands of `spec` on one rank.
 pub(crate) fn check(spec: &OpSpec, by: Launcher, a: &Operands<'_>) -> Result<()> {
-    let check = Check { spec, by, m: a.m };
+    let check = Check {
+        what: &At { spec, m: a.m },
+        dtype: (spec.dtype, "the plan's"),
+        by,
+    };
     if a.m > spec.max_m {
         return Err(Error::bad_argument(
             "m",
@@ -135,7 +158,7 @@ pub(crate) fn check(spec: &OpSpec, by: Launcher, a: &Operands<'_>) -> Result<()>
     check.mat("x", &a.x.raw, x.0, x.1)?;
     let mut inputs = [Some(("x", a.x.raw)), None, None, None, None];
     let optional = [
-        ("weight", &a.weight, (n, k)),
+        ("weight", &a.weight, spec.layout.weight(n, k)),
         ("bias", &a.bias, (1, n)),
         ("addend", &a.addend, (m, n)),
         ("gamma", &a.gamma, (1, n)),
@@ -159,7 +182,7 @@ pub(crate) fn check(spec: &OpSpec, by: Launcher, a: &Operands<'_>) -> Result<()>
     overlap(spec, a, &inputs)
 }
 
-/// Checks the operands of `spec`'s GEMM alone: x `[m, k]`, weight `[n, k]`, out `[m, n]`.
+/// Checks the operands of `spec`'s GEMM alone: x `[m, k]`, weight `[n, k]` (or as its layout says), out `[m, n]`.
 pub(crate) fn check_gemm(spec: &OpSpec, by: Launcher, m: usize, [x, weight, out]: [&RawMat; 3]) -> Result<()> {
     if !spec.op.has_gemm() {
         return Err(Error::bad_argument("the operation", spec.op, "one with a GEMM"));
@@ -168,11 +191,45 @@ pub(crate) fn check_gemm(spec: &OpSpec, by: Launcher, m: usize, [x, weight, out]
         let expected = format!("at most the plan's max_m, {}", spec.max_m);
         return Err(Error::bad_argument("m", m, expected));
     }
-    let check = Check { spec, by, m };
+    let check = Check {
+        what: &At { spec, m },
+        dtype: (spec.dtype, "the plan's"),
+        by,
+    };
     check.mat("x", x, m, spec.k)?;
-    check.mat("weight", weight, spec.n, spec.k)?;
+    let shape = spec.layout.weight(spec.n, spec.k);
+    check.mat("weight", weight, shape.0, shape.1)?;
     check.mat("out", out, m, spec.n)?;
     apart(("out", out), &[("x", *x), ("weight", *weight)], "memory of its own")
+}
+
+/// Checks the operands of a GEMM of a rank's own; its M, N and K.
+pub(crate) fn check_own(g: &Gemm<'_>, by: Launcher) -> Result<[usize; 3]> {
+    let turned = g.layout == Layout::Tn;
+    let (x, out) = (&g.x.raw, &g.out.raw);
+    let [m, k] = if turned { [x.cols, x.rows] } else { [x.rows, x.cols] };
+    let n = out.cols;
+    for (name, value) in [("m", m), ("n", n), ("k", k)] {
+        if value >= 1 << 31 {
+            return Err(Error::bad_argument(name, value, "less than 2^31"));
+        }
+    }
+    let check = Check {
+        what: &format_args!("a GEMM {} of x [{}, {}]", g.layout, x.rows, x.cols),
+        dtype: (x.dtype, "x's"),
+        by,
+    };
+    check.mat("x", x, x.rows, x.cols)?;
+    check.mat("out", out, m, n)?;
+    let weight = g.layout.weight(n, k);
+    check.mat("weight", &g.weight.raw, weight.0, weight.1)?;
+    let mut inputs = vec![("x", *x), ("weight", g.weight.raw)];
+    if let Some(bias) = &g.bias {
+        check.mat("bias", &bias.raw, 1, n)?;
+        inputs.push(("bias", bias.raw));
+    }
+    apart(("out", out), &inputs, "memory of its own")?;
+    Ok([m, n, k])
 }
 
 /// What is written shares no byte with any of the others.

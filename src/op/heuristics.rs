@@ -8,7 +8,7 @@
 
 use super::exchange::two_shot_only;
 use super::kernel::{Family, Kernel, Tile};
-use super::{Mainloop, Op, OpSpec};
+use super::{Layout, Mainloop, Op, OpSpec};
 use crate::abi;
 use crate::dtype::DType;
 
@@ -70,6 +70,9 @@ pub(crate) fn hopper(spec: &OpSpec, m: u64, setting: &Setting) -> Result<(), &'s
     }
     if !setting.hopper {
         return Err("not every rank's GPU has TMA and wgmma (compute capability 9.0)");
+    }
+    if spec.layout != Layout::Nt {
+        return Err("K is not contiguous in both operands, as TMA and wgmma have them here");
     }
     if spec.mainloop == Some(Mainloop::Portable) {
         return Err("the portable mainloop was asked for");

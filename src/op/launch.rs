@@ -10,7 +10,7 @@ use super::operands::Operands;
 use super::splits::COUNTER_BYTES;
 use super::staging::{Rounds, padded};
 use super::tiling::{Sizes, Tiling};
-use super::{Mainloop, Op, OpSpec};
+use super::{Gemm, Mainloop, Op, OpSpec};
 use crate::abi::{self, TwDescriptor, TwGroup, TwParams};
 use crate::driver::{Launch, TensorMap};
 use crate::dtype::DType;
@@ -202,6 +202,27 @@ impl Maker<'_> {
         self.gemm(config, m, self.spec.dtype, a, self.settle(gemm, a)?)
     }
 
+    /// A GEMM of this rank's own by `kernel`.
+    pub fn own_gemm(&self, config: &Config, kernel: Kernel, g: &Gemm<'_>) -> Result<Step> {
+        let of = |mat: &RawMat| (mat.ptr, mat.ld as u64);
+        let a = Addresses {
+            x: of(&g.x.raw),
+            weight: of(&g.weight.raw),
+            bias: g.bias.as_ref().map_or(0, |bias| bias.raw.ptr),
+            // Who stores a value has read what was there.
+            addend: if g.accumulate { of(&g.out.raw) } else { (0, 0) },
+            out: of(&g.out.raw),
+            ..Addresses::default()
+        };
+        self.gemm(
+            config,
+            g.out.raw.rows as u64,
+            self.spec.dtype,
+            a,
+            self.settle(kernel, a)?,
+        )
+    }
+
     fn params(&self, desc: TwDescriptor, a: Addresses) -> TwParams {
         TwParams {
             group: self.group,
@@ -221,6 +242,7 @@ impl Maker<'_> {
             panels: 1,
             cluster: 1,
             splits: 1,
+            layout: self.spec.layout.code(),
             ..TwParams::default()
         }
     }
@@ -229,10 +251,12 @@ impl Maker<'_> {
         self.group.heap[self.group.rank as usize] + self.facts.layout.scratch
     }
 
-    /// Where CTAs that share blocks meet: the counters just before the scratch, then products; 0 where none do.
+    /// Where CTAs that share blocks meet: the counters just before the scratch, then products; 0 where none do, or where
+    /// there is no room for it (plans have made sure of it): each then computes all of its blocks, to the same bits.
     fn split_space(&self, config: &Config, m: u64) -> u64 {
         match config.product_bytes(self.spec, m) {
             0 => 0,
+            bytes if bytes > self.facts.layout.scratch_bytes => 0,
             _ => self.scratch() - COUNTER_BYTES,
         }
     }
@@ -285,7 +309,8 @@ impl Maker<'_> {
         params.cluster = cluster;
         (params.tiles, params.tiles_n) = blocks(tiling)?;
         (params.splits, params.split_space) = (config.splits, self.split_space(config, m));
-        let grid = (tiling.tiles() * config.splits as u64).clamp(cluster as u64, resident) as u32;
+        let shares = if params.split_space == 0 { 1 } else { config.splits };
+        let grid = (tiling.tiles() * shares as u64).clamp(cluster as u64, resident) as u32;
         let grid = grid - grid % cluster;
         Ok(Step::new(gemm, grid, grid, params))
     }

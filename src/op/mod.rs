@@ -1,13 +1,16 @@
 //! Operations: what they are, which kernels carry them out, and their launch.
 
 mod budget;
+mod bytes;
 mod check;
 pub(crate) mod config;
 pub(crate) mod descriptor;
 pub(crate) mod exchange;
+mod gemm;
 pub(crate) mod heuristics;
 pub(crate) mod kernel;
 mod launch;
+mod layout;
 mod maps;
 pub(crate) mod nccl;
 mod operands;
@@ -16,6 +19,7 @@ mod spec;
 mod split;
 mod splits;
 mod staging;
+mod start;
 mod tail;
 #[cfg(test)]
 mod tests;
@@ -24,7 +28,9 @@ mod tiling;
 pub(crate) use budget::{heap_bytes, last_of_each_from};
 pub(crate) use config::Facts;
 pub use exchange::offered;
+pub use gemm::Gemm;
 pub(crate) use launch::Step;
+pub use layout::Layout;
 pub use operands::{Operands, Out};
 pub use plan::Plan;
 pub use spec::{Mainloop, Op, OpSpec};

@@ -33,8 +33,9 @@ impl Out<'_> {
 /// | all-reduce | \[m, n\] | none | none | \[m, n\] |
 /// | all-gather | \[m_r, n\] | none | none | \[m, n\] |
 ///
-/// The addend is optional, the bias \[1, n\] is there where the spec says so. All have the spec's type, and any leading
-/// dimension from the number of columns on; addresses are aligned to the type.
+/// The weight is \[k, n\] where the spec's [`layout`](crate::OpSpec::layout) is NN. The addend is optional, the bias \[1, n\]
+/// is there where the spec says so. All have the spec's type, and any leading dimension from the number of columns on;
+/// addresses are aligned to the type.
 #[derive(Debug)]
 pub struct Operands<'a> {
     /// Global rows of this launch, at most the spec's `max_m`.

@@ -1,7 +1,7 @@
 //! A plan: everything about an operation that can be known before its data, kept by ranges of M.
 
 use std::ops::Range;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use super::budget::heap_bytes;
 use super::check::{Launcher, check, check_gemm};
@@ -9,9 +9,8 @@ use super::config::Config;
 use super::launch::{Maker, Step, Steps};
 use super::nccl::{Part, Rows};
 use super::operands::Operands;
+use super::start::Starter;
 use super::{Op, OpSpec};
-use crate::abi::{TwParams, TwTensorMap};
-use crate::driver::TensorMap;
 use crate::error::{Error, Result};
 use crate::group::Rank;
 use crate::memory::{Mat, MatMut};
@@ -33,8 +32,7 @@ struct Inner {
     /// By ascending M.
     table: Vec<Entry>,
     heap_bytes: usize,
-    /// The weight of the last launch that had one for TMA.
-    weight_map: Mutex<Option<(TensorMap, TwTensorMap)>>,
+    starter: Starter,
 }
 
 #[derive(Debug)]
@@ -66,7 +64,7 @@ impl Plan {
             spec: spec.clone(),
             table,
             heap_bytes,
-            weight_map: Mutex::new(None),
+            starter: Starter::default(),
         }));
         trace::plan_made(&plan);
         Ok(plan)
@@ -118,6 +116,17 @@ impl Plan {
     /// The ranges of M with one kernel configuration each; together `0..max_m + 1`.
     pub fn m_ranges(&self) -> Vec<Range<usize>> {
         self.0.table.iter().map(|entry| entry.m.clone()).collect()
+    }
+
+    /// The payload bytes that a launch at this M will send from this rank's memory over the links, exactly as
+    /// [`Rank::stats`] will count them; of a plain all-reduce, if its operands have no gaps between rows. `None` where
+    /// no kernel of this crate communicates, and beyond `max_m`.
+    pub fn bytes_sent(&self, m: usize) -> Option<u64> {
+        let Inner { rank, spec, .. } = &*self.0;
+        let config = &self.entry(m).config;
+        rank.facts()
+            .bytes_sent(spec, config, m as u64, rank.rank())
+            .filter(|_| m <= spec.max_m)
     }
 
     /// Enqueues the operation on the rank's stream: no allocation on the device, no synchronisation, no word to a peer
@@ -225,38 +234,6 @@ impl Plan {
         rank.in_order(|_| self.start(&step, None))
     }
 
-    /// A step's parameters with its tensor maps.
-    fn mapped(&self, step: &Step) -> Result<TwParams> {
-        let rank = &self.0.rank;
-        let encode = |map: &TensorMap| rank.driver().encode_tensor_map(rank.place(), map);
-        let mut params = step.params;
-        let [x, weight, gathered, out] = &step.maps;
-        let TwParams {
-            map_x,
-            map_gathered,
-            map_out,
-            ..
-        } = &mut params;
-        for (map, encoded) in [(x, map_x), (gathered, map_gathered), (out, map_out)] {
-            if let Some(map) = map {
-                *encoded = encode(map)?;
-            }
-        }
-        if let Some(map) = weight {
-            // The map is whole at every moment, whatever happened to a thread that held it.
-            let mut known = self.0.weight_map.lock().unwrap_or_else(PoisonError::into_inner);
-            params.map_weight = match &*known {
-                Some((of, encoded)) if of == map => *encoded,
-                _ => {
-                    let encoded = encode(map)?;
-                    *known = Some((*map, encoded));
-                    encoded
-                }
-            };
-        }
-        Ok(params)
-    }
-
     fn enqueue(&self, steps: &Steps, recorder: Option<&Recorder>) -> Result<()> {
         self.0.rank.in_order(|launching| {
             recorder.map_or(Ok(()), Recorder::begin)?;
@@ -295,10 +272,6 @@ impl Plan {
     }
 
     fn start(&self, step: &Step, recorder: Option<&Recorder>) -> Result<()> {
-        let rank = &self.0.rank;
-        let mut params = self.mapped(step)?;
-        recorder.map_or(Ok(()), |recorder| recorder.kernel(step, &mut params))?;
-        rank.driver()
-            .launch(step.kernel.name(), step.launch, &params, rank.stream())
+        self.0.starter.start(&self.0.rank, step, recorder)
     }
 }

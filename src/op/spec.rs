@@ -1,5 +1,6 @@
 //! What an operation is, without its data.
 
+use super::layout::Layout;
 use super::staging::MAX_GRID;
 use super::tail::Tail;
 use crate::abi;
@@ -131,6 +132,8 @@ pub struct OpSpec {
     pub max_m: usize,
     /// Type of x, weight, bias, addend and the output.
     pub dtype: DType,
+    /// How x and the weight lie. GEMMs only, and never [`Layout::Tn`]; the same on every rank.
+    pub layout: Layout,
     /// Type in which partials travel. The sums of one rank alone, of plain collectives and gathers do not depend on it.
     pub wire: Wire,
     /// Whether a bias `[n]` is added, once, after the sum. GEMMs only.
@@ -165,6 +168,7 @@ impl OpSpec {
             k,
             max_m,
             dtype,
+            layout: Layout::Nt,
             wire: Wire::default(),
             bias: false,
             tail: Tail::None,
@@ -176,6 +180,11 @@ impl OpSpec {
             exchange: None,
             reducers: None,
         }
+    }
+
+    /// With operands that lie so.
+    pub fn layout(self, layout: Layout) -> OpSpec {
+        OpSpec { layout, ..self }
     }
 
     /// With partials in this type.
@@ -285,6 +294,18 @@ impl OpSpec {
         if !self.op.has_gemm() && self.k != 0 {
             return Err(Error::bad_argument("k", self.k, format!("0: {} has no GEMM", self.op)));
         }
+        if !self.op.has_gemm() && self.layout != Layout::Nt {
+            return Err(Error::bad_argument(
+                "layout",
+                self.layout,
+                format!("NT: {} has no GEMM", self.op),
+            ));
+        }
+        if self.layout == Layout::Tn {
+            let expected =
+                "NT or NN: x is split, gathered and sent by its rows; a rank's own GEMM takes TN (Rank::gemm)";
+            return Err(Error::bad_argument("layout", self.layout, expected));
+        }
         if let Some(columns) = self.columns.filter(|columns| ![128, 256].contains(columns)) {
             return Err(Error::bad_argument("columns", columns, "128 or 256"));
         }
@@ -317,7 +338,11 @@ impl std::fmt::Display for OpSpec {
         if self.op.has_gemm() {
             write!(f, ", K = {}", self.k)?;
         }
-        write!(f, ", {})", self.dtype)?;
+        write!(f, ", {}", self.dtype)?;
+        if self.layout != Layout::Nt {
+            write!(f, ", {}", self.layout)?;
+        }
+        f.write_str(")")?;
         match self.tail {
             Tail::None => Ok(()),
             Tail::RmsNorm { .. } => f.write_str(" with residual and RMSNorm"),

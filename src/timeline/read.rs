@@ -61,7 +61,7 @@ pub(super) fn track(
         dropped: written - stamps.len() as u64,
     };
     // The clock need not be monotone.
-    let mut now = began;
+    let (mut now, mut tile) = (began, 0);
     let mut rest = &stamps[..];
     while let [first, behind @ ..] = rest {
         let came = behind
@@ -71,6 +71,9 @@ pub(super) fn track(
         let (came, next) = behind.split_at(came);
         rest = next;
         now = first.ns.max(now);
+        if first.tile != abi::TW_STAMP_SAME {
+            tile = first.tile;
+        }
         let Some(activity) = first.activity() else { continue };
         let end = match rest.first() {
             Some(next) => next.ns.max(now),
@@ -80,7 +83,7 @@ pub(super) fn track(
         };
         let span = Span {
             activity,
-            tile: first.tile,
+            tile,
             peer: first.peer,
             start_ns: now,
             end_ns: end,

@@ -36,7 +36,7 @@ fn rank(tracks: Vec<Track>) -> RankTimeline {
 fn a_stamp_ends_what_the_one_before_began() {
     let stamps = [
         stamp(abi::TW_STAMP_MATH, ALL, 7, 10),
-        stamp(abi::TW_STAMP_PUSH, 2, 7, 30),
+        stamp(abi::TW_STAMP_PUSH, 2, abi::TW_STAMP_SAME, 30),
         stamp(abi::TW_STAMP_NONE, ALL, 0, 35),
         stamp(abi::TW_STAMP_END, ALL, 0, 40),
     ];

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use tileweave::{DType, Exchange, Mainloop, Op, OpSpec, Path, Tail, Want, Wire, reference};
+use tileweave::{DType, Exchange, Layout, Mainloop, Op, OpSpec, Path, Tail, Want, Wire, reference};
 
 /// What is run.
 #[derive(Debug, Clone)]
@@ -13,6 +13,7 @@ pub struct Case {
     pub n: usize,
     pub k: usize,
     pub dtype: DType,
+    pub layout: Layout,
     pub wire: Wire,
     pub bias: bool,
     pub addend: bool,
@@ -39,6 +40,7 @@ impl Case {
             n,
             k,
             dtype,
+            layout: Layout::Nt,
             wire: Wire::Output,
             bias: false,
             addend: false,
@@ -50,6 +52,10 @@ impl Case {
             exchange: None,
             reducers: 0,
         }
+    }
+
+    pub fn layout(self, layout: Layout) -> Case {
+        Case { layout, ..self }
     }
 
     pub fn bias(self) -> Case {
@@ -146,6 +152,7 @@ impl Case {
             self.m,
             self.dtype,
         )
+        .layout(self.layout)
         .wire(self.wire)
         .bias(self.bias)
         .tail(self.tail.map_or(Tail::None, |eps| Tail::RmsNorm { eps }))

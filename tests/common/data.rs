@@ -97,6 +97,14 @@ impl Data {
         }
     }
 
+    /// A matrix of `cols` columns, turned round.
+    pub fn turned(matrix: &[f64], cols: usize) -> Vec<f64> {
+        let rows = matrix.len() / cols.max(1);
+        (0..cols)
+            .flat_map(|col| (0..rows).map(move |row| matrix[row * cols + col]))
+            .collect()
+    }
+
     /// The `rows` x `cols` part of a matrix of `width` columns.
     pub fn part(full: &[f64], width: usize, rows: Range<usize>, cols: Range<usize>) -> Vec<f64> {
         rows.flat_map(|r| full[r * width + cols.start..r * width + cols.end].iter().copied())

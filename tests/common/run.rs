@@ -1,6 +1,6 @@
 //! A case on a group: operands on the devices, launches, results.
 
-use tileweave::{Error, GroupConfig, Node, Op, Operands, Out, Path, Plan, Rank, Result};
+use tileweave::{Error, GroupConfig, Layout, Node, Op, Operands, Out, Path, Plan, Rank, Result};
 
 use super::{Case, Data, Slab, node};
 
@@ -28,13 +28,17 @@ impl Loaded {
         };
         let gemm = c.op.has_gemm();
         let part = gemm.then(|| Data::part(&data.weight, c.k, n.clone(), k.clone()));
-        let mut weight = part.as_ref().map(|part| slab(n.len(), k.len(), part)).transpose()?;
+        let (part, rows, cols) = match c.layout {
+            Layout::Nt => (part, n.len(), k.len()),
+            _ => (part.map(|part| Data::turned(&part, k.len())), k.len(), n.len()),
+        };
+        let mut weight = part.as_ref().map(|part| slab(rows, cols, part)).transpose()?;
         if c.unaligned == Some(r) {
             match (r % 2, &part) {
                 (0, _) => x = x.moved(rank)?,
                 // Rows of odd distances.
                 (_, Some(part)) => {
-                    weight = Some(Slab::new(rank, n.len(), k.len(), c.gap + 1, c.dtype, Some(part))?);
+                    weight = Some(Slab::new(rank, rows, cols, c.gap + 1, c.dtype, Some(part))?);
                 }
                 _ => {}
             }

@@ -116,6 +116,21 @@ pub fn matrices(case: &Case) {
     case.run(1, &x, &[], want.len(), |out| assert_eq!(out, want));
 }
 
+pub fn matrices_turned(case: &Case) {
+    let x = random(8, 4 * THREADS);
+    // Lane l gets, of matrix i, rows 2 (l % 4) and the next of column l / 4.
+    let want = each_few(|t| {
+        let (warp, lane) = (t / 32 * 32, t % 32);
+        let at =
+            |i: usize, row: usize, col: usize| x[4 * ((warp + 8 * i + row) ^ 5) + col / 2] >> (16 * (col % 2)) & 0xffff;
+        std::array::from_fn::<u32, 4, _>(|i| {
+            let (row, col) = (lane % 4 * 2, lane / 4);
+            at(i, row, col) | at(i, row + 1, col) << 16
+        })
+    });
+    case.run(1, &x, &[], want.len(), |out| assert_eq!(out, want));
+}
+
 /// Four warps' operands: A[16][16] and B[8][16] as 16-bit values, C[16][8] as f32.
 struct Operands {
     x: Vec<u32>,

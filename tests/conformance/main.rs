@@ -33,6 +33,7 @@ cases!(
     global_widths,
     async_copy,
     matrices,
+    matrices_turned,
     mma_bf16,
     mma_f16,
     words,

@@ -9,6 +9,12 @@ TW_DEV void ldmatrix_x4(u32 (&r)[4], saddr row) {
                : "r"(row)
                : "memory");
 }
+TW_DEV void ldmatrix_x4_trans(u32 (&r)[4], saddr row) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
+               : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+               : "r"(row)
+               : "memory");
+}
 
 // Hopper.
 TW_DEV void stmatrix_x4(saddr row, const u32 (&r)[4]) {

@@ -21,12 +21,14 @@ TW_MACHINE void record(TwSelf* t, u32 kind, u32 d, u32 a, u32 b) {
   t->mma_ops[t->mma_count++] = TwMmaOp{kind, d, a, b};
 }
 
-TW_MACHINE void ldmatrix_x4(u32 (&r)[4], saddr row) {
+TW_MACHINE void load_matrices(u32 kind, u32 (&r)[4], saddr row) {
   TwSelf* t = self();
   if (t->row_count == t->row_room) tw_sim_mma_grow(t);
   t->mma_rows[t->row_count++] = row;
-  record(t, kTwLdmatrix, register_of(t, r), 0, 0);
+  record(t, kind, register_of(t, r), 0, 0);
 }
+TW_MACHINE void ldmatrix_x4(u32 (&r)[4], saddr row) { load_matrices(kTwLdmatrix, r, row); }
+TW_MACHINE void ldmatrix_x4_trans(u32 (&r)[4], saddr row) { load_matrices(kTwLdmatrixTrans, r, row); }
 
 template <class T>
 constexpr u32 kMmaKind = 0;

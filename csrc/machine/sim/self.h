@@ -21,10 +21,10 @@ constexpr uint32_t kTwThisCta = ~0u;  // in place of a mask of CTAs
 
 // One recorded instruction of a warp's tensor-core queue: registers as distances below the fiber's stack base.
 struct TwMmaOp {
-  uint32_t kind;  // kTwLdmatrix, kTwMmaBf16, kTwMmaF16
+  uint32_t kind;  // kTwLdmatrix, kTwMmaBf16, kTwMmaF16, kTwLdmatrixTrans
   uint32_t d, a, b;
 };
-enum : uint32_t { kTwLdmatrix = 0, kTwMmaBf16 = 1, kTwMmaF16 = 2 };
+enum : uint32_t { kTwLdmatrix = 0, kTwMmaBf16 = 1, kTwMmaF16 = 2, kTwLdmatrixTrans = 3 };
 
 // One recorded wgmma of a warpgroup, or with `what` 0 a commit.
 struct TwWgmmaOp {

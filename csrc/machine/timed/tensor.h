@@ -9,6 +9,7 @@ TW_MACHINE void ldmatrix_x4(u32 (&)[4], saddr) {
   w->issue += 2;
   w->traffic += 512;
 }
+TW_MACHINE void ldmatrix_x4_trans(u32 (&r)[4], saddr row) { ldmatrix_x4(r, row); }
 template <class T>
 TW_MACHINE void mma(float (&)[4], const u32 (&)[4], const u32 (&)[2]) {
   TwWarp* w = self();

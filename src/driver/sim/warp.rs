@@ -14,6 +14,7 @@ use super::shadow::{self, GRANULE, HOST};
 
 const LDMATRIX: u32 = 0;
 const MMA_BF16: u32 = 1;
+const LDMATRIX_TRANS: u32 = 3;
 
 /// Distances below a stack base, in words, that a table covers.
 const WORDS: usize = (66 << 10) / 4;
@@ -233,13 +234,13 @@ impl Machine {
         let mut rows = 0;
         for op in ops {
             let fits = match op.kind {
-                LDMATRIX => in_frame(op.d, 16),
+                LDMATRIX | LDMATRIX_TRANS => in_frame(op.d, 16),
                 _ => in_frame(op.d, 16) && in_frame(op.a, 16) && in_frame(op.b, 8),
             };
             if !fits {
                 return Err(Trouble::RegisterGone);
             }
-            if op.kind != LDMATRIX {
+            if !matches!(op.kind, LDMATRIX | LDMATRIX_TRANS) {
                 batch.mma(*op, &lanes);
                 continue;
             }
@@ -260,6 +261,9 @@ impl Machine {
                     let row = unsafe { *(me.shared.add(addr as usize) as *const [u32; 4]) };
                     register.raw[4 * r..4 * r + 4].copy_from_slice(&row);
                 }
+                if op.kind == LDMATRIX_TRANS {
+                    register.raw = turned(&register.raw);
+                }
             }
             rows += 1;
         }
@@ -272,6 +276,12 @@ impl Machine {
         }
         Ok(())
     }
+}
+
+/// An 8x8 matrix of 16-bit values, a row in four words, turned round.
+fn turned(raw: &[u32; 32]) -> [u32; 32] {
+    let at = |row: usize, col: usize| raw[4 * row + col / 2] >> (16 * (col % 2)) & 0xffff;
+    std::array::from_fn(|i| at(i % 4 * 2, i / 4) | at(i % 4 * 2 + 1, i / 4) << 16)
 }
 
 /// The fast check of a row of shared memory: its writer is known by the CTA's row.

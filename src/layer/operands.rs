@@ -1,0 +1,137 @@
+//! The data of a pass, and what both kinds of layer do with it on a rank alone.
+
+use super::spec::LinearSpec;
+use crate::dtype::DType;
+use crate::error::{Error, Result};
+use crate::group::Rank;
+use crate::memory::{Buffer, Mat, MatMut};
+use crate::op::{Gemm, Layout};
+use crate::reference::encode;
+
+/// The data of a forward pass on one rank. Shapes: `docs/layers.md`.
+#[derive(Debug)]
+pub struct Forward<'a> {
+    /// Rows of the batch, those of all ranks together.
+    pub m: usize,
+    /// The input.
+    pub x: Mat<'a>,
+    /// This rank's part of W.
+    pub weight: Mat<'a>,
+    /// `[1, out]`, or this rank's part of it. There exactly if the layer has one.
+    pub bias: Option<Mat<'a>>,
+    /// Column-parallel with sequence parallelism, before a backward pass: takes the gathered x `[m, in]`, which that pass is
+    /// given as its x. Else none.
+    pub gathered: Option<MatMut<'a>>,
+    /// The output.
+    pub y: MatMut<'a>,
+}
+
+/// The data of a backward pass on one rank. Shapes: `docs/layers.md`. Every rank asks for the same gradients.
+#[derive(Debug)]
+pub struct Backward<'a> {
+    /// Rows of the batch, those of all ranks together.
+    pub m: usize,
+    /// The gradient of the output.
+    pub dy: Mat<'a>,
+    /// The input of the forward pass, or what it left in `gathered`. Needed for `dweight` alone.
+    pub x: Option<Mat<'a>>,
+    /// This rank's part of W. Needed for `dx` alone.
+    pub weight: Option<Mat<'a>>,
+    /// Takes the gradient of the input, if it is wanted.
+    pub dx: Option<MatMut<'a>>,
+    /// Takes that of this rank's part of W, if it is wanted.
+    pub dweight: Option<MatMut<'a>>,
+    /// Takes that of the bias, or of this rank's part of it, if it is wanted.
+    pub dbias: Option<MatMut<'a>>,
+    /// Whether the gradients of parameters are added to what is there.
+    pub accumulate: bool,
+}
+
+/// A matrix of the caller's has the shape that the pass needs.
+pub(super) fn shape(name: &str, given: (usize, usize), wanted: [usize; 2], m: usize, rank: &Rank) -> Result<()> {
+    if given == wanted.into() {
+        return Ok(());
+    }
+    let (value, [rows, cols]) = (format!("[{}, {}]", given.0, given.1), wanted);
+    let (rank, world) = (rank.rank(), rank.world());
+    let expected = format!("[{rows}, {cols}] at M = {m} on rank {rank} of {world}");
+    Err(Error::bad_argument(name, value, expected))
+}
+
+pub(super) fn shape_of(name: &str, mat: &Mat<'_>, wanted: [usize; 2], m: usize, rank: &Rank) -> Result<()> {
+    shape(name, (mat.rows(), mat.cols()), wanted, m, rank)
+}
+
+/// An operand without which something that was asked for cannot be.
+pub(super) fn needed<T: Copy>(name: &str, given: Option<T>, wanted_by: &str) -> Result<T> {
+    given.ok_or_else(|| Error::bad_argument(name, "missing", format!("a matrix: {wanted_by} needs it")))
+}
+
+/// The batch fits the layer.
+pub(super) fn check_m(spec: &LinearSpec, m: usize) -> Result<()> {
+    if m > spec.max_m {
+        let expected = format!("at most the layer's max_m, {}", spec.max_m);
+        return Err(Error::bad_argument("m", m, expected));
+    }
+    Ok(())
+}
+
+/// A layer for inference has no backward pass.
+pub(super) fn check_training(spec: &LinearSpec) -> Result<()> {
+    if !spec.training {
+        let expected = "a layer made with LinearSpec::training(true)";
+        return Err(Error::bad_argument(
+            "the backward pass",
+            "of a layer for inference",
+            expected,
+        ));
+    }
+    Ok(())
+}
+
+pub(super) fn check_bias(spec: &LinearSpec, given: bool) -> Result<()> {
+    if given != spec.bias {
+        let value = if given { "given" } else { "missing" };
+        let expected = format!("as the layer was made, with bias = {}", spec.bias);
+        return Err(Error::bad_argument("bias", value, expected));
+    }
+    Ok(())
+}
+
+/// The gradients of parameters: own GEMMs over all rows of the batch.
+#[derive(Debug)]
+pub(super) struct Gradients {
+    /// A row of ones, as long as a batch can be: sums over rows are products with it.
+    ones: Option<Buffer>,
+    dtype: DType,
+}
+
+impl Gradients {
+    pub fn new(rank: &Rank, spec: &LinearSpec) -> Result<Gradients> {
+        let wanted = spec.training && spec.bias;
+        let ones = wanted.then(|| {
+            let mut ones = rank.alloc(spec.max_m.max(1) * spec.dtype.size())?;
+            ones.upload(&encode(spec.dtype, &vec![1.0; spec.max_m.max(1)]))?;
+            Ok(ones)
+        });
+        Ok(Gradients {
+            ones: ones.transpose()?,
+            dtype: spec.dtype,
+        })
+    }
+
+    /// dW = dY^T X, of all rows.
+    pub fn weight(&self, rank: &Rank, dy: Mat<'_>, x: Mat<'_>, dweight: MatMut<'_>, accumulate: bool) -> Result<()> {
+        rank.gemm(&Gemm::new(Layout::Tn, dy, x, dweight).accumulate(accumulate))
+    }
+
+    /// db = the sum of dY's rows.
+    pub fn bias(&self, rank: &Rank, dy: Mat<'_>, dbias: MatMut<'_>, accumulate: bool) -> Result<()> {
+        let ones = self.ones.as_ref().ok_or_else(|| {
+            let expected = "none: the layer was made without a bias";
+            Error::bad_argument("dbias", "given", expected)
+        })?;
+        let ones = ones.mat(1, dy.rows(), self.dtype)?;
+        rank.gemm(&Gemm::new(Layout::Nn, ones, dy, dbias).accumulate(accumulate))
+    }
+}
