@@ -66,6 +66,11 @@ TW_DEV void load_stage(saddr stage, const Operand<T>& o, uint32_t row0, uint32_t
     }
   }
 }
+// Tiles of 256 columns have no registers left for other layouts than NT, and are asked for none: they are the twins of
+// Hopper's, which multiplies no other (src/op/heuristics.rs).
+template <class Tile>
+constexpr bool kLayouts = Tile::kN <= 128;
+
 template <class Tile>
 struct Ring {
   using T = typename Tile::Type;
@@ -77,8 +82,10 @@ struct Ring {
   // comes with a weight by k: nobody needs the fourth combination.
   template <class Values>
   static TW_DEV void multiply(const Operand<T>& x, uint32_t row0, const Operand<T>& w, uint32_t col0, Values& acc) {
-    if (x.by_k) return run<true, true>(x, row0, w, col0, acc);
-    if (w.by_k) return run<false, true>(x, row0, w, col0, acc);
+    if constexpr (kLayouts<Tile>) {
+      if (x.by_k) return run<true, true>(x, row0, w, col0, acc);
+      if (w.by_k) return run<false, true>(x, row0, w, col0, acc);
+    }
     run<false, false>(x, row0, w, col0, acc);
   }
 
