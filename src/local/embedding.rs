@@ -16,7 +16,7 @@ const BACKWARD: Entry = Entry {
     shared: abi::TW_EMBEDDING_SHARED,
 };
 /// Rows of the table that a CTA has at a time.
-const TABLE_ROWS: usize = 64;
+const TABLE_ROWS: usize = 32;
 
 /// The first id outside the vocabulary that launches have met since it was made or cleared: kernels cannot fail, and a
 /// host that asked after every launch would wait for each.

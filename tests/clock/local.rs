@@ -48,9 +48,8 @@ const ALL: [Kernel; 17] = [
     Kernel::Fill,
 ];
 
-/// Enqueues it: `m` rows of 1024 values, heads of 64, a vocabulary of 1024.
-fn launch(rank: &Rank, kernel: Kernel, m: usize) -> tileweave::Result<()> {
-    let d = 1024;
+/// Enqueues it: `m` rows of `d` values, heads of 64, a vocabulary of 1024.
+fn launch(rank: &Rank, kernel: Kernel, [m, d]: [usize; 2]) -> tileweave::Result<()> {
     let of = |rows: usize, cols: usize| -> tileweave::Result<Buffer> { rank.alloc(rows * cols * 4) };
     let (a, b, row, stats) = (of(m, 2 * d)?, of(m, 2 * d)?, of(1, d)?, of(m, 16)?);
     let (mut out, mut more, mut rest) = (of(m, 2 * d)?, of(m, d)?, of(m, d)?);
@@ -66,7 +65,7 @@ fn launch(rank: &Rank, kernel: Kernel, m: usize) -> tileweave::Result<()> {
     words.upload(&numbers)?;
     let ids = words.ids(m)?;
     let to = out.mat_mut(m, d, BF16)?;
-    let (heads, kv_heads, head_size, seq, scale) = (16, 16, 64, m, 0.125);
+    let (heads, kv_heads, head_size, seq, scale) = (d / 64, d / 64, 64, m, 0.125);
     match kernel {
         Kernel::Norm(kind) => Norm {
             kind,
@@ -193,7 +192,7 @@ fn launch(rank: &Rank, kernel: Kernel, m: usize) -> tileweave::Result<()> {
 }
 
 /// Nanoseconds, without the launch's own.
-fn ns(kernel: Kernel, m: usize) -> f64 {
+fn ns(kernel: Kernel, shape: [usize; 2]) -> f64 {
     let node = named("h100x8");
     let sim = Arc::new(SimNode::new(SimConfig::clocked(&node, 1)).expect("a node"));
     let rank = Node::new(sim.clone())
@@ -204,7 +203,7 @@ fn ns(kernel: Kernel, m: usize) -> f64 {
     let driver = driver.driver();
     let [begin, end] = [(); 2].map(|()| driver.event_create(rank.place()).expect("an event"));
     driver.event_record(begin, rank.stream()).expect("recorded");
-    launch(&rank, kernel, m).expect("a launch");
+    launch(&rank, kernel, shape).expect("a launch");
     driver.event_record(end, rank.stream()).expect("recorded");
     rank.synchronize().expect("no fault");
     let ms = driver
@@ -219,27 +218,30 @@ fn each_takes_its_time() {
     for kernel in ALL {
         // Of losses, a CTA has 256 rows.
         let more = if kernel == Kernel::Loss { 1 << 17 } else { 1024 };
-        let (small, large) = (ns(kernel, 256), ns(kernel, more));
+        let (small, large) = (ns(kernel, [256, 1024]), ns(kernel, [more, 1024]));
         println!("{kernel:?}: {small:.0} ns, {large:.0} ns");
-        assert!(small > 300.0, "{kernel:?}: {small} ns, not even two trips to memory");
+        // What reads takes two trips to memory at least; stores are posted.
+        let least = if kernel == Kernel::Fill { 0.0 } else { 300.0 };
+        assert!(small > least, "{kernel:?}: {small} ns");
         assert!(large > small, "{kernel:?}: {large} ns after {small}");
-        assert_eq!(large, ns(kernel, more), "{kernel:?}: another time");
+        assert_eq!(large, ns(kernel, [more, 1024]), "{kernel:?}: another time");
     }
 }
 
-/// What only moves data takes what device memory takes for it, and not much more.
+/// What computes little takes what device memory takes for it, and not much more; norms of wide rows alone, since a CTA has one row
+/// at a time.
 #[test]
 fn moves_are_bound_by_memory() {
     let node = named("h100x8");
-    let m = 65536;
+    let [m, d] = [8192, 8192];
     for (kernel, matrices) in [
         (Kernel::Copy, 2.0),
         (Kernel::Add, 3.0),
         (Kernel::Norm(NormKind::Rms), 2.0),
     ] {
-        let least = matrices * m as f64 * 1024.0 * 2.0 / node.memory.hbm_gb_per_s.value;
-        let part = ns(kernel, m) / least;
+        let least = matrices * (m * d * 2) as f64 / node.memory.hbm_gb_per_s.value;
+        let part = ns(kernel, [m, d]) / least;
         println!("{kernel:?}: {part:.2} of what memory takes");
-        assert!((0.9..3.0).contains(&part), "{kernel:?}: {part:.2}");
+        assert!((0.9..2.5).contains(&part), "{kernel:?}: {part:.2}");
     }
 }

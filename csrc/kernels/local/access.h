@@ -6,6 +6,9 @@
 #include "tile/matrix.h"
 
 namespace tw {
+// Whether the octet's value `j` is of a column that exists.
+TW_DEV bool exists(const Columns& c, int j) { return c.col + j < c.end; }
+
 template <class T, bool kInVectors>
 struct Access {
   using Type = T;
@@ -18,19 +21,25 @@ struct Access {
   // Eight neighbouring columns; those that do not exist are 0, and are not stored.
   static TW_DEV Octet load(const Matrix<T>& m, uint32_t row, const Columns& c) {
     if constexpr (kVectors) return c.any() ? WireFormat<T>(TW_BF16).load(m.at(row, c.col)) : Octet{};
-    return load_octet(m, row, c);
+    Octet o = {};
+    float none;
+    TW_UNROLL
+    for (int j = 0; j < 8; ++j) {
+      if (exists(c, j)) Pair<T>::load(m.at(row, c.col + j), false, o.f[j], none);
+    }
+    return o;
   }
   static TW_DEV void store(const Matrix<T>& m, uint32_t row, const Columns& c, const Octet& o) {
     if constexpr (kVectors) {
       if (c.any()) WireFormat<T>(TW_BF16).store(m.at(row, c.col), o);
     } else {
-      store_octet(m, row, c, o);
+      TW_UNROLL
+      for (int j = 0; j < 8; ++j) {
+        if (exists(c, j)) Pair<T>::store(m.at(row, c.col + j), false, o.f[j], 0.f);
+      }
     }
   }
 };
-
-// Whether the octet's value `j` is of a column that exists.
-TW_DEV bool exists(const Columns& c, int j) { return c.col + j < c.end; }
 
 // body(Access{}) for the launch's type and addresses.
 template <class Body>
