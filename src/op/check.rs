@@ -3,7 +3,7 @@
 
 use std::fmt::Display;
 
-use super::operands::{Operands, Out};
+use super::operands::{Operands, Out, Residual};
 use super::{Axis, Gemm, Layout, Op, OpSpec, chunk};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
@@ -148,16 +148,22 @@ pub(crate) fn check(spec: &OpSpec, by: Launcher, a: &Operands<'_>) -> Result<()>
             format!("only GEMMs whose results are summed take one, {} does not", spec.op)
         })?;
     }
-    for (name, given) in [("residual", a.residual.is_some()), ("gamma", a.gamma.is_some())] {
-        presence(name, given, spec.tail.is_some(), || {
-            format!(
-                "the plan was made with{} a tail",
-                if spec.tail.is_some() { "" } else { "out" }
-            )
-        })?;
-    }
+    presence("residual", a.residual.is_some(), spec.tail.is_some(), || {
+        let with = if spec.tail.is_some() { "" } else { "out" };
+        format!("the plan was made with{with} a tail")
+    })?;
+    presence("gamma", a.gamma.is_some(), spec.tail.normalises(), || {
+        format!(
+            "the plan's tail {}",
+            if spec.tail.normalises() {
+                "normalises"
+            } else {
+                "does not normalise"
+            }
+        )
+    })?;
     check.mat("x", &a.x.raw, x.0, x.1)?;
-    let mut inputs = [Some(("x", a.x.raw)), None, None, None, None];
+    let mut inputs = [Some(("x", a.x.raw)), None, None, None, None, None];
     let optional = [
         ("weight", &a.weight, spec.layout.weight(n, k)),
         ("bias", &a.bias, (1, n)),
@@ -172,13 +178,24 @@ pub(crate) fn check(spec: &OpSpec, by: Launcher, a: &Operands<'_>) -> Result<()>
     }
     check.mat("out", a.out.raw(), out.0, out.1)?;
     if let Some(residual) = &a.residual {
-        check.mat("residual", &residual.raw, m, n)?;
-        let out = ("out", *a.out.raw());
-        apart(
-            ("residual", &residual.raw),
-            inputs.iter().flatten().chain([&out]),
-            "memory of its own",
-        )?;
+        check.mat("residual", residual.raw(), out.0, out.1)?;
+    }
+    match &a.residual {
+        Some(Residual::Read(_)) if spec.tail.normalises() => {
+            let expected = "one to update (Operands::tail): RMSNorm's tail replaces it";
+            return Err(Error::bad_argument("residual", "only to be read", expected));
+        }
+        Some(Residual::Update(_)) if !spec.tail.normalises() => {
+            let expected = "one to read (Operands::residual): the plan's tail leaves it as it is";
+            return Err(Error::bad_argument("residual", "to be updated", expected));
+        }
+        Some(Residual::Read(residual)) => inputs[5] = Some(("residual", residual.raw)),
+        Some(Residual::Update(residual)) => {
+            let out = ("out", *a.out.raw());
+            let others = inputs.iter().flatten().chain([&out]);
+            apart(("residual", &residual.raw), others, "memory of its own")?;
+        }
+        None => {}
     }
     overlap(spec, a, &inputs)
 }

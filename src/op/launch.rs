@@ -75,7 +75,7 @@ impl Addresses {
             bias: optional(&a.bias).0,
             addend: optional(&a.addend),
             out: of(a.out.raw()),
-            residual: a.residual.as_ref().map_or((0, 0), |mat| of(&mat.raw)),
+            residual: a.residual.as_ref().map_or((0, 0), |residual| of(residual.raw())),
             gamma: optional(&a.gamma).0,
         }
     }
@@ -344,9 +344,9 @@ impl Maker<'_> {
         })?;
         // A flat all-reduce is one of so many elements; what may differ between ranks is 0.
         let is_flat = op == Op::AllReduce && kernel.tile == Tile::Memory && on.rows == 1;
-        // A tail's rows have their columns even where the all-reduce has not.
+        // Rows that are normalised have their columns even where the all-reduce has not.
         let (desc_m, desc_n) = match op {
-            _ if is_flat => (on.cols, if spec.tail.is_some() { spec.n as u64 } else { 0 }),
+            _ if is_flat => (on.cols, if spec.tail.normalises() { spec.n as u64 } else { 0 }),
             Op::AllGatherGemm => (m, 0),
             _ if spec.axis == Axis::Columns => (m, spec.n as u64),
             _ => (m, on.cols),
@@ -389,7 +389,7 @@ impl Maker<'_> {
             Op::AllGather => on.cols as u32,
             _ => 0,
         };
-        if spec.tail.is_some() {
+        if spec.tail.normalises() {
             (params.tail_rows, params.tail_cols) = (m as u32, spec.n as u32);
         }
         params.chunk = on.rows.div_ceil(world as u64) as u32;

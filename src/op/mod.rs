@@ -31,7 +31,7 @@ pub use exchange::offered;
 pub use gemm::Gemm;
 pub(crate) use launch::Step;
 pub use layout::Layout;
-pub use operands::{Operands, Out};
+pub use operands::{Operands, Out, Residual};
 pub use plan::Plan;
 pub use spec::{Axis, Mainloop, Op, OpSpec};
 pub use split::chunk;

@@ -21,6 +21,24 @@ impl Out<'_> {
     }
 }
 
+/// What a tail adds.
+#[derive(Debug)]
+pub enum Residual<'a> {
+    /// Of [`Tail::Residual`](crate::Tail::Residual): read, and left as it is.
+    Read(Mat<'a>),
+    /// Of [`Tail::RmsNorm`](crate::Tail::RmsNorm): replaced by the sum with it.
+    Update(MatMut<'a>),
+}
+
+impl Residual<'_> {
+    pub(crate) fn raw(&self) -> &RawMat {
+        match self {
+            Residual::Read(mat) => &mat.raw,
+            Residual::Update(mat) => &mat.raw,
+        }
+    }
+}
+
 /// The data of one launch on one rank. `M` counts global rows; a rank's part of M is [`chunk`](crate::chunk)`(m, world,
 /// rank)`, of `m_r` rows, and likewise of n; n and k are the spec's.
 ///
@@ -49,9 +67,9 @@ pub struct Operands<'a> {
     pub bias: Option<Mat<'a>>,
     /// This rank's own partial, added to its product before that is rounded to the wire.
     pub addend: Option<Mat<'a>>,
-    /// Of a spec with a tail, \[m, n\]: added to the sum, and replaced by the sum with it.
-    pub residual: Option<MatMut<'a>>,
-    /// Of a spec with a tail, \[1, n\]: what normalised columns are multiplied with.
+    /// Of a spec with a tail, of out's shape: added to the sum.
+    pub residual: Option<Residual<'a>>,
+    /// Of a spec whose tail normalises, \[1, n\]: what columns are multiplied with.
     pub gamma: Option<Mat<'a>>,
     /// Where the result goes. It shares no byte with the residual either.
     pub out: Out<'a>,
@@ -121,10 +139,18 @@ impl<'a> Operands<'a> {
         }
     }
 
-    /// With what a tail needs.
+    /// With what [`Tail::Residual`](crate::Tail::Residual) adds.
+    pub fn residual(self, residual: Mat<'a>) -> Operands<'a> {
+        Operands {
+            residual: Some(Residual::Read(residual)),
+            ..self
+        }
+    }
+
+    /// With what [`Tail::RmsNorm`](crate::Tail::RmsNorm) needs.
     pub fn tail(self, residual: MatMut<'a>, gamma: Mat<'a>) -> Operands<'a> {
         Operands {
-            residual: Some(residual),
+            residual: Some(Residual::Update(residual)),
             gamma: Some(gamma),
             ..self
         }

@@ -182,7 +182,11 @@ impl Plan {
             }
             Path::Fused | Path::Unfused => {}
         }
-        let flat = operands.x.raw.is_contiguous() && operands.out.raw().is_contiguous();
+        // A residual that is added element by element is cut with the rest.
+        let read = operands.residual.as_ref().filter(|_| !spec.tail.normalises());
+        let flat = operands.x.raw.is_contiguous()
+            && operands.out.raw().is_contiguous()
+            && read.is_none_or(|residual| residual.raw().is_contiguous());
         let strided = (spec.op == Op::AllReduce && !flat).then(|| facts.unfused(spec, operands.m as u64, false));
         let config = strided.transpose()?.map_or(*config, |strided| Config {
             // Packets are pushed; all else travels as the route says.

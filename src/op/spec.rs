@@ -168,7 +168,7 @@ pub struct OpSpec {
     pub wire: Wire,
     /// Whether a bias `[n]` is added, once, after the sum. GEMMs only.
     pub bias: bool,
-    /// What follows in the same kernel. All-reduces only, with a GEMM or without.
+    /// What follows a sum over ranks in the same kernel.
     pub tail: Tail,
     /// What all ranks together have of that which may differ between them: of K for the operations that reduce, of N
     /// for [`Op::AllGatherGemm`]. The choice of a route looks at it, the same on every rank; `None`: the whole weight is
@@ -393,11 +393,7 @@ impl std::fmt::Display for OpSpec {
         if self.axis != Axis::Rows {
             f.write_str(", side by side")?;
         }
-        f.write_str(")")?;
-        match self.tail {
-            Tail::None => Ok(()),
-            Tail::RmsNorm { .. } => f.write_str(" with residual and RMSNorm"),
-        }
+        write!(f, "){}", self.tail)
     }
 }
 

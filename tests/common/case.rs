@@ -21,6 +21,8 @@ pub struct Case {
     pub addend: bool,
     /// Residual and RMSNorm with this eps.
     pub tail: Option<f32>,
+    /// A residual alone.
+    pub residual: bool,
     /// Elements between the rows of every matrix.
     pub gap: usize,
     pub data_seed: u64,
@@ -48,6 +50,7 @@ impl Case {
             bias: false,
             addend: false,
             tail: None,
+            residual: false,
             gap: 0,
             data_seed: 1,
             mainloop: None,
@@ -82,6 +85,10 @@ impl Case {
             tail: Some(eps),
             ..self
         }
+    }
+
+    pub fn residual(self) -> Case {
+        Case { residual: true, ..self }
     }
 
     pub fn wire(self, wire: Wire) -> Case {
@@ -176,7 +183,11 @@ impl Case {
         .axis(self.axis)
         .wire(self.wire)
         .bias(self.bias)
-        .tail(self.tail.map_or(Tail::None, |eps| Tail::RmsNorm { eps }))
+        .tail(match self.tail {
+            Some(eps) => Tail::RmsNorm { eps },
+            None if self.residual => Tail::Residual,
+            None => Tail::None,
+        })
         .route(Want::Exactly(path))
         .reducers(self.reducers);
         let spec = match self.mainloop {

@@ -59,6 +59,10 @@ fn unusable_specs_name_the_argument() {
             "tail is RmsNorm: expected none: all-gather has no tail, which needs whole rows of a sum on every rank",
         ),
         (
+            of(Op::AllGatherGemm, 8, 8, 8).tail(Tail::Residual),
+            "tail is Residual: expected none: all-gather-gemm adds nothing up that a residual could be added to",
+        ),
+        (
             of(Op::AllReduce, 8, 0, 8).tail(Tail::RmsNorm { eps: f32::NAN }),
             "eps is NaN: expected a finite number, at least 0",
         ),
