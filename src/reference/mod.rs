@@ -18,6 +18,7 @@
 
 mod bound;
 mod compare;
+pub mod local;
 mod product;
 mod tail;
 mod values;
