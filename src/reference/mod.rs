@@ -18,7 +18,7 @@
 
 mod bound;
 mod compare;
-pub mod local;
+pub mod layer;
 mod product;
 mod tail;
 mod values;
