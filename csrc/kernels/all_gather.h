@@ -89,7 +89,8 @@ struct GemmConsumer {
   }
 };
 
-// AG: the rows themselves, bit for bit. Here `k` and `n` are both the number of columns.
+// AG: the rows themselves, bit for bit, one below the other or side by side. Here `k` and `n` are both the number of columns
+// that are staged.
 template <class T>
 struct CopyConsumer {
   using Type = T;
@@ -101,12 +102,14 @@ struct CopyConsumer {
   static TW_DEV void consume(Session<Cta>& s, const GatherTile& t, const GatheredRows<T>& rows) {
     const Block& b = t.block;
     s.stamps.begin(TW_STAMP_COLLECT, t.index, t.source);
-    const uint32_t vectors = ceil_div(s.p.k * kSize, 16);
+    const Span cols = columns_of_source(s.p, t.source);
+    // Side by side, a source's rows begin at the top.
+    const uint32_t bytes = cols.size() * kSize, vectors = ceil_div(bytes, 16), top = s.p.columns ? t.source * s.p.chunk : 0;
     for (uint32_t at = mx::thread(); at < b.rows * vectors; at += mx::threads()) {
-      const uint32_t row = at / vectors, chunk = at % vectors, valid = min_u32(16, s.p.k * kSize - chunk * 16);
+      const uint32_t row = at / vectors, chunk = at % vectors, valid = min_u32(16, bytes - chunk * 16);
       vec4 v = {{~0u, ~0u, ~0u, ~0u}};  // after an abort: NaN in every type
       if (s.alive) v = load_16<kSize>(rows.m.at(rows.first + row, 0) + chunk * 16, valid);
-      store_16<kSize>(Matrix<T>{s.p.out, s.p.out_ld}.at(b.row + row, 0) + chunk * 16, valid, v);
+      store_16<kSize>(Matrix<T>{s.p.out, s.p.out_ld}.at(b.row - top + row, cols.begin) + chunk * 16, valid, v);
     }
     s.stamps.end();
   }

@@ -4,7 +4,7 @@
 use std::fmt::Display;
 
 use super::operands::{Operands, Out};
-use super::{Gemm, Layout, Op, OpSpec, chunk};
+use super::{Axis, Gemm, Layout, Op, OpSpec, chunk};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::memory::RawMat;
@@ -130,6 +130,7 @@ pub(crate) fn check(spec: &OpSpec, by: Launcher, a: &Operands<'_>) -> Result<()>
         Op::GemmReduceScatter | Op::GemmAllReduce => (m, k),
         Op::AllGatherGemm => (own, k),
         Op::ReduceScatter | Op::AllReduce => (m, n),
+        Op::AllGather if spec.axis == Axis::Columns => (m, chunk(n, by.world, by.rank).len()),
         Op::AllGather => (own, n),
     };
     let out = match spec.op {

@@ -10,7 +10,7 @@ use super::operands::Operands;
 use super::splits::COUNTER_BYTES;
 use super::staging::{Rounds, padded};
 use super::tiling::{Sizes, Tiling};
-use super::{Gemm, Mainloop, Op, OpSpec};
+use super::{Axis, Gemm, Mainloop, Op, OpSpec};
 use crate::abi::{self, TwDescriptor, TwGroup, TwParams};
 use crate::driver::{Launch, TensorMap};
 use crate::dtype::DType;
@@ -348,6 +348,7 @@ impl Maker<'_> {
         let (desc_m, desc_n) = match op {
             _ if is_flat => (on.cols, if spec.tail.is_some() { spec.n as u64 } else { 0 }),
             Op::AllGatherGemm => (m, 0),
+            _ if spec.axis == Axis::Columns => (m, spec.n as u64),
             _ => (m, on.cols),
         };
         let path = match config.path {
@@ -374,9 +375,14 @@ impl Maker<'_> {
             grid: grid + config.reducers,
             tail,
             tail_eps,
+            epilogue: abi::TW_EPILOGUE_NONE,
+            axis: spec.axis.code(),
         };
         let mut params = self.params(desc, a);
         params.path = path;
+        if spec.axis == Axis::Columns {
+            params.columns = spec.n as u32;
+        }
         (params.m, params.n) = (on.rows as u32, on.cols as u32);
         params.k = match op {
             _ if op.has_gemm() => spec.k as u32,

@@ -33,6 +33,6 @@ pub(crate) use launch::Step;
 pub use layout::Layout;
 pub use operands::{Operands, Out};
 pub use plan::Plan;
-pub use spec::{Mainloop, Op, OpSpec};
+pub use spec::{Axis, Mainloop, Op, OpSpec};
 pub use split::chunk;
 pub use tail::Tail;

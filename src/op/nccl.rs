@@ -9,7 +9,7 @@ use super::config::{Config, Facts, gemm_kernel, splits_of};
 use super::kernel::Kernel;
 use super::launch::{Addresses, Maker, Step};
 use super::operands::Operands;
-use super::{Op, OpSpec};
+use super::{Axis, Op, OpSpec};
 use crate::driver::DevicePtr;
 use crate::error::{Error, Result};
 use crate::memory::RawMat;
@@ -66,6 +66,9 @@ impl Facts {
         self.communicators.clone()?;
         if spec.tail.is_some() {
             return Err("NCCL has no residual and RMSNorm behind its all-reduce".into());
+        }
+        if spec.axis == Axis::Columns {
+            return Err("NCCL gathers matrices one behind the other, not side by side".into());
         }
         if spec.wire_dtype(self.world) != spec.dtype {
             let (wire, dtype) = (spec.wire_dtype(self.world), spec.dtype);

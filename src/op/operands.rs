@@ -22,7 +22,7 @@ impl Out<'_> {
 }
 
 /// The data of one launch on one rank. `M` counts global rows; a rank's part of M is [`chunk`](crate::chunk)`(m, world,
-/// rank)`, of `m_r` rows; n and k are the spec's.
+/// rank)`, of `m_r` rows, and likewise of n; n and k are the spec's.
 ///
 /// | operation | x | weight | addend | out |
 /// |---|---|---|---|---|
@@ -32,6 +32,7 @@ impl Out<'_> {
 /// | reduce-scatter | \[m, n\] | none | none | \[m_r, n\] |
 /// | all-reduce | \[m, n\] | none | none | \[m, n\] |
 /// | all-gather | \[m_r, n\] | none | none | \[m, n\] |
+/// | all-gather of columns ([`Axis`](crate::Axis)) | \[m, n_r\] | none | none | \[m, n\] |
 ///
 /// The weight is \[k, n\] where the spec's [`layout`](crate::OpSpec::layout) is NN. The addend is optional, the bias \[1, n\]
 /// is there where the spec says so. All have the spec's type, and any leading dimension from the number of columns on;

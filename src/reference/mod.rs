@@ -203,6 +203,18 @@ pub fn gather(parts: &[&[f64]], rows: usize, cols: usize, dtype: DType) -> Expec
     }
 }
 
+/// all_gather of the ranks' matrices of `rows` rows, side by side in rank order, `cols` columns together, bit for bit.
+pub fn gather_columns(parts: &[&[f64]], rows: usize, cols: usize, dtype: DType) -> Expected {
+    let mut expected = Expected::zeros(rows, cols, dtype);
+    for (rank, part) in parts.iter().enumerate() {
+        let own = chunk(cols, parts.len(), rank);
+        for (row, line) in part.chunks_exact(own.len().max(1)).enumerate().take(rows) {
+            expected.value[row * cols..][own.clone()].copy_from_slice(line);
+        }
+    }
+    expected
+}
+
 impl Expected {
     fn zeros(rows: usize, cols: usize, dtype: DType) -> Self {
         Expected {

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use tileweave::{DType, Exchange, Layout, Mainloop, Op, OpSpec, Path, Tail, Want, Wire, reference};
+use tileweave::{Axis, DType, Exchange, Layout, Mainloop, Op, OpSpec, Path, Tail, Want, Wire, reference};
 
 /// What is run.
 #[derive(Debug, Clone)]
@@ -14,6 +14,8 @@ pub struct Case {
     pub k: usize,
     pub dtype: DType,
     pub layout: Layout,
+    /// Of a plain all-gather.
+    pub axis: Axis,
     pub wire: Wire,
     pub bias: bool,
     pub addend: bool,
@@ -41,6 +43,7 @@ impl Case {
             k,
             dtype,
             layout: Layout::Nt,
+            axis: Axis::Rows,
             wire: Wire::Output,
             bias: false,
             addend: false,
@@ -56,6 +59,14 @@ impl Case {
 
     pub fn layout(self, layout: Layout) -> Case {
         Case { layout, ..self }
+    }
+
+    /// An all-gather of columns.
+    pub fn side_by_side(self) -> Case {
+        Case {
+            axis: Axis::Columns,
+            ..self
+        }
     }
 
     pub fn bias(self) -> Case {
@@ -131,8 +142,9 @@ impl Case {
         }
     }
 
+    /// The columns that a rank brings: of the weight, or of x side by side.
     pub fn n_of(&self, rank: usize) -> Range<usize> {
-        if self.op == Op::AllGatherGemm {
+        if self.op == Op::AllGatherGemm || self.axis == Axis::Columns {
             reference::chunk(self.n, self.world, rank)
         } else {
             0..self.n
@@ -143,16 +155,25 @@ impl Case {
         reference::chunk(self.m, self.world, rank)
     }
 
+    /// Rows and columns of the x of a plain collective.
+    pub fn input(&self, rank: usize) -> (usize, usize) {
+        match (self.op, self.axis) {
+            (Op::AllGather, Axis::Rows) => (self.m_of(rank).len(), self.n),
+            _ => (self.m, self.n_of(rank).len()),
+        }
+    }
+
     /// The spec of a rank, for M up to this case's.
     pub fn spec(&self, rank: usize, path: Path) -> OpSpec {
         let spec = OpSpec::new(
             self.op,
-            self.n_of(rank).len(),
+            self.part(rank).1.len(),
             self.k_of(rank).len(),
             self.m,
             self.dtype,
         )
         .layout(self.layout)
+        .axis(self.axis)
         .wire(self.wire)
         .bias(self.bias)
         .tail(self.tail.map_or(Tail::None, |eps| Tail::RmsNorm { eps }))

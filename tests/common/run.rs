@@ -23,8 +23,10 @@ impl Loaded {
         let mut x = match c.op {
             Op::AllGatherGemm => slab(m.len(), c.k, &Data::part(&data.x, c.k, m.clone(), 0..c.k))?,
             _ if c.op.has_gemm() => slab(c.m, k.len(), &Data::part(&data.x, c.k, 0..c.m, k.clone()))?,
-            Op::AllGather => slab(m.len(), c.n, &data.inputs[r])?,
-            _ => slab(c.m, c.n, &data.inputs[r])?,
+            _ => {
+                let (rows, cols) = c.input(r);
+                slab(rows, cols, &data.inputs[r])?
+            }
         };
         let gemm = c.op.has_gemm();
         let part = gemm.then(|| Data::part(&data.weight, c.k, n.clone(), k.clone()));

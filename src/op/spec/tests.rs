@@ -37,6 +37,14 @@ fn unusable_specs_name_the_argument() {
             of(Op::AllGatherGemm, 1, 1 << 30, 1),
             "k is 1073741824: expected at most 134217720: a gathered row is at most 2^28 - 16 bytes",
         ),
+        (
+            of(Op::AllGatherGemm, 8, 8, 8).axis(Axis::Columns),
+            "axis is columns: expected rows: all-gather-gemm does not gather matrices side by side",
+        ),
+        (
+            of(Op::AllGather, 8, 0, 1 << 27).axis(Axis::Columns),
+            "max_m is 134217728: expected less than 134217728 where matrices are gathered side by side",
+        ),
         (of(Op::AllGather, 8, 8, 8), "k is 8: expected 0: all-gather has no GEMM"),
         (
             of(Op::AllReduce, 8, 0, 8).bias(true),
