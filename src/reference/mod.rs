@@ -18,6 +18,7 @@
 
 mod bound;
 mod compare;
+mod epilogue;
 mod product;
 mod tail;
 mod values;
