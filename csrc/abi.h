@@ -85,7 +85,7 @@ enum { TW_TWO_SHOT = 0, TW_ONE_SHOT = 1 };
 #define TW_IN_SWITCH 512  // added where partials are added up, and results multiplied, by the switch
 
 // What follows a sum over ranks in the same kernel, `TwDescriptor::tail`: csrc/kernels/tail.h; a residual, added before the sum is
-// rounded (`end_sum`, csrc/tile/source.h).
+// rounded (`end_sum`, csrc/kernels/partials.h).
 enum { TW_TAIL_NONE = 0, TW_TAIL_RMS_NORM = 1, TW_TAIL_RESIDUAL = 2 };
 
 // What is made of a product in the kernel that computes it, `TwDescriptor::epilogue` (csrc/tile/epilogue.h).

@@ -64,7 +64,7 @@ fn exactly(c: &Case, data: &Data, rank: usize) -> Vec<u8> {
 }
 
 proptest! {
-    #![proptest_config(cases(80))]
+    #![proptest_config(cases(40))]
 
     /// One-shot and two-shot, fused and unfused, pushed and pulled, grids of one CTA, of few, and of all that fit: one result; and
     /// no byte more than without a residual.
@@ -102,7 +102,7 @@ proptest! {
 }
 
 proptest! {
-    #![proptest_config(cases(12))]
+    #![proptest_config(cases(8))]
 
     /// Several rounds in one launch.
     #[test]

@@ -100,6 +100,7 @@ pub(crate) fn describe(descriptor: &TwDescriptor) -> String {
     };
     let tail = match d.tail {
         abi::TW_TAIL_NONE if d.tail_eps == 0 => String::new(),
+        abi::TW_TAIL_RESIDUAL if d.tail_eps == 0 => ", residual".to_string(),
         abi::TW_TAIL_RMS_NORM => format!(", residual and RMSNorm, eps {:e}", f32::from_bits(d.tail_eps)),
         kind => format!(", tail {kind} of {:#x}", d.tail_eps),
     };

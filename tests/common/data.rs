@@ -62,7 +62,7 @@ impl Data {
         let inputs = (0..count(!gemm, c.world))
             .map(|r| draw(size(c.input(r)), 1.0))
             .collect();
-        let residual = draw(count(c.tail.is_some(), c.m * c.n), 2.0);
+        let residual = draw(count(c.tail.is_some() || c.residual, c.m * c.n), 2.0);
         let gamma = draw(count(c.tail.is_some(), c.n), 1.0);
         Data {
             x,
@@ -75,7 +75,7 @@ impl Data {
         }
     }
 
-    /// Without a tail.
+    /// Without a tail that normalises.
     pub fn expected(&self, c: &Case) -> Expected {
         let inputs: Vec<&[f64]> = self.inputs.iter().map(Vec::as_slice).collect();
         let addends: Vec<&[f64]> = self.addends.iter().map(Vec::as_slice).collect();
@@ -89,7 +89,14 @@ impl Data {
             addends: &addends,
         };
         let in_switch = c.exchange == Some(Exchange::InSwitch);
+        let onto = self.residual.as_slice();
         match c.op {
+            _ if c.residual && c.row_parallel() && in_switch => {
+                gemm.reduce_onto_in_switch(onto, c.world, c.dtype, c.wire)
+            }
+            _ if c.residual && c.row_parallel() => gemm.reduce_onto(onto, c.world, c.dtype, c.wire),
+            _ if c.residual && in_switch => reference::reduce_onto_in_switch(onto, &inputs, c.m, c.n, c.dtype),
+            _ if c.residual => reference::reduce_onto(onto, &inputs, c.m, c.n, c.dtype),
             Op::AllGatherGemm => gemm.gathered(c.dtype),
             _ if c.row_parallel() && in_switch => gemm.reduce_in_switch(c.world, c.dtype, c.wire),
             _ if c.row_parallel() => gemm.reduce(c.world, c.dtype, c.wire),
