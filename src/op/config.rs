@@ -14,7 +14,7 @@ use super::kernel::{Family, Kernel, Tile};
 use super::splits::{product_bytes, splits};
 use super::staging::{MAX_GRID, largest_wave};
 use super::tiling::{Sizes, Tiling};
-use super::{Mainloop, Op, OpSpec};
+use super::{Axis, Mainloop, Op, OpSpec};
 use crate::error::{Error, Result};
 use crate::memory::layout::{Layout, smallest};
 use crate::nccl::NcclPolicy;
@@ -120,13 +120,14 @@ pub(crate) fn splits_of(spec: &OpSpec, m: u64, setting: &Setting) -> u32 {
     }
 }
 
-/// The columns of the matrix that `op` moves.
-fn columns(spec: &OpSpec, op: Op) -> u64 {
-    (if spec.op == Op::AllGatherGemm && op == Op::AllGather {
-        spec.k
-    } else {
-        spec.n
-    }) as u64
+/// Rows and columns of the matrix that `op` works on, at `m`. Matrices that end up side by side are moved one below the other,
+/// each as wide as the widest.
+fn matrix(spec: &OpSpec, op: Op, m: u64, world: usize) -> (u64, u64) {
+    match spec.axis {
+        Axis::Columns => (m * world as u64, spec.n.div_ceil(world) as u64),
+        Axis::Rows if spec.op == Op::AllGatherGemm && op == Op::AllGather => (m, spec.k as u64),
+        Axis::Rows => (m, spec.n as u64),
+    }
 }
 
 /// The kernel that does `op`, for `spec` itself or for its collective, the matrix it works on, and whether in one exchange.
@@ -139,7 +140,8 @@ pub(crate) fn kernel(spec: &OpSpec, op: Op, m: u64, flat: bool, setting: &Settin
             tile,
             mainloop,
         };
-        let on = Tiling::of(op, kernel, cluster, m, columns(spec, op), flat, world);
+        let (rows, cols) = matrix(spec, op, m, world);
+        let on = Tiling::of(op, kernel, cluster, rows, cols, flat, world);
         (kernel, on, one_shot)
     };
     let portable = |tile, one_shot| of(tile, Mainloop::Portable, 1, one_shot);

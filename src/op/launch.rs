@@ -10,7 +10,7 @@ use super::operands::Operands;
 use super::splits::COUNTER_BYTES;
 use super::staging::{Rounds, padded};
 use super::tiling::{Sizes, Tiling};
-use super::{Gemm, Mainloop, Op, OpSpec};
+use super::{Axis, Gemm, Mainloop, Op, OpSpec};
 use crate::abi::{self, TwDescriptor, TwGroup, TwParams};
 use crate::driver::{Launch, TensorMap};
 use crate::dtype::DType;
@@ -63,6 +63,7 @@ pub(super) struct Addresses {
     pub out: (u64, u64),
     residual: (u64, u64),
     gamma: u64,
+    saved: (u64, u64),
 }
 
 impl Addresses {
@@ -75,8 +76,9 @@ impl Addresses {
             bias: optional(&a.bias).0,
             addend: optional(&a.addend),
             out: of(a.out.raw()),
-            residual: a.residual.as_ref().map_or((0, 0), |mat| of(&mat.raw)),
+            residual: a.residual.as_ref().map_or((0, 0), |residual| of(residual.raw())),
             gamma: optional(&a.gamma).0,
+            saved: a.saved.as_ref().map_or((0, 0), |saved| of(&saved.raw)),
         }
     }
 }
@@ -212,6 +214,7 @@ impl Maker<'_> {
             // Who stores a value has read what was there.
             addend: if g.accumulate { of(&g.out.raw) } else { (0, 0) },
             out: of(&g.out.raw),
+            saved: g.saved.as_ref().map_or((0, 0), |saved| of(&saved.raw)),
             ..Addresses::default()
         };
         self.gemm(
@@ -239,6 +242,8 @@ impl Maker<'_> {
             residual: a.residual.0,
             residual_ld: a.residual.1,
             gamma: a.gamma,
+            saved: a.saved.0,
+            saved_ld: a.saved.1,
             panels: 1,
             cluster: 1,
             splits: 1,
@@ -294,6 +299,7 @@ impl Maker<'_> {
             m,
             n,
             k,
+            epilogue: self.spec.epilogue.code(),
             ..TwDescriptor::default()
         };
         let mut params = self.params(desc, a);
@@ -344,10 +350,11 @@ impl Maker<'_> {
         })?;
         // A flat all-reduce is one of so many elements; what may differ between ranks is 0.
         let is_flat = op == Op::AllReduce && kernel.tile == Tile::Memory && on.rows == 1;
-        // A tail's rows have their columns even where the all-reduce has not.
+        // Rows that are normalised have their columns even where the all-reduce has not.
         let (desc_m, desc_n) = match op {
-            _ if is_flat => (on.cols, if spec.tail.is_some() { spec.n as u64 } else { 0 }),
+            _ if is_flat => (on.cols, if spec.tail.normalises() { spec.n as u64 } else { 0 }),
             Op::AllGatherGemm => (m, 0),
+            _ if spec.axis == Axis::Columns => (m, spec.n as u64),
             _ => (m, on.cols),
         };
         let path = match config.path {
@@ -374,16 +381,26 @@ impl Maker<'_> {
             grid: grid + config.reducers,
             tail,
             tail_eps,
+            // Of an unfused one it is the GEMM's.
+            epilogue: if op == spec.op {
+                spec.epilogue.code()
+            } else {
+                abi::TW_EPILOGUE_NONE
+            },
+            axis: spec.axis.code(),
         };
         let mut params = self.params(desc, a);
         params.path = path;
+        if spec.axis == Axis::Columns {
+            params.columns = spec.n as u32;
+        }
         (params.m, params.n) = (on.rows as u32, on.cols as u32);
         params.k = match op {
             _ if op.has_gemm() => spec.k as u32,
             Op::AllGather => on.cols as u32,
             _ => 0,
         };
-        if spec.tail.is_some() {
+        if spec.tail.normalises() {
             (params.tail_rows, params.tail_cols) = (m as u32, spec.n as u32);
         }
         params.chunk = on.rows.div_ceil(world as u64) as u32;

@@ -1,5 +1,6 @@
 //! What an operation is, without its data.
 
+use super::epilogue::Epilogue;
 use super::layout::Layout;
 use super::staging::MAX_GRID;
 use super::tail::Tail;
@@ -22,7 +23,7 @@ pub enum Op {
     ReduceScatter,
     /// `sum over ranks of x`, all of it on every rank.
     AllReduce,
-    /// The ranks' `x`, stacked.
+    /// The ranks' `x`, stacked, or side by side ([`Axis`]).
     AllGather,
 }
 
@@ -95,6 +96,34 @@ impl std::fmt::Display for Op {
     }
 }
 
+/// How the matrices that an [`Op::AllGather`] brings together stand in the result.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Axis {
+    /// One below the other: rank r's rows are [`chunk`](crate::chunk)`(m, world, r)`.
+    #[default]
+    Rows,
+    /// Side by side: rank r's columns are [`chunk`](crate::chunk)`(n, world, r)`.
+    Columns,
+}
+
+impl Axis {
+    pub(crate) const fn code(self) -> u32 {
+        match self {
+            Axis::Rows => abi::TW_ROWS,
+            Axis::Columns => abi::TW_COLUMNS,
+        }
+    }
+}
+
+impl std::fmt::Display for Axis {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Axis::Rows => "rows",
+            Axis::Columns => "columns",
+        })
+    }
+}
+
 /// How a GEMM gets from operands to products.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Mainloop {
@@ -123,7 +152,7 @@ pub struct OpSpec {
     /// The operation.
     pub op: Op,
     /// Columns of the output of this rank's GEMM, the same on every rank but for [`Op::AllGatherGemm`], where it is
-    /// this rank's share. Plain collectives: columns.
+    /// this rank's share. Plain collectives: columns of the result.
     pub n: usize,
     /// Depth of this rank's GEMM: its share of K for the operations that reduce (may differ between ranks, may be 0),
     /// all of it for [`Op::AllGatherGemm`]. Plain collectives: 0.
@@ -134,11 +163,16 @@ pub struct OpSpec {
     pub dtype: DType,
     /// How x and the weight lie. GEMMs only, and never [`Layout::Tn`]; the same on every rank.
     pub layout: Layout,
+    /// What is made of the product in the same kernel, on every rank alike. Other than [`Epilogue::None`] for
+    /// [`Op::AllGatherGemm`] alone; n counts the product's columns.
+    pub epilogue: Epilogue,
+    /// Along which axis matrices are gathered. Other than [`Axis::Rows`] for [`Op::AllGather`] alone.
+    pub axis: Axis,
     /// Type in which partials travel. The sums of one rank alone, of plain collectives and gathers do not depend on it.
     pub wire: Wire,
     /// Whether a bias `[n]` is added, once, after the sum. GEMMs only.
     pub bias: bool,
-    /// What follows in the same kernel. All-reduces only, with a GEMM or without.
+    /// What follows a sum over ranks in the same kernel.
     pub tail: Tail,
     /// What all ranks together have of that which may differ between them: of K for the operations that reduce, of N
     /// for [`Op::AllGatherGemm`]. The choice of a route looks at it, the same on every rank; `None`: the whole weight is
@@ -169,6 +203,8 @@ impl OpSpec {
             max_m,
             dtype,
             layout: Layout::Nt,
+            epilogue: Epilogue::None,
+            axis: Axis::Rows,
             wire: Wire::default(),
             bias: false,
             tail: Tail::None,
@@ -185,6 +221,16 @@ impl OpSpec {
     /// With operands that lie so.
     pub fn layout(self, layout: Layout) -> OpSpec {
         OpSpec { layout, ..self }
+    }
+
+    /// With this made of the product.
+    pub fn epilogue(self, epilogue: Epilogue) -> OpSpec {
+        OpSpec { epilogue, ..self }
+    }
+
+    /// Gathered along this axis: with [`Axis::Columns`], rank r has x `[m, n_r]`, and every rank gets `[m, n]`.
+    pub fn axis(self, axis: Axis) -> OpSpec {
+        OpSpec { axis, ..self }
     }
 
     /// With partials in this type.
@@ -291,6 +337,26 @@ impl OpSpec {
             );
             return Err(Error::bad_argument(gathered, width, expected));
         }
+        if self.epilogue.is_some() && self.op != Op::AllGatherGemm {
+            let expected = match self.op.has_gemm() {
+                true => format!("none: what {} multiplies is not the sum yet", self.op),
+                false => format!("none: {} has no GEMM", self.op),
+            };
+            return Err(Error::bad_argument("epilogue", self.epilogue, expected));
+        }
+        self.epilogue.check(self.n)?;
+        if self.axis == Axis::Columns {
+            if self.op != Op::AllGather {
+                let expected = format!("rows: {} does not gather matrices side by side", self.op);
+                return Err(Error::bad_argument("axis", self.axis, expected));
+            }
+            // Kernels count the rows of all ranks, in 32 bits.
+            let most = (1 << 31) / abi::TW_MAX_RANKS as usize;
+            if self.max_m >= most {
+                let expected = format!("less than {most} where matrices are gathered side by side");
+                return Err(Error::bad_argument("max_m", self.max_m, expected));
+            }
+        }
         if !self.op.has_gemm() && self.k != 0 {
             return Err(Error::bad_argument("k", self.k, format!("0: {} has no GEMM", self.op)));
         }
@@ -342,11 +408,13 @@ impl std::fmt::Display for OpSpec {
         if self.layout != Layout::Nt {
             write!(f, ", {}", self.layout)?;
         }
-        f.write_str(")")?;
-        match self.tail {
-            Tail::None => Ok(()),
-            Tail::RmsNorm { .. } => f.write_str(" with residual and RMSNorm"),
+        if self.epilogue.is_some() {
+            write!(f, ", {}", self.epilogue)?;
         }
+        if self.axis != Axis::Rows {
+            f.write_str(", side by side")?;
+        }
+        write!(f, "){}", self.tail)
     }
 }
 
