@@ -3,6 +3,7 @@
 // on; with 0 (a grid of one, or little to do) every CTA first pushes its share. Pushes depend on nothing but the round,
 // consumption on pushes alone.
 #pragma once
+#include "tile/epilogue.h"
 #include "kernels/gather_push.h"
 #include "tile/source.h"
 
@@ -62,7 +63,8 @@ class AllGather {
 
 // AG+GEMM: a block of the gathered rows times this rank's columns.
 template <class Tile>
-struct GemmConsumer {
+class GemmConsumer {
+ public:
   using Type = typename Tile::Type;
   using Source = GemmSource<Tile>;
   static constexpr uint32_t kThreads = Tile::kThreads;
@@ -76,6 +78,15 @@ struct GemmConsumer {
     s.stamps.begin(TW_STAMP_MATH, t.index);
     if (s.alive) Source::multiply(s.p, {rows.m, rows.first + b.rows, s.p.k, false}, rows.first, b, values);
     s.stamps.next(TW_STAMP_STORE);
+    store(s, b, values);
+    s.stamps.end();
+  }
+
+ private:
+  static TW_DEV void store(const Session<Cta>& s, const Block& b, const typename Source::Values& values) {
+    if (s.p.desc.epilogue) {
+      return store_activated<Source>(s.p, b, [&](uint32_t v) { return s.alive ? values.octet(v) : nan_octet(); });
+    }
     TW_UNROLL
     for (uint32_t v = 0; v < Source::kOctets; ++v) {
       const uint32_t row = Source::row(s.p, b, v);
@@ -85,7 +96,6 @@ struct GemmConsumer {
       add_bias<Type>(s.p, cols, o);
       store_octet<Type>({s.p.out, s.p.out_ld}, row, cols, s.alive ? o : nan_octet());
     }
-    s.stamps.end();
   }
 };
 

@@ -13,20 +13,6 @@
 
 namespace tw {
 
-// 16 bytes of a row, of which `valid` exist, at an address that may not allow one access.
-template <uint32_t kSize>
-TW_DEV vec4 load_16(gaddr at, uint32_t valid) {
-  return valid == 16 && at % 16 == 0 ? mx::ld_global_v4(at) : gather_16<kSize>(at, valid);
-}
-template <uint32_t kSize>
-TW_DEV void store_16(gaddr at, uint32_t valid, const vec4& v) {
-  if (valid == 16 && at % 16 == 0) {
-    mx::st_global_v4(at, v);
-  } else {
-    scatter_16<kSize>(at, valid, v);
-  }
-}
-
 TW_DEV GatherOrder gather_order(const TwParams& p, uint32_t tile_m, uint32_t tile_n, uint32_t tiles_n) {
   return {p.m, p.n, p.chunk, p.panel, p.group.world, p.group.rank, tile_m, tile_n, tiles_n, p.slots, p.piece, p.cluster};
 }

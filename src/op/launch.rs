@@ -63,6 +63,7 @@ pub(super) struct Addresses {
     pub out: (u64, u64),
     residual: (u64, u64),
     gamma: u64,
+    saved: (u64, u64),
 }
 
 impl Addresses {
@@ -77,6 +78,7 @@ impl Addresses {
             out: of(a.out.raw()),
             residual: a.residual.as_ref().map_or((0, 0), |residual| of(residual.raw())),
             gamma: optional(&a.gamma).0,
+            saved: a.saved.as_ref().map_or((0, 0), |saved| of(&saved.raw)),
         }
     }
 }
@@ -212,6 +214,7 @@ impl Maker<'_> {
             // Who stores a value has read what was there.
             addend: if g.accumulate { of(&g.out.raw) } else { (0, 0) },
             out: of(&g.out.raw),
+            saved: g.saved.as_ref().map_or((0, 0), |saved| of(&saved.raw)),
             ..Addresses::default()
         };
         self.gemm(
@@ -239,6 +242,8 @@ impl Maker<'_> {
             residual: a.residual.0,
             residual_ld: a.residual.1,
             gamma: a.gamma,
+            saved: a.saved.0,
+            saved_ld: a.saved.1,
             panels: 1,
             cluster: 1,
             splits: 1,
@@ -294,6 +299,7 @@ impl Maker<'_> {
             m,
             n,
             k,
+            epilogue: self.spec.epilogue.code(),
             ..TwDescriptor::default()
         };
         let mut params = self.params(desc, a);
@@ -375,7 +381,12 @@ impl Maker<'_> {
             grid: grid + config.reducers,
             tail,
             tail_eps,
-            epilogue: abi::TW_EPILOGUE_NONE,
+            // Of an unfused one it is the GEMM's.
+            epilogue: if op == spec.op {
+                spec.epilogue.code()
+            } else {
+                abi::TW_EPILOGUE_NONE
+            },
             axis: spec.axis.code(),
         };
         let mut params = self.params(desc, a);

@@ -5,6 +5,7 @@ mod bytes;
 mod check;
 pub(crate) mod config;
 pub(crate) mod descriptor;
+mod epilogue;
 pub(crate) mod exchange;
 mod gemm;
 pub(crate) mod heuristics;
@@ -27,6 +28,7 @@ mod tiling;
 
 pub(crate) use budget::{heap_bytes, last_of_each_from};
 pub(crate) use config::Facts;
+pub use epilogue::Epilogue;
 pub use exchange::offered;
 pub use gemm::Gemm;
 pub(crate) use launch::Step;

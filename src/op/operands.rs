@@ -46,7 +46,7 @@ impl Residual<'_> {
 /// |---|---|---|---|---|
 /// | gemm-reduce-scatter | \[m, k\] | \[n, k\] | \[m, n\] | \[m_r, n\] |
 /// | gemm-all-reduce | \[m, k\] | \[n, k\] | \[m, n\] | \[m, n\] |
-/// | all-gather-gemm | \[m_r, k\] | \[n, k\] | none | \[m, n\] |
+/// | all-gather-gemm | \[m_r, k\] | \[n, k\] | none | \[m, n\], with SwiGLU \[m, n / 2\] |
 /// | reduce-scatter | \[m, n\] | none | none | \[m_r, n\] |
 /// | all-reduce | \[m, n\] | none | none | \[m, n\] |
 /// | all-gather | \[m_r, n\] | none | none | \[m, n\] |
@@ -71,6 +71,8 @@ pub struct Operands<'a> {
     pub residual: Option<Residual<'a>>,
     /// Of a spec whose tail normalises, \[1, n\]: what columns are multiplied with.
     pub gamma: Option<Mat<'a>>,
+    /// Of a spec with an epilogue, if it is wanted, \[m, n\]: where the product goes as it is before that.
+    pub saved: Option<MatMut<'a>>,
     /// Where the result goes. It shares no byte with the residual either.
     pub out: Out<'a>,
 }
@@ -86,6 +88,7 @@ impl<'a> Operands<'a> {
             addend: None,
             residual: None,
             gamma: None,
+            saved: None,
             out: Out::To(out),
         }
     }
@@ -100,6 +103,7 @@ impl<'a> Operands<'a> {
             addend: None,
             residual: None,
             gamma: None,
+            saved: None,
             out: Out::To(out),
         }
     }
@@ -119,6 +123,7 @@ impl<'a> Operands<'a> {
             addend: None,
             residual: None,
             gamma: None,
+            saved: None,
             out: Out::InPlace(data),
         }
     }
@@ -135,6 +140,14 @@ impl<'a> Operands<'a> {
     pub fn addend(self, addend: Mat<'a>) -> Operands<'a> {
         Operands {
             addend: Some(addend),
+            ..self
+        }
+    }
+
+    /// With the product as it is before the epilogue, rounded, stored here.
+    pub fn saved(self, saved: MatMut<'a>) -> Operands<'a> {
+        Operands {
+            saved: Some(saved),
             ..self
         }
     }

@@ -1,5 +1,6 @@
 //! What an operation is, without its data.
 
+use super::epilogue::Epilogue;
 use super::layout::Layout;
 use super::staging::MAX_GRID;
 use super::tail::Tail;
@@ -162,6 +163,9 @@ pub struct OpSpec {
     pub dtype: DType,
     /// How x and the weight lie. GEMMs only, and never [`Layout::Tn`]; the same on every rank.
     pub layout: Layout,
+    /// What is made of the product in the same kernel, on every rank alike. Other than [`Epilogue::None`] for
+    /// [`Op::AllGatherGemm`] alone; n counts the product's columns.
+    pub epilogue: Epilogue,
     /// Along which axis matrices are gathered. Other than [`Axis::Rows`] for [`Op::AllGather`] alone.
     pub axis: Axis,
     /// Type in which partials travel. The sums of one rank alone, of plain collectives and gathers do not depend on it.
@@ -199,6 +203,7 @@ impl OpSpec {
             max_m,
             dtype,
             layout: Layout::Nt,
+            epilogue: Epilogue::None,
             axis: Axis::Rows,
             wire: Wire::default(),
             bias: false,
@@ -216,6 +221,11 @@ impl OpSpec {
     /// With operands that lie so.
     pub fn layout(self, layout: Layout) -> OpSpec {
         OpSpec { layout, ..self }
+    }
+
+    /// With this made of the product.
+    pub fn epilogue(self, epilogue: Epilogue) -> OpSpec {
+        OpSpec { epilogue, ..self }
     }
 
     /// Gathered along this axis: with [`Axis::Columns`], rank r has x `[m, n_r]`, and every rank gets `[m, n]`.
@@ -327,6 +337,14 @@ impl OpSpec {
             );
             return Err(Error::bad_argument(gathered, width, expected));
         }
+        if self.epilogue.is_some() && self.op != Op::AllGatherGemm {
+            let expected = match self.op.has_gemm() {
+                true => format!("none: what {} multiplies is not the sum yet", self.op),
+                false => format!("none: {} has no GEMM", self.op),
+            };
+            return Err(Error::bad_argument("epilogue", self.epilogue, expected));
+        }
+        self.epilogue.check(self.n)?;
         if self.axis == Axis::Columns {
             if self.op != Op::AllGather {
                 let expected = format!("rows: {} does not gather matrices side by side", self.op);
@@ -389,6 +407,9 @@ impl std::fmt::Display for OpSpec {
         write!(f, ", {}", self.dtype)?;
         if self.layout != Layout::Nt {
             write!(f, ", {}", self.layout)?;
+        }
+        if self.epilogue.is_some() {
+            write!(f, ", {}", self.epilogue)?;
         }
         if self.axis != Axis::Rows {
             f.write_str(", side by side")?;

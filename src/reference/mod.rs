@@ -18,7 +18,8 @@
 
 mod bound;
 mod compare;
-pub mod local;
+mod epilogue;
+pub mod layer;
 mod product;
 mod tail;
 mod values;

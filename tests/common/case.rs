@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use tileweave::{Axis, DType, Exchange, Layout, Mainloop, Op, OpSpec, Path, Tail, Want, Wire, reference};
+use tileweave::{Axis, DType, Epilogue, Exchange, Layout, Mainloop, Op, OpSpec, Path, Tail, Want, Wire, reference};
 
 /// What is run.
 #[derive(Debug, Clone)]
@@ -23,6 +23,10 @@ pub struct Case {
     pub tail: Option<f32>,
     /// A residual alone.
     pub residual: bool,
+    /// Of all-gather + GEMM.
+    pub epilogue: Epilogue,
+    /// Whether the product is kept as it is before the epilogue.
+    pub saved: bool,
     /// Elements between the rows of every matrix.
     pub gap: usize,
     pub data_seed: u64,
@@ -51,6 +55,8 @@ impl Case {
             addend: false,
             tail: None,
             residual: false,
+            epilogue: Epilogue::None,
+            saved: false,
             gap: 0,
             data_seed: 1,
             mainloop: None,
@@ -89,6 +95,14 @@ impl Case {
 
     pub fn residual(self) -> Case {
         Case { residual: true, ..self }
+    }
+
+    pub fn epilogue(self, epilogue: Epilogue) -> Case {
+        Case { epilogue, ..self }
+    }
+
+    pub fn saved(self) -> Case {
+        Case { saved: true, ..self }
     }
 
     pub fn wire(self, wire: Wire) -> Case {
@@ -151,7 +165,10 @@ impl Case {
 
     /// The columns that a rank brings: of the weight, or of x side by side.
     pub fn n_of(&self, rank: usize) -> Range<usize> {
-        if self.op == Op::AllGatherGemm || self.axis == Axis::Columns {
+        if self.epilogue == Epilogue::SwiGlu {
+            let pairs = reference::chunk(self.n / 2, self.world, rank);
+            2 * pairs.start..2 * pairs.end
+        } else if self.op == Op::AllGatherGemm || self.axis == Axis::Columns {
             reference::chunk(self.n, self.world, rank)
         } else {
             0..self.n
@@ -174,13 +191,17 @@ impl Case {
     pub fn spec(&self, rank: usize, path: Path) -> OpSpec {
         let spec = OpSpec::new(
             self.op,
-            self.part(rank).1.len(),
+            match self.op {
+                Op::AllGatherGemm => self.n_of(rank).len(),
+                _ => self.n,
+            },
             self.k_of(rank).len(),
             self.m,
             self.dtype,
         )
         .layout(self.layout)
         .axis(self.axis)
+        .epilogue(self.epilogue)
         .wire(self.wire)
         .bias(self.bias)
         .tail(match self.tail {
@@ -212,7 +233,10 @@ impl Case {
     pub fn part(&self, rank: usize) -> (Range<usize>, Range<usize>) {
         match self.op {
             Op::GemmReduceScatter | Op::ReduceScatter => (self.m_of(rank), 0..self.n),
-            Op::AllGatherGemm => (0..self.m, self.n_of(rank)),
+            Op::AllGatherGemm => {
+                let n = self.n_of(rank);
+                (0..self.m, self.epilogue.columns(n.start)..self.epilogue.columns(n.end))
+            }
             _ => (0..self.m, 0..self.n),
         }
     }

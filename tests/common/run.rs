@@ -22,6 +22,7 @@ pub struct Loaded {
     /// Whether the residual is a result, too.
     updates: bool,
     gamma: Option<Slab>,
+    saved: Option<Slab>,
     pub out: Slab,
 }
 
@@ -67,6 +68,7 @@ impl Loaded {
         if c.unaligned == Some(r) {
             residual = residual.map(|residual| residual.moved(rank)).transpose()?;
         }
+        let saved = c.saved.then(|| Slab::new(rank, c.m, n.len(), c.gap, c.dtype, None));
         let out = Slab::new(rank, rows.len(), cols.len(), c.gap, c.dtype, None)?;
         Ok(Loaded {
             x,
@@ -76,6 +78,7 @@ impl Loaded {
             residual,
             updates: c.tail.is_some(),
             gamma: gamma.transpose()?,
+            saved: saved.transpose()?,
             out,
         })
     }
@@ -89,6 +92,7 @@ impl Loaded {
             residual,
             updates,
             gamma,
+            saved,
             out,
         } = self;
         Ok(Operands {
@@ -99,13 +103,17 @@ impl Loaded {
             addend: addend.as_ref().map(Slab::mat).transpose()?,
             residual: of_tail(residual, *updates)?,
             gamma: gamma.as_ref().map(Slab::mat).transpose()?,
+            saved: saved.as_mut().map(Slab::mat_mut).transpose()?,
             out: Out::To(out.mat_mut()?),
         })
     }
 
-    /// What the operation left: the output, and the updated residual if there is one.
+    /// What the operation left: the output, and the updated residual or the saved product if there is one.
     pub fn result(&self) -> Result<Vec<u8>> {
         let mut bytes = self.out.read()?;
+        if let Some(saved) = &self.saved {
+            bytes.extend(saved.read()?);
+        }
         if let Some(residual) = self.residual.as_ref().filter(|_| self.updates) {
             bytes.extend(residual.read()?);
         }

@@ -38,6 +38,18 @@ fn unusable_specs_name_the_argument() {
             "k is 1073741824: expected at most 134217720: a gathered row is at most 2^28 - 16 bytes",
         ),
         (
+            of(Op::GemmAllReduce, 8, 8, 8).epilogue(Epilogue::Gelu),
+            "epilogue is GELU: expected none: what gemm-all-reduce multiplies is not the sum yet",
+        ),
+        (
+            of(Op::AllGather, 8, 0, 8).epilogue(Epilogue::SwiGlu),
+            "epilogue is SwiGLU: expected none: all-gather has no GEMM",
+        ),
+        (
+            of(Op::AllGatherGemm, 7, 8, 8).epilogue(Epilogue::SwiGlu),
+            "n is 7: expected an even number: SwiGLU takes columns in pairs, a gate's and what it lets through",
+        ),
+        (
             of(Op::AllGatherGemm, 8, 8, 8).axis(Axis::Columns),
             "axis is columns: expected rows: all-gather-gemm does not gather matrices side by side",
         ),

@@ -234,6 +234,44 @@ fn operands_of_a_tail() {
     );
 }
 
+/// Where a product is saved nothing else lies, and the kernel that makes the activation is told of both: on the unfused route the GEMM.
+#[test]
+fn operands_of_an_epilogue() {
+    let (fake, ranks) = ranks(2);
+    let spec = OpSpec::new(Op::AllGatherGemm, 8, 16, 8, BF16).epilogue(Epilogue::SwiGlu);
+    for path in [Path::Fused, Path::Unfused] {
+        let plan = ranks[0].plan(&spec.clone().route(Want::Exactly(path))).unwrap();
+        let operands = || {
+            let (x, weight) = (raw(4096, 4, 16, 16, BF16), raw(8192, 8, 16, 16, BF16));
+            Operands::gemm(8, x, weight, raw_mut(12288, 8, 4, 4))
+        };
+        plan.launch(&operands().saved(raw_mut(16384, 8, 8, 9))).unwrap();
+        let launches = fake.take();
+        let (last, before) = launches.split_last().unwrap();
+        let p = &last.params;
+        assert_eq!(
+            (p.desc.epilogue, p.saved, p.saved_ld),
+            (abi::TW_EPILOGUE_SWIGLU, 16384, 9),
+            "{path}"
+        );
+        assert_eq!((p.n, p.out, p.out_ld), (8, 12288, 4), "{path}");
+        assert!(
+            before
+                .iter()
+                .all(|l| (l.params.desc.epilogue, l.params.saved) == (0, 0))
+        );
+        for (saved, of) in [(4098, "x at 0x1000"), (12290, "out at 0x3000")] {
+            assert_eq!(
+                plan.launch(&operands().saved(raw_mut(saved, 8, 8, 8)))
+                    .unwrap_err()
+                    .to_string(),
+                format!("saved is a matrix at {saved:#x} that overlaps {of}: expected memory of its own")
+            );
+        }
+        assert!(fake.take().is_empty());
+    }
+}
+
 /// A residual alone has the shape of out, which for a reduce-scatter is the rank's own rows, and shares no byte with it.
 #[test]
 fn operands_of_a_residual() {
