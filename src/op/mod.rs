@@ -2,7 +2,7 @@
 
 mod budget;
 mod bytes;
-mod check;
+pub(crate) mod check;
 pub(crate) mod config;
 pub(crate) mod descriptor;
 mod epilogue;

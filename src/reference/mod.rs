@@ -20,6 +20,7 @@ mod bound;
 mod compare;
 mod epilogue;
 pub mod layer;
+pub mod local;
 mod product;
 mod tail;
 mod values;
