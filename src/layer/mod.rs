@@ -4,6 +4,8 @@
 //! A layer is made on every rank from one spec. Its parameters, activations and gradients are the caller's; every rank runs the
 //! same passes in the same order, as it launches operations.
 
+#[cfg(feature = "checkpoint")]
+pub mod checkpoint;
 mod column;
 mod mapping;
 mod operands;

@@ -20,6 +20,7 @@ mod bound;
 mod compare;
 mod epilogue;
 pub mod local;
+pub mod layer;
 mod product;
 mod tail;
 mod values;
