@@ -8,7 +8,7 @@ use crate::group::Rank;
 use crate::memory::{Mat, MatMut};
 
 const NORM: Entry = Entry {
-    name: "norm",
+    name: "normalise",
     shared: abi::TW_NORM_SHARED,
 };
 /// Columns of a block of `norm_gradients`.
