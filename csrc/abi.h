@@ -84,8 +84,18 @@ enum { TW_TWO_SHOT = 0, TW_ONE_SHOT = 1 };
 #define TW_PULL 256       // added where partials and results are loaded from the memory of who made them, not pushed
 #define TW_IN_SWITCH 512  // added where partials are added up, and results multiplied, by the switch
 
-// What follows an all-reduce in the same kernel, `TwDescriptor::tail` (csrc/kernels/tail.h).
-enum { TW_TAIL_NONE = 0, TW_TAIL_RMS_NORM = 1 };
+// What follows a sum over ranks in the same kernel, `TwDescriptor::tail`: csrc/kernels/tail.h; a residual, added before the sum is
+// rounded (`end_sum`, csrc/kernels/partials.h).
+enum { TW_TAIL_NONE = 0, TW_TAIL_RMS_NORM = 1, TW_TAIL_RESIDUAL = 2 };
+
+// What is made of a product in the kernel that computes it, `TwDescriptor::epilogue` (csrc/tile/epilogue.h).
+enum { TW_EPILOGUE_NONE = 0, TW_EPILOGUE_GELU = 1, TW_EPILOGUE_SWIGLU = 2 };
+
+// How gathered matrices stand, `TwDescriptor::axis`.
+enum {
+  TW_ROWS = 0,     // one below the other
+  TW_COLUMNS = 1   // side by side; plain all-gathers
+};
 
 // Kernels of a rank alone (csrc/kernels/local): what a launch of an entry does, `TwLocal::what`, and where its operands are in
 // `TwLocal::mat`.
@@ -177,6 +187,7 @@ typedef struct TwDescriptor {
   uint64_t panel;     // how much of M goes through one staging half
   uint32_t tail;      // with one, `n` is the columns of a row also where m counts elements
   uint32_t tail_eps;  // an f32's bits
+  uint32_t epilogue, axis;
 } TwDescriptor;
 
 // A rank's first unsatisfied wait. Written once in the group's life, by whoever claims `state`: the
@@ -236,7 +247,7 @@ typedef struct TwControl {
   uint64_t pad2_[15];
   TwDescriptor current;      // of the running or last operation
   uint64_t current_hash;
-  uint64_t pad3_[6];
+  uint64_t pad3_[5];
   TwWaitRecord record;
   uint64_t pad4_[8];
   TwHello hello[2][TW_MAX_RANKS];    // [epoch parity][peer]
@@ -303,7 +314,7 @@ typedef struct TwParams {
   uint64_t x, weight, bias, addend, out;
   uint64_t x_ld, weight_ld, addend_ld, out_ld;
   uint32_t m, n, k;          // this rank's GEMM (k: its own share; n: its own for all_gather_gemm); collectives: rows, columns
-                             // (all-gather: k = n)
+                             // (all-gather: k = n; side by side: all ranks' rows, one below the other, and the columns of the widest)
   uint32_t chunk;            // ceil(rows / world): rank r has rows [r * chunk, min((r + 1) * chunk, rows))
   uint32_t panels;           // staging rounds of this launch, at least 1
   uint32_t panel;            // GEMM+RS, RS, AG+GEMM, AG: rows per owner and round; AR: waves per round
@@ -323,7 +334,8 @@ typedef struct TwParams {
   uint32_t splits;           // of K: a block is the sum of so many partial products, at least 1
   uint64_t split_space;      // splits > 1: TW_SPLIT_BLOCKS counters (u32 in 8 bytes, zero at rest), then f32 partial products
                              // of every block; 0: each CTA computes all splits of its blocks
-  // The tail: `out` as [tail_rows][tail_cols], whatever the all-reduce takes it for; the residual is updated in place.
+  // The tail: `out` as [tail_rows][tail_cols], whatever the all-reduce takes it for; the residual is updated in place. Of a residual
+  // alone, which is only read, no more than that is set: it has the rows of `out`.
   uint64_t residual, residual_ld, gamma;
   uint32_t tail_rows, tail_cols;
   uint32_t path;             // TW_PATH_*: of what this operation is counted
@@ -332,7 +344,9 @@ typedef struct TwParams {
   uint32_t stamp_capacity;
   uint32_t in_turn;          // AG+GEMM, AG: rows go to one peer after the other, not to all at once
   uint64_t stamps;
-  uint32_t layout, pad_;     // TW_NT..TW_TN; other than TW_NT of the portable mainloop alone
+  uint32_t layout;           // TW_NT..TW_TN; other than TW_NT of the portable mainloop alone
+  uint32_t columns;          // AG side by side: of all ranks together, rank r has [r * k, min((r + 1) * k, columns)); else 0
+  uint64_t saved, saved_ld;  // of an epilogue: where the product itself goes
   TwLocal local;             // of a kernel of a rank alone, which reads nothing else but `desc.dtype`
 } TwParams;
 
@@ -349,7 +363,7 @@ typedef struct TwProbeResult {
 #ifdef __cplusplus
 #include <stddef.h>
 static_assert(sizeof(TwProbeResult) == 64, "TwProbeResult");
-static_assert(sizeof(TwDescriptor) == 72, "TwDescriptor");
+static_assert(sizeof(TwDescriptor) == 80, "TwDescriptor");
 static_assert(sizeof(TwWaitRecord) == 64, "TwWaitRecord");
 static_assert(offsetof(TwControl, abort) == TW_CACHE_LINE && offsetof(TwControl, current) == 2 * TW_CACHE_LINE, "TwControl");
 static_assert(offsetof(TwControl, record) == 3 * TW_CACHE_LINE && offsetof(TwControl, hello) == 4 * TW_CACHE_LINE, "TwControl");

@@ -64,7 +64,7 @@ pub use group::{Environment, Id};
 pub use group::{GroupConfig, Node, Numerics, PathStats, Probing, Rank, RankPlace, Stats};
 pub use memory::{Buffer, Element, Ids, Mat, MatMut};
 pub use nccl::NcclPolicy;
-pub use op::{Gemm, Layout, Mainloop, Op, OpSpec, Operands, Out, Plan, Tail, chunk};
+pub use op::{Axis, Epilogue, Gemm, Layout, Mainloop, Op, OpSpec, Operands, Out, Plan, Residual, Tail, chunk};
 pub use route::{Exchange, Path, Route, Want};
 
 /// The README's examples, as tests.

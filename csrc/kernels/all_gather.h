@@ -3,6 +3,7 @@
 // on; with 0 (a grid of one, or little to do) every CTA first pushes its share. Pushes depend on nothing but the round,
 // consumption on pushes alone.
 #pragma once
+#include "tile/epilogue.h"
 #include "kernels/gather_push.h"
 #include "tile/source.h"
 
@@ -62,7 +63,8 @@ class AllGather {
 
 // AG+GEMM: a block of the gathered rows times this rank's columns.
 template <class Tile>
-struct GemmConsumer {
+class GemmConsumer {
+ public:
   using Type = typename Tile::Type;
   using Source = GemmSource<Tile>;
   static constexpr uint32_t kThreads = Tile::kThreads;
@@ -76,6 +78,15 @@ struct GemmConsumer {
     s.stamps.begin(TW_STAMP_MATH, t.index);
     if (s.alive) Source::multiply(s.p, {rows.m, rows.first + b.rows, s.p.k, false}, rows.first, b, values);
     s.stamps.next(TW_STAMP_STORE);
+    store(s, b, values);
+    s.stamps.end();
+  }
+
+ private:
+  static TW_DEV void store(const Session<Cta>& s, const Block& b, const typename Source::Values& values) {
+    if (s.p.desc.epilogue) {
+      return store_activated<Source>(s.p, b, [&](uint32_t v) { return s.alive ? values.octet(v) : nan_octet(); });
+    }
     TW_UNROLL
     for (uint32_t v = 0; v < Source::kOctets; ++v) {
       const uint32_t row = Source::row(s.p, b, v);
@@ -85,11 +96,11 @@ struct GemmConsumer {
       add_bias<Type>(s.p, cols, o);
       store_octet<Type>({s.p.out, s.p.out_ld}, row, cols, s.alive ? o : nan_octet());
     }
-    s.stamps.end();
   }
 };
 
-// AG: the rows themselves, bit for bit. Here `k` and `n` are both the number of columns.
+// AG: the rows themselves, bit for bit, one below the other or side by side. Here `k` and `n` are both the number of columns
+// that are staged.
 template <class T>
 struct CopyConsumer {
   using Type = T;
@@ -101,12 +112,14 @@ struct CopyConsumer {
   static TW_DEV void consume(Session<Cta>& s, const GatherTile& t, const GatheredRows<T>& rows) {
     const Block& b = t.block;
     s.stamps.begin(TW_STAMP_COLLECT, t.index, t.source);
-    const uint32_t vectors = ceil_div(s.p.k * kSize, 16);
+    const Span cols = columns_of_source(s.p, t.source);
+    // Side by side, a source's rows begin at the top.
+    const uint32_t bytes = cols.size() * kSize, vectors = ceil_div(bytes, 16), top = s.p.columns ? t.source * s.p.chunk : 0;
     for (uint32_t at = mx::thread(); at < b.rows * vectors; at += mx::threads()) {
-      const uint32_t row = at / vectors, chunk = at % vectors, valid = min_u32(16, s.p.k * kSize - chunk * 16);
+      const uint32_t row = at / vectors, chunk = at % vectors, valid = min_u32(16, bytes - chunk * 16);
       vec4 v = {{~0u, ~0u, ~0u, ~0u}};  // after an abort: NaN in every type
       if (s.alive) v = load_16<kSize>(rows.m.at(rows.first + row, 0) + chunk * 16, valid);
-      store_16<kSize>(Matrix<T>{s.p.out, s.p.out_ld}.at(b.row + row, 0) + chunk * 16, valid, v);
+      store_16<kSize>(Matrix<T>{s.p.out, s.p.out_ld}.at(b.row - top + row, cols.begin) + chunk * 16, valid, v);
     }
     s.stamps.end();
   }

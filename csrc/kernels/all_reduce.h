@@ -2,7 +2,7 @@
 // all. All ranks walk one order (schedule/waves.h); a CTA's actions, by step i:
 //
 //     push(i)               its partial of wave i's block, to the owner (its own to its own staging)
-//     reduce(i - window)    if it owns that block: wait for the peers' partials, add, write, send the result
+//     reduce(i - window)    if it owns that block: wait for the peers' partials, add (its residual, too), write, send the result
 //     collect(i - 2 window) if another owns that block: wait for the result, write
 //
 // so that a wait finds what it waits for sent `window` steps ago. reduce(w) depends on the peers' push(w), collect(w) on
@@ -136,7 +136,7 @@ class AllReduce {
     TW_NO_UNROLL
     for (uint32_t v0 = 0; v0 < Source::kOctets; v0 += Group<Source>::kSize) {
       Group<Source> sum;
-      sum_partials<Source, true>(s, t.block, v0, [&](uint32_t r) { return slots.partial(s.round, r, t); }, sum);
+      sum_partials<Source, true>(s, t.block, v0, t.block.row, [&](uint32_t r) { return slots.partial(s.round, r, t); }, sum);
       send_result(t, v0, sum);
       store_group<Source>(s, t.block, v0, t.block.row, sum);
     }

@@ -21,7 +21,6 @@ TW_DEV WaveOrder one_shot_order(const TwParams& p) {
 
 template <class Source, class Product>
 class OneShot {
-  using T = typename Source::Type;
   using Team = typename Source::Team;
   Session<Team> s;
   const TwParams& p;
@@ -78,9 +77,7 @@ class OneShot {
       s.alive = Team::sync_and(ok, Site::None);
       s.stamps.begin(TW_STAMP_REDUCE, t);
       TW_UNROLL
-      for (uint32_t i = 0; i < Group<Source>::kSize; ++i) {
-        if (exists<Source>(p, block, v0 + i)) add_bias<T>(p, Source::columns(p, block, v0 + i), sum.o[i]);
-      }
+      for (uint32_t i = 0; i < Group<Source>::kSize; ++i) end_sum<Source>(p, block, v0 + i, block.row, sum.o[i]);
       store_group<Source>(s, block, v0, block.row, sum);
       s.stamps.end();
     }
@@ -158,7 +155,7 @@ class OneShotItems {
 
   TW_DEV void store(const Block& block, uint32_t v, Octet& sum) {
     const Columns columns = Source::columns(p, block, v);
-    add_bias<T>(p, columns, sum);
+    end_sum<Source>(p, block, v, block.row, sum);
     store_octet<T>({p.out, p.out_ld}, Source::row(p, block, v), columns, s.alive ? sum : nan_octet());
   }
 };

@@ -3,6 +3,9 @@
 // A staging half holds, per source, the panel's rows at a pitch of whole 16-byte vectors, so that gathered rows are always
 // addressable by the GEMM's vector loads, whatever the caller's leading dimension. A row is below 2^28 bytes and a block at
 // most 128 rows (the host refuses wider ones), so bytes within a row and vectors within a block fit 32 bits.
+//
+// Matrices that end up side by side (`TwParams::columns`) are gathered like rows, m of each rank: `p.m` counts all of them, and
+// `p.k` is the width of the widest. Only a source's own columns travel; where its rows end up is the consumer's business.
 #pragma once
 #include "protocol/session.h"
 #include "schedule/gather.h"
@@ -10,32 +13,25 @@
 
 namespace tw {
 
-// 16 bytes of a row, of which `valid` exist, at an address that may not allow one access.
-template <uint32_t kSize>
-TW_DEV vec4 load_16(gaddr at, uint32_t valid) {
-  return valid == 16 && at % 16 == 0 ? mx::ld_global_v4(at) : gather_16<kSize>(at, valid);
-}
-template <uint32_t kSize>
-TW_DEV void store_16(gaddr at, uint32_t valid, const vec4& v) {
-  if (valid == 16 && at % 16 == 0) {
-    mx::st_global_v4(at, v);
-  } else {
-    scatter_16<kSize>(at, valid, v);
-  }
-}
-
 TW_DEV GatherOrder gather_order(const TwParams& p, uint32_t tile_m, uint32_t tile_n, uint32_t tiles_n) {
   return {p.m, p.n, p.chunk, p.panel, p.group.world, p.group.rank, tile_m, tile_n, tiles_n, p.slots, p.piece, p.cluster};
+}
+
+// The columns of `source`'s rows, counted in those of all ranks where they stand side by side.
+TW_DEV Span columns_of_source(const TwParams& p, uint32_t source) {
+  return p.columns ? chunk_of(p.columns, p.k, source) : Span{0, p.k};
 }
 
 template <class T>
 struct GatherStaging {
   const TwParams& p;
   const uint32_t own_begin;   // first row of this rank's chunk
+  const uint32_t own_bytes;   // of one of its rows
   const uint32_t panel_rows;  // of a source, in a half
   const uint32_t row_bytes;   // from one to the next
   TW_DEV GatherStaging(const TwParams& params, const GatherOrder& order)
-      : p(params), own_begin(chunk_of(p.m, p.chunk, p.group.rank).begin), panel_rows(p.slots * order.tile_m),
+      : p(params), own_begin(chunk_of(p.m, p.chunk, p.group.rank).begin),
+        own_bytes(columns_of_source(p, p.group.rank).size() * Element<T>::kSize), panel_rows(p.slots * order.tile_m),
         row_bytes(ceil_div(p.k * Element<T>::kSize, 16) * 16) {}
   TW_DEV uint64_t bytes() const { return uint64_t(p.group.world) * panel_rows * row_bytes; }
   TW_DEV uint32_t pitch() const { return row_bytes / Element<T>::kSize; }
@@ -56,7 +52,7 @@ TW_DEV void push_piece(Session<Team>& s, const GatherStaging<T>& staging, const 
   constexpr uint32_t kSize = Element<T>::kSize, kAhead = 4;
   const TwParams& p = s.p;
   s.stamps.begin(TW_STAMP_PUSH, t.index);
-  const uint32_t vectors = staging.row_bytes / 16, row0 = t.block.row - staging.own_begin, count = t.block.rows * vectors;
+  const uint32_t vectors = ceil_div(staging.own_bytes, 16), row0 = t.block.row - staging.own_begin, count = t.block.rows * vectors;
   for (uint32_t first = Team::thread(); s.alive && first < count; first += kAhead * Team::threads()) {
     vec4 v[kAhead];
     uint32_t valid[kAhead];
@@ -64,7 +60,7 @@ TW_DEV void push_piece(Session<Team>& s, const GatherStaging<T>& staging, const 
     TW_UNROLL
     for (uint32_t i = 0; i < kAhead; ++i) {
       const uint32_t at = first + i * Team::threads(), row = at / vectors, chunk = at % vectors;
-      valid[i] = at < count ? min_u32(16, p.k * kSize - chunk * 16) : 0;
+      valid[i] = at < count ? min_u32(16, staging.own_bytes - chunk * 16) : 0;
       offset[i] = uint64_t(t.local_row + row) * staging.row_bytes + chunk * 16;
       v[i] = valid[i] ? load_16<kSize>(Matrix<T>{p.x, p.x_ld}.at(row0 + row, 0) + chunk * 16, valid[i]) : vec4{{0, 0, 0, 0}};
     }

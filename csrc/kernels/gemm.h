@@ -1,5 +1,7 @@
-// A rank's own GEMM: the first half of an unfused operation. out = round(x w^T + addend + bias), in the wire type.
+// A rank's own GEMM: the first half of an unfused operation. out = round(x w^T + addend + bias), in the wire type; with an epilogue,
+// what comes of that (tile/epilogue.h).
 #pragma once
+#include "tile/epilogue.h"
 #include "kernels/split_k.h"
 #include "protocol/stamp.h"
 #include "schedule/waves.h"
@@ -10,6 +12,9 @@ namespace tw {
 template <class Source, class Products>
 TW_DEV void store_product(const TwParams& p, const Block& block, const Products& values) {
   using T = typename Source::Type;
+  if (p.desc.epilogue) {
+    return store_activated<Source>(p, block, [&](uint32_t v) { return Source::partial(p, block, values, v); });
+  }
   TW_UNROLL
   for (uint32_t v = 0; v < Source::kOctets; ++v) {
     const uint32_t row = Source::row(p, block, v);

@@ -49,6 +49,24 @@ TW_DEV void push_partial(Session<typename Source::Team>& s, const Block& b, cons
   }
 }
 
+// The end of a sum over ranks, before its one rounding: the bias, once; and a residual from where the sum will stand, where
+// `row0` is the block's first row. The whole warp takes part.
+template <class Source>
+TW_DEV void end_sum(const TwParams& p, const Block& b, uint32_t v, uint32_t row0, Octet& sum) {
+  using T = typename Source::Type;
+  const bool there = exists<Source>(p, b, v);
+  const Columns cols = Source::columns(p, b, v);
+  if (there) add_bias<T>(p, cols, sum);
+  if (p.desc.tail != TW_TAIL_RESIDUAL) return;
+  const Matrix<T> residual = {p.residual, p.residual_ld};
+  const uint32_t row = row0 + Source::row(p, b, v) - b.row;
+  if constexpr (Source::kRows) {
+    add_to(sum, load_row<T>(residual, there, row, cols));
+  } else {
+    if (there) add_to(sum, load_octet<T>(residual, row, cols));
+  }
+}
+
 // Some of a block's octets: as many as are loaded from one rank's slot before the next rank's. The rest of a block's end
 // (sum, bias, result, store) is a loop over groups, so that registers hold one group, not a block.
 template <class Source>
@@ -113,10 +131,11 @@ TW_DEV void sum_ranks(const TwParams& p, const Block& b, uint32_t v0, SlotOf slo
 }
 
 // Adds the partials of a block's octets from `v0` on, slot_of(r) being rank r's, from rank 0's upwards, or has the switch
-// add what slot_of(kSwitch) stands for; then the bias. A rank's own partial went through staging too: each thread reads back
+// add what slot_of(kSwitch) stands for; then what ends a sum (`end_sum`). A rank's own partial went through staging too: each thread reads back
 // what it wrote, or what another role wrote and signalled. kSwitched: whether this operation has sums of the switch.
 template <class Source, bool kSwitched, class SlotOf>
-TW_DEV void sum_partials(const Session<typename Source::Team>& s, const Block& b, uint32_t v0, SlotOf slot_of, Group<Source>& sum) {
+TW_DEV void sum_partials(const Session<typename Source::Team>& s, const Block& b, uint32_t v0, uint32_t row0, SlotOf slot_of,
+                         Group<Source>& sum) {
   if (!s.alive) return;
   if (kSwitched && in_switch(s.p)) {
     const Slot<Source> from = slot_of(kSwitch);
@@ -132,9 +151,7 @@ TW_DEV void sum_partials(const Session<typename Source::Team>& s, const Block& b
     sum_ranks<Source, false>(s.p, b, v0, slot_of, sum);
   }
   TW_UNROLL
-  for (uint32_t i = 0; i < Group<Source>::kSize; ++i) {
-    if (exists<Source>(s.p, b, v0 + i)) add_bias<typename Source::Type>(s.p, Source::columns(s.p, b, v0 + i), sum.o[i]);
-  }
+  for (uint32_t i = 0; i < Group<Source>::kSize; ++i) end_sum<Source>(s.p, b, v0 + i, row0, sum.o[i]);
 }
 
 // Writes finished octets to the output, row `row0` of which is the block's first. After an abort: NaN, since some of the

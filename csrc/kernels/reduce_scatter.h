@@ -87,7 +87,7 @@ class ReduceScatter {
     TW_NO_UNROLL
     for (uint32_t v0 = 0; v0 < Source::kOctets; v0 += Group<Source>::kSize) {
       Group<Source> sum;
-      sum_partials<Source, false>(s, t.block, v0, [&](uint32_t r) { return slots.slot(s.round, r, t); }, sum);
+      sum_partials<Source, false>(s, t.block, v0, row0, [&](uint32_t r) { return slots.slot(s.round, r, t); }, sum);
       store_group<Source>(s, t.block, v0, row0, sum);
     }
     s.stamps.end();

@@ -17,7 +17,7 @@ constexpr uint32_t fragment_place(uint32_t r, uint32_t h, uint32_t g, uint32_t l
   return (((r / 4 * kGroups + g) * 2 + h) * 4 + r % 4) * 32 + lane;
 }
 
-// Whether the four octets of a row of a group, those of neighbouring lanes, can be stored as 16-byte vectors. Alike in
+// Whether the four octets of a row of a group, those of neighbouring lanes, can be moved as 16-byte vectors. Alike in
 // all lanes of a warp.
 template <class T>
 TW_DEV bool row_in_vectors(const Matrix<T>& m, const Columns& c) {
@@ -39,6 +39,19 @@ TW_DEV vec4 neighbours(vec4 v) {
     }
   }
   return v;
+}
+
+// The octet of a 16-bit matrix's `row`, if that is there, else zeros; the whole warp takes part, with octets of one group.
+template <class T>
+TW_DEV Octet load_row(const Matrix<T>& m, bool there, uint32_t row, const Columns& c) {
+  Octet o = {};
+  if (!row_in_vectors(m, c)) {
+    if (there && c.any()) o = load_octet<T>(m, row, c);
+    return o;
+  }
+  const vec4 v = there ? mx::ld_global_v4(m.at(row, c.col + mx::lane() % 4 * 6)) : vec4{{0, 0, 0, 0}};
+  Element<T>::unpack(neighbours(v), o);  // which undoes itself
+  return o;
 }
 
 // Writes an octet of a 16-bit matrix's `row`, if that is there; the whole warp takes part, with octets of one group.

@@ -132,4 +132,18 @@ TW_DEV void scatter_16(gaddr at, uint32_t valid, const vec4& v) {
     }
   }
 }
+
+// 16 bytes of a row, of which `valid` exist, at an address that may not allow one access.
+template <uint32_t kSize>
+TW_DEV vec4 load_16(gaddr at, uint32_t valid) {
+  return valid == 16 && at % 16 == 0 ? mx::ld_global_v4(at) : gather_16<kSize>(at, valid);
+}
+template <uint32_t kSize>
+TW_DEV void store_16(gaddr at, uint32_t valid, const vec4& v) {
+  if (valid == 16 && at % 16 == 0) {
+    mx::st_global_v4(at, v);
+  } else {
+    scatter_16<kSize>(at, valid, v);
+  }
+}
 }  // namespace tw

@@ -13,6 +13,7 @@
 // A chunk is 64 rows: of a partial on its way to staging, two groups of columns (one in f32) in fragment order, as it lies
 // there; of an output matrix, 128 bytes of each row, swizzled as TMA wants them.
 #pragma once
+#include "tile/epilogue.h"
 #include "tile/sm90_ring.h"
 #include "tile/source.h"
 
@@ -171,7 +172,8 @@ TW_DEV void write_box_32(saddr chunk, uint32_t half, const Octet& o) {
   }
 }
 
-// Writes a block of an output matrix of `rows` rows: product + addend + bias, or NaN where `live` is false. kWide: in f32.
+// Writes a block of an output matrix of `rows` rows: product + addend + bias, or what an epilogue makes of it; NaN where `live` is
+// false. kWide: in f32, without an epilogue.
 template <class Tile, bool kWide>
 TW_DEV void write_output(const TwParams& p, uint32_t rows, const Block& b, const typename Tile::Values& values, bool live,
                          ChunkWriter<Tile>& chunks) {
@@ -194,6 +196,18 @@ TW_DEV void write_output(const TwParams& p, uint32_t rows, const Block& b, const
       for (uint32_t half = 0; half < 2; ++half) {
         o[i + half] = live ? partial_of<Tile>(p, b, values, v + half) : nan_octet();
         if (live && p.bias) add_to(o[i + half], bias);
+      }
+    }
+    if constexpr (!kWide) {
+      if (p.desc.epilogue) {
+        TW_UNROLL
+        for (uint32_t i = 0; i < kPerChunk; i += 2) {
+          Octet two[2] = {o[i], o[i + 1]};
+          activate<Source>(p, {p, b, c * kPerChunk + i}, two);
+          o[i] = two[0];
+          o[i + 1] = two[1];
+        }
+        if (p.desc.epilogue == TW_EPILOGUE_SWIGLU) continue;  // it is stored, and there are no boxes
       }
     }
     if (!boxes) {

@@ -100,7 +100,7 @@ struct MemorySource : TileShape<MemoryTile<T>> {
   }
 };
 
-// The end of an output value: bias once, after the sum, then one rounding to the output type.
+// Once, after the sum. Then one rounding to the output type, unless more is added (`end_sum`, kernels/partials.h).
 template <class T>
 TW_DEV void add_bias(const TwParams& p, const Columns& c, Octet& o) {
   if (p.bias) add_to(o, load_octet<T>({p.bias, 0}, 0, c));

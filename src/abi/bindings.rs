@@ -80,6 +80,12 @@ pub const TW_TWO_SHOT: u32 = 0;
 pub const TW_ONE_SHOT: u32 = 1;
 pub const TW_TAIL_NONE: u32 = 0;
 pub const TW_TAIL_RMS_NORM: u32 = 1;
+pub const TW_TAIL_RESIDUAL: u32 = 2;
+pub const TW_EPILOGUE_NONE: u32 = 0;
+pub const TW_EPILOGUE_GELU: u32 = 1;
+pub const TW_EPILOGUE_SWIGLU: u32 = 2;
+pub const TW_ROWS: u32 = 0;
+pub const TW_COLUMNS: u32 = 1;
 pub const TW_NORM_FORWARD: u32 = 0;
 pub const TW_NORM_BACKWARD: u32 = 1;
 pub const TW_NORM_GRADIENTS: u32 = 2;
@@ -188,10 +194,12 @@ pub struct TwDescriptor {
     pub panel: u64,
     pub tail: u32,
     pub tail_eps: u32,
+    pub epilogue: u32,
+    pub axis: u32,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of TwDescriptor"][::core::mem::size_of::<TwDescriptor>() - 72usize];
+    ["Size of TwDescriptor"][::core::mem::size_of::<TwDescriptor>() - 80usize];
     ["Alignment of TwDescriptor"][::core::mem::align_of::<TwDescriptor>() - 8usize];
     [
         "Offset of field: TwDescriptor::op",
@@ -235,6 +243,12 @@ const _: () = {
     [
         "Offset of field: TwDescriptor::tail_eps",
     ][::core::mem::offset_of!(TwDescriptor, tail_eps) - 68usize];
+    [
+        "Offset of field: TwDescriptor::epilogue",
+    ][::core::mem::offset_of!(TwDescriptor, epilogue) - 72usize];
+    [
+        "Offset of field: TwDescriptor::axis",
+    ][::core::mem::offset_of!(TwDescriptor, axis) - 76usize];
 };
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone)]
@@ -403,7 +417,7 @@ pub struct TwControl {
     pub pad2_: [u64; 15usize],
     pub current: TwDescriptor,
     pub current_hash: u64,
-    pub pad3_: [u64; 6usize],
+    pub pad3_: [u64; 5usize],
     pub record: TwWaitRecord,
     pub pad4_: [u64; 8usize],
     pub hello: [[TwHello; 16usize]; 2usize],
@@ -467,10 +481,10 @@ const _: () = {
     ][::core::mem::offset_of!(TwControl, current) - 256usize];
     [
         "Offset of field: TwControl::current_hash",
-    ][::core::mem::offset_of!(TwControl, current_hash) - 328usize];
+    ][::core::mem::offset_of!(TwControl, current_hash) - 336usize];
     [
         "Offset of field: TwControl::pad3_",
-    ][::core::mem::offset_of!(TwControl, pad3_) - 336usize];
+    ][::core::mem::offset_of!(TwControl, pad3_) - 344usize];
     [
         "Offset of field: TwControl::record",
     ][::core::mem::offset_of!(TwControl, record) - 384usize];
@@ -713,7 +727,9 @@ pub struct TwParams {
     pub in_turn: u32,
     pub stamps: u64,
     pub layout: u32,
-    pub pad_: u32,
+    pub columns: u32,
+    pub saved: u64,
+    pub saved_ld: u64,
     pub local: TwLocal,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
@@ -740,128 +756,134 @@ const _: () = {
     ][::core::mem::offset_of!(TwParams, desc) - 720usize];
     [
         "Offset of field: TwParams::hash",
-    ][::core::mem::offset_of!(TwParams, hash) - 792usize];
-    ["Offset of field: TwParams::x"][::core::mem::offset_of!(TwParams, x) - 800usize];
+    ][::core::mem::offset_of!(TwParams, hash) - 800usize];
+    ["Offset of field: TwParams::x"][::core::mem::offset_of!(TwParams, x) - 808usize];
     [
         "Offset of field: TwParams::weight",
-    ][::core::mem::offset_of!(TwParams, weight) - 808usize];
+    ][::core::mem::offset_of!(TwParams, weight) - 816usize];
     [
         "Offset of field: TwParams::bias",
-    ][::core::mem::offset_of!(TwParams, bias) - 816usize];
+    ][::core::mem::offset_of!(TwParams, bias) - 824usize];
     [
         "Offset of field: TwParams::addend",
-    ][::core::mem::offset_of!(TwParams, addend) - 824usize];
+    ][::core::mem::offset_of!(TwParams, addend) - 832usize];
     [
         "Offset of field: TwParams::out",
-    ][::core::mem::offset_of!(TwParams, out) - 832usize];
+    ][::core::mem::offset_of!(TwParams, out) - 840usize];
     [
         "Offset of field: TwParams::x_ld",
-    ][::core::mem::offset_of!(TwParams, x_ld) - 840usize];
+    ][::core::mem::offset_of!(TwParams, x_ld) - 848usize];
     [
         "Offset of field: TwParams::weight_ld",
-    ][::core::mem::offset_of!(TwParams, weight_ld) - 848usize];
+    ][::core::mem::offset_of!(TwParams, weight_ld) - 856usize];
     [
         "Offset of field: TwParams::addend_ld",
-    ][::core::mem::offset_of!(TwParams, addend_ld) - 856usize];
+    ][::core::mem::offset_of!(TwParams, addend_ld) - 864usize];
     [
         "Offset of field: TwParams::out_ld",
-    ][::core::mem::offset_of!(TwParams, out_ld) - 864usize];
-    ["Offset of field: TwParams::m"][::core::mem::offset_of!(TwParams, m) - 872usize];
-    ["Offset of field: TwParams::n"][::core::mem::offset_of!(TwParams, n) - 876usize];
-    ["Offset of field: TwParams::k"][::core::mem::offset_of!(TwParams, k) - 880usize];
+    ][::core::mem::offset_of!(TwParams, out_ld) - 872usize];
+    ["Offset of field: TwParams::m"][::core::mem::offset_of!(TwParams, m) - 880usize];
+    ["Offset of field: TwParams::n"][::core::mem::offset_of!(TwParams, n) - 884usize];
+    ["Offset of field: TwParams::k"][::core::mem::offset_of!(TwParams, k) - 888usize];
     [
         "Offset of field: TwParams::chunk",
-    ][::core::mem::offset_of!(TwParams, chunk) - 884usize];
+    ][::core::mem::offset_of!(TwParams, chunk) - 892usize];
     [
         "Offset of field: TwParams::panels",
-    ][::core::mem::offset_of!(TwParams, panels) - 888usize];
+    ][::core::mem::offset_of!(TwParams, panels) - 896usize];
     [
         "Offset of field: TwParams::panel",
-    ][::core::mem::offset_of!(TwParams, panel) - 892usize];
+    ][::core::mem::offset_of!(TwParams, panel) - 900usize];
     [
         "Offset of field: TwParams::window",
-    ][::core::mem::offset_of!(TwParams, window) - 896usize];
+    ][::core::mem::offset_of!(TwParams, window) - 904usize];
     [
         "Offset of field: TwParams::comm_ctas",
-    ][::core::mem::offset_of!(TwParams, comm_ctas) - 900usize];
+    ][::core::mem::offset_of!(TwParams, comm_ctas) - 908usize];
     [
         "Offset of field: TwParams::reducers",
-    ][::core::mem::offset_of!(TwParams, reducers) - 904usize];
+    ][::core::mem::offset_of!(TwParams, reducers) - 912usize];
     [
         "Offset of field: TwParams::tiles",
-    ][::core::mem::offset_of!(TwParams, tiles) - 908usize];
+    ][::core::mem::offset_of!(TwParams, tiles) - 916usize];
     [
         "Offset of field: TwParams::tiles_n",
-    ][::core::mem::offset_of!(TwParams, tiles_n) - 912usize];
+    ][::core::mem::offset_of!(TwParams, tiles_n) - 920usize];
     [
         "Offset of field: TwParams::waves",
-    ][::core::mem::offset_of!(TwParams, waves) - 916usize];
+    ][::core::mem::offset_of!(TwParams, waves) - 924usize];
     [
         "Offset of field: TwParams::slots",
-    ][::core::mem::offset_of!(TwParams, slots) - 920usize];
+    ][::core::mem::offset_of!(TwParams, slots) - 928usize];
     [
         "Offset of field: TwParams::wave_slots",
-    ][::core::mem::offset_of!(TwParams, wave_slots) - 924usize];
+    ][::core::mem::offset_of!(TwParams, wave_slots) - 932usize];
     [
         "Offset of field: TwParams::result_slots",
-    ][::core::mem::offset_of!(TwParams, result_slots) - 928usize];
+    ][::core::mem::offset_of!(TwParams, result_slots) - 936usize];
     [
         "Offset of field: TwParams::gather_rows",
-    ][::core::mem::offset_of!(TwParams, gather_rows) - 932usize];
+    ][::core::mem::offset_of!(TwParams, gather_rows) - 940usize];
     [
         "Offset of field: TwParams::piece",
-    ][::core::mem::offset_of!(TwParams, piece) - 936usize];
+    ][::core::mem::offset_of!(TwParams, piece) - 944usize];
     [
         "Offset of field: TwParams::cluster",
-    ][::core::mem::offset_of!(TwParams, cluster) - 940usize];
+    ][::core::mem::offset_of!(TwParams, cluster) - 948usize];
     [
         "Offset of field: TwParams::out_boxes",
-    ][::core::mem::offset_of!(TwParams, out_boxes) - 944usize];
+    ][::core::mem::offset_of!(TwParams, out_boxes) - 952usize];
     [
         "Offset of field: TwParams::splits",
-    ][::core::mem::offset_of!(TwParams, splits) - 948usize];
+    ][::core::mem::offset_of!(TwParams, splits) - 956usize];
     [
         "Offset of field: TwParams::split_space",
-    ][::core::mem::offset_of!(TwParams, split_space) - 952usize];
+    ][::core::mem::offset_of!(TwParams, split_space) - 960usize];
     [
         "Offset of field: TwParams::residual",
-    ][::core::mem::offset_of!(TwParams, residual) - 960usize];
+    ][::core::mem::offset_of!(TwParams, residual) - 968usize];
     [
         "Offset of field: TwParams::residual_ld",
-    ][::core::mem::offset_of!(TwParams, residual_ld) - 968usize];
+    ][::core::mem::offset_of!(TwParams, residual_ld) - 976usize];
     [
         "Offset of field: TwParams::gamma",
-    ][::core::mem::offset_of!(TwParams, gamma) - 976usize];
+    ][::core::mem::offset_of!(TwParams, gamma) - 984usize];
     [
         "Offset of field: TwParams::tail_rows",
-    ][::core::mem::offset_of!(TwParams, tail_rows) - 984usize];
+    ][::core::mem::offset_of!(TwParams, tail_rows) - 992usize];
     [
         "Offset of field: TwParams::tail_cols",
-    ][::core::mem::offset_of!(TwParams, tail_cols) - 988usize];
+    ][::core::mem::offset_of!(TwParams, tail_cols) - 996usize];
     [
         "Offset of field: TwParams::path",
-    ][::core::mem::offset_of!(TwParams, path) - 992usize];
+    ][::core::mem::offset_of!(TwParams, path) - 1000usize];
     [
         "Offset of field: TwParams::stamp_ctas",
-    ][::core::mem::offset_of!(TwParams, stamp_ctas) - 996usize];
+    ][::core::mem::offset_of!(TwParams, stamp_ctas) - 1004usize];
     [
         "Offset of field: TwParams::stamp_capacity",
-    ][::core::mem::offset_of!(TwParams, stamp_capacity) - 1000usize];
+    ][::core::mem::offset_of!(TwParams, stamp_capacity) - 1008usize];
     [
         "Offset of field: TwParams::in_turn",
-    ][::core::mem::offset_of!(TwParams, in_turn) - 1004usize];
+    ][::core::mem::offset_of!(TwParams, in_turn) - 1012usize];
     [
         "Offset of field: TwParams::stamps",
-    ][::core::mem::offset_of!(TwParams, stamps) - 1008usize];
+    ][::core::mem::offset_of!(TwParams, stamps) - 1016usize];
     [
         "Offset of field: TwParams::layout",
-    ][::core::mem::offset_of!(TwParams, layout) - 1016usize];
+    ][::core::mem::offset_of!(TwParams, layout) - 1024usize];
     [
-        "Offset of field: TwParams::pad_",
-    ][::core::mem::offset_of!(TwParams, pad_) - 1020usize];
+        "Offset of field: TwParams::columns",
+    ][::core::mem::offset_of!(TwParams, columns) - 1028usize];
+    [
+        "Offset of field: TwParams::saved",
+    ][::core::mem::offset_of!(TwParams, saved) - 1032usize];
+    [
+        "Offset of field: TwParams::saved_ld",
+    ][::core::mem::offset_of!(TwParams, saved_ld) - 1040usize];
     [
         "Offset of field: TwParams::local",
-    ][::core::mem::offset_of!(TwParams, local) - 1024usize];
+    ][::core::mem::offset_of!(TwParams, local) - 1048usize];
 };
 impl Default for TwParams {
     fn default() -> Self {

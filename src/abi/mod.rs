@@ -49,8 +49,8 @@ impl TwProbeResult {
 const _: () = {
     use std::mem::offset_of;
     assert!(offset_of!(TwControl, epoch_started) == 32 && offset_of!(TwControl, abort) == 128);
-    assert!(offset_of!(TwControl, current) == 256 && size_of::<TwDescriptor>() == 72);
-    assert!(offset_of!(TwControl, current_hash) == 328 && offset_of!(TwControl, record) == 384);
+    assert!(offset_of!(TwControl, current) == 256 && size_of::<TwDescriptor>() == 80);
+    assert!(offset_of!(TwControl, current_hash) == 336 && offset_of!(TwControl, record) == 384);
     assert!(size_of::<TwWaitRecord>() == 64 && offset_of!(TwControl, pad4_) == 448);
     assert!(offset_of!(TwControl, hello) == 512 && size_of::<TwHello>() == 16);
     assert!(offset_of!(TwControl, credit) == 512 + 2 * 16 * 16 && offset_of!(TwControl, totals) == 1280);

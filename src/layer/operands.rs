@@ -26,6 +26,20 @@ pub struct Forward<'a> {
     pub y: MatMut<'a>,
 }
 
+impl<'a> Forward<'a> {
+    /// Without what is optional.
+    pub fn new(m: usize, x: Mat<'a>, weight: Mat<'a>, y: MatMut<'a>) -> Forward<'a> {
+        Forward {
+            m,
+            x,
+            weight,
+            bias: None,
+            gathered: None,
+            y,
+        }
+    }
+}
+
 /// The data of a backward pass on one rank. Shapes: `docs/layers.md`. Every rank asks for the same gradients.
 #[derive(Debug)]
 pub struct Backward<'a> {
@@ -45,6 +59,33 @@ pub struct Backward<'a> {
     pub dbias: Option<MatMut<'a>>,
     /// Whether the gradients of parameters are added to what is there.
     pub accumulate: bool,
+}
+
+impl<'a> Backward<'a> {
+    /// With nothing asked for yet.
+    pub fn new(m: usize, dy: Mat<'a>) -> Backward<'a> {
+        Backward {
+            m,
+            dy,
+            x: None,
+            weight: None,
+            dx: None,
+            dweight: None,
+            dbias: None,
+            accumulate: false,
+        }
+    }
+
+    /// The gradients that are asked for have these shapes.
+    pub(super) fn check(&self, dx: [usize; 2], dweight: [usize; 2], rank: &Rank) -> Result<()> {
+        let taken = |name: &str, mat: &Option<MatMut<'_>>, wanted: [usize; 2]| match mat {
+            Some(mat) => shape(name, (mat.rows(), mat.cols()), wanted, self.m, rank),
+            None => Ok(()),
+        };
+        taken("dx", &self.dx, dx)?;
+        taken("dweight", &self.dweight, dweight)?;
+        taken("dbias", &self.dbias, [1, dweight[0]])
+    }
 }
 
 /// A matrix of the caller's has the shape that the pass needs.
@@ -68,18 +109,18 @@ pub(super) fn needed<T: Copy>(name: &str, given: Option<T>, wanted_by: &str) -> 
 }
 
 /// The batch fits the layer.
-pub(super) fn check_m(spec: &LinearSpec, m: usize) -> Result<()> {
-    if m > spec.max_m {
-        let expected = format!("at most the layer's max_m, {}", spec.max_m);
+pub(super) fn check_m(max_m: usize, m: usize) -> Result<()> {
+    if m > max_m {
+        let expected = format!("at most the layer's max_m, {max_m}");
         return Err(Error::bad_argument("m", m, expected));
     }
     Ok(())
 }
 
 /// A layer for inference has no backward pass.
-pub(super) fn check_training(spec: &LinearSpec) -> Result<()> {
-    if !spec.training {
-        let expected = "a layer made with LinearSpec::training(true)";
+pub(super) fn check_training(training: bool) -> Result<()> {
+    if !training {
+        let expected = "a layer made with training(true)";
         return Err(Error::bad_argument(
             "the backward pass",
             "of a layer for inference",
@@ -89,13 +130,22 @@ pub(super) fn check_training(spec: &LinearSpec) -> Result<()> {
     Ok(())
 }
 
-pub(super) fn check_bias(spec: &LinearSpec, given: bool) -> Result<()> {
-    if given != spec.bias {
+/// An operand that is there exactly if the layer was made for it.
+pub(super) fn check_optional(name: &str, given: bool, made: bool) -> Result<()> {
+    if given != made {
         let value = if given { "given" } else { "missing" };
-        let expected = format!("as the layer was made, with bias = {}", spec.bias);
-        return Err(Error::bad_argument("bias", value, expected));
+        let expected = format!("as the layer was made, with {name} = {made}");
+        return Err(Error::bad_argument(name, value, expected));
     }
     Ok(())
+}
+
+/// An operand that a layer of this kind never takes.
+pub(super) fn check_none(name: &str, given: bool, why: &str) -> Result<()> {
+    match given {
+        true => Err(Error::bad_argument(name, "given", format!("none: {why}"))),
+        false => Ok(()),
+    }
 }
 
 /// The gradients of parameters: own GEMMs over all rows of the batch.

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use crate::dtype::{DType, Wire};
 use crate::error::{Error, Result};
-use crate::op::{Layout, Op, OpSpec, chunk};
+use crate::op::{Op, chunk};
 use crate::route::Want;
 
 /// Along which of its dimensions a layer's weight `[out, in]` is split.
@@ -32,8 +32,12 @@ pub struct LinearSpec {
     pub bias: bool,
     /// Whether what lies between layers is split by rows.
     pub sequence_parallel: bool,
-    /// Whether backward passes run, too: a layer for inference plans none and holds no memory.
+    /// Whether backward passes run, too: a layer for inference plans none and holds no memory for them.
     pub training: bool,
+    /// Column-parallel: whether every rank gets the whole y. Not with sequence parallelism.
+    pub gather_output: bool,
+    /// Row-parallel: whether every rank has the whole x, of which it takes its columns. Not with sequence parallelism.
+    pub split_input: bool,
     /// Type in which partials travel.
     pub wire: Wire,
     /// The path asked for.
@@ -51,6 +55,8 @@ impl LinearSpec {
             bias: true,
             sequence_parallel: false,
             training: true,
+            gather_output: false,
+            split_input: false,
             wire: Wire::default(),
             route: Want::Auto,
         }
@@ -74,6 +80,16 @@ impl LinearSpec {
         LinearSpec { training, ..self }
     }
 
+    /// With the whole y on every rank, or its columns.
+    pub fn gather_output(self, gather_output: bool) -> LinearSpec {
+        LinearSpec { gather_output, ..self }
+    }
+
+    /// With the whole x on every rank, or its columns.
+    pub fn split_input(self, split_input: bool) -> LinearSpec {
+        LinearSpec { split_input, ..self }
+    }
+
     /// With partials in this type.
     pub fn wire(self, wire: Wire) -> LinearSpec {
         LinearSpec { wire, ..self }
@@ -92,77 +108,6 @@ impl LinearSpec {
         }
     }
 
-    /// The operations of such a layer on all ranks: what a heap has to have room for
-    /// ([`GroupConfig::sized_for`](crate::GroupConfig::sized_for)).
-    pub fn operations(&self, split: Split, world: usize) -> Vec<OpSpec> {
-        let of = |rank: usize| {
-            let share = self.part(split, world, rank).len();
-            let ops = match split {
-                Split::Column => [self.column_gather(), self.fused_gather(share), self.column_dx(share)],
-                Split::Row => [Some(self.row_forward(share)), self.row_gather(), self.row_dx(share)],
-            };
-            ops.into_iter().flatten()
-        };
-        (0..world).flat_map(of).collect()
-    }
-
-    fn op(&self, op: Op, n: usize, k: usize, whole: usize) -> OpSpec {
-        let spec = OpSpec::new(op, n, k, self.max_m, self.dtype).wire(self.wire);
-        match (op.has_gemm(), self.route) {
-            (true, route) => spec.route(route).whole(whole),
-            // There is no fused gather alone.
-            (false, _) => spec,
-        }
-    }
-
-    /// x, gathered for this pass and for the backward one.
-    pub(super) fn column_gather(&self) -> Option<OpSpec> {
-        let needed = self.sequence_parallel && self.training;
-        needed.then(|| self.op(Op::AllGather, self.in_features, 0, 0))
-    }
-
-    /// x gathered on its way into the product.
-    pub(super) fn fused_gather(&self, share: usize) -> Option<OpSpec> {
-        let op = || self.op(Op::AllGatherGemm, share, self.in_features, self.out_features);
-        self.sequence_parallel.then(|| op().bias(self.bias))
-    }
-
-    pub(super) fn column_dx(&self, share: usize) -> Option<OpSpec> {
-        let op = match self.sequence_parallel {
-            true => Op::GemmReduceScatter,
-            false => Op::GemmAllReduce,
-        };
-        let dx = || {
-            self.op(op, self.in_features, share, self.out_features)
-                .layout(Layout::Nn)
-        };
-        self.training.then(dx)
-    }
-
-    pub(super) fn row_forward(&self, share: usize) -> OpSpec {
-        let op = match self.sequence_parallel {
-            true => Op::GemmReduceScatter,
-            false => Op::GemmAllReduce,
-        };
-        self.op(op, self.out_features, share, self.in_features).bias(self.bias)
-    }
-
-    /// dY, gathered for dX and dW.
-    pub(super) fn row_gather(&self) -> Option<OpSpec> {
-        let needed = self.sequence_parallel && self.training;
-        needed.then(|| self.op(Op::AllGather, self.out_features, 0, 0))
-    }
-
-    /// dY gathered on its way into dX.
-    pub(super) fn row_dx(&self, share: usize) -> Option<OpSpec> {
-        let needed = self.sequence_parallel && self.training;
-        let dx = || {
-            self.op(Op::AllGatherGemm, share, self.out_features, self.in_features)
-                .layout(Layout::Nn)
-        };
-        needed.then(dx)
-    }
-
     /// Rows of a rank's part of a batch of `m`, between layers.
     pub(super) fn rows(&self, m: usize, world: usize, rank: usize) -> usize {
         match self.sequence_parallel {
@@ -171,12 +116,41 @@ impl LinearSpec {
         }
     }
 
-    pub(super) fn check(&self) -> Result<()> {
+    /// What sums over ranks and leaves it where the next layer wants it.
+    pub(super) fn summed_by(&self) -> Op {
+        match self.sequence_parallel {
+            true => Op::GemmReduceScatter,
+            false => Op::GemmAllReduce,
+        }
+    }
+
+    pub(super) fn check(&self, split: Split) -> Result<()> {
         for (name, value) in [("in_features", self.in_features), ("out_features", self.out_features)] {
             if value == 0 {
                 return Err(Error::bad_argument(name, value, "at least 1"));
             }
         }
-        Ok(())
+        let refuse = |name: &str, value: &dyn ToString, expected: &str| {
+            Err(Error::bad_argument(name, value.to_string(), expected))
+        };
+        match split {
+            Split::Column if self.split_input => {
+                refuse("split_input", &true, "false: a column-parallel layer's input is whole")
+            }
+            Split::Row if self.gather_output => {
+                refuse("gather_output", &true, "false: a row-parallel layer's output is whole")
+            }
+            _ if self.gather_output && self.sequence_parallel => refuse(
+                "gather_output",
+                &true,
+                "false with sequence parallelism, which splits what lies between layers by rows",
+            ),
+            _ if self.split_input && self.sequence_parallel => refuse(
+                "split_input",
+                &true,
+                "false with sequence parallelism, which splits what lies between layers by rows",
+            ),
+            _ => Ok(()),
+        }
     }
 }

@@ -1,9 +1,11 @@
 //! Views of device memory as matrices: what an operation takes.
 
 use std::marker::PhantomData;
+use std::ops::Range;
 
 use crate::driver::DevicePtr;
 use crate::dtype::DType;
+use crate::error::{Error, Result};
 
 /// A row-major matrix in device memory, as plain values. Row `i` begins `i * ld` elements after `ptr`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,6 +29,38 @@ impl RawMat {
             .checked_mul(self.ld)?
             .checked_add(self.cols)?
             .checked_mul(self.dtype.size())
+    }
+
+    /// These rows and columns of it.
+    fn part(&self, rows: Range<usize>, cols: Range<usize>) -> Result<RawMat> {
+        for (name, part, len) in [("rows", &rows, self.rows), ("cols", &cols, self.cols)] {
+            if part.start > part.end || part.end > len {
+                return Err(Error::bad_argument(
+                    name,
+                    format!("{part:?}"),
+                    format!("a part of the matrix's 0..{len}"),
+                ));
+            }
+        }
+        // An empty part may begin where the matrix ends, or would overflow: any address does.
+        let first = match rows.is_empty() || cols.is_empty() {
+            true => Some(0),
+            false => rows
+                .start
+                .checked_mul(self.ld)
+                .and_then(|at| at.checked_add(cols.start)),
+        };
+        let at = first.and_then(|at| at.checked_mul(self.dtype.size()));
+        let ptr = at.and_then(|at| self.ptr.checked_add(at as u64)).ok_or_else(|| {
+            let value = format!("at {:#x}, of leading dimension {}", self.ptr, self.ld);
+            Error::bad_argument("the matrix", value, "one whose bytes can be counted in 64 bits")
+        })?;
+        Ok(RawMat {
+            ptr,
+            rows: rows.len(),
+            cols: cols.len(),
+            ..*self
+        })
     }
 
     /// Whether all elements lie one behind the other.
@@ -133,6 +167,17 @@ impl<'a> Mat<'a> {
             memory: PhantomData,
         }
     }
+
+    /// A view of these rows and columns of it; nothing is copied.
+    ///
+    /// # Errors
+    /// [`Error::BadArgument`] for rows or columns that it has not.
+    pub fn part(&self, rows: Range<usize>, cols: Range<usize>) -> Result<Mat<'a>> {
+        Ok(Mat {
+            raw: self.raw.part(rows, cols)?,
+            memory: PhantomData,
+        })
+    }
 }
 
 impl<'a> MatMut<'a> {
@@ -160,6 +205,33 @@ impl<'a> MatMut<'a> {
             raw: self.raw,
             memory: PhantomData,
         }
+    }
+
+    /// A view of these rows and columns of it; nothing is copied.
+    ///
+    /// # Errors
+    /// [`Error::BadArgument`] for rows or columns that it has not.
+    pub fn part(self, rows: Range<usize>, cols: Range<usize>) -> Result<MatMut<'a>> {
+        Ok(MatMut {
+            raw: self.raw.part(rows, cols)?,
+            memory: PhantomData,
+        })
+    }
+
+    /// Its first `at` columns, and the others.
+    ///
+    /// # Errors
+    /// [`Error::BadArgument`] where it has fewer.
+    pub fn split_columns(self, at: usize) -> Result<(MatMut<'a>, MatMut<'a>)> {
+        let (rows, cols) = (self.raw.rows, self.raw.cols);
+        let side = |cols| {
+            Ok(MatMut {
+                raw: self.raw.part(0..rows, cols)?,
+                memory: PhantomData,
+            })
+        };
+        // Two exclusive views of no common element: what one may write, the other does not name.
+        Ok((side(0..at)?, side(at.min(cols)..cols)?))
     }
 
     /// The same elements, to be read.
@@ -209,6 +281,27 @@ mod tests {
         }
         assert!(!mat(1000, 5, 4, 10).overlaps(&mat(1008, 5, 6, 10)));
         assert!(mat(1000, 5, 4, 10).overlaps(&mat(1006, 5, 6, 10)));
+    }
+
+    #[test]
+    fn parts() {
+        let whole = mat(1000, 5, 7, 10);
+        let part = whole.part(1..3, 4..6).unwrap();
+        assert_eq!(part, mat(1000 + 2 * (10 + 4), 2, 2, 10));
+        assert_eq!(whole.part(5..5, 0..7).unwrap(), mat(1000, 0, 7, 10));
+        let error = whole.part(0..6, 0..7).unwrap_err().to_string();
+        assert_eq!(error, "rows is 0..6: expected a part of the matrix's 0..5");
+        let error = whole.part(0..5, 8..8).unwrap_err().to_string();
+        assert_eq!(error, "cols is 8..8: expected a part of the matrix's 0..7");
+        assert!(mat(8, 3, 4, usize::MAX).part(2..3, 0..4).is_err());
+        let whole = MatMut {
+            raw: whole,
+            memory: PhantomData,
+        };
+        let (left, right) = whole.split_columns(3).unwrap();
+        assert_eq!((left.raw, right.raw), (mat(1000, 5, 3, 10), mat(1006, 5, 4, 10)));
+        assert!(!left.raw.overlaps(&right.raw));
+        assert!(left.split_columns(4).is_err());
     }
 
     #[test]

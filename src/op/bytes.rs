@@ -3,7 +3,7 @@
 use super::config::{Config, Facts, kernel};
 use super::heuristics::Setting;
 use super::tiling::{Sizes, Tiling};
-use super::{Op, OpSpec, chunk};
+use super::{Axis, Op, OpSpec, chunk};
 use crate::route::{Exchange, Path};
 
 /// Rows of blocks in a band of the order in which they are taken (`csrc/schedule/raster.h`).
@@ -48,6 +48,9 @@ impl Facts {
         let own_rows = chunk(m as usize, self.world, rank).len() as u64;
         let all = m * spec.n as u64;
         Some(match op {
+            Op::AllGather if spec.axis == Axis::Columns => {
+                peers * m * chunk(spec.n, self.world, rank).len() as u64 * output
+            }
             Op::AllGather => peers * own_rows * on.cols * output,
             Op::AllGatherGemm => peers * own_rows * spec.k as u64 * output,
             Op::ReduceScatter | Op::GemmReduceScatter => (m - own_rows) * spec.n as u64 * wire,

@@ -3,11 +3,11 @@
 
 use std::fmt::Display;
 
-use super::operands::{Operands, Out};
-use super::{Gemm, Layout, Op, OpSpec, chunk};
+use super::operands::{Operands, Out, Residual};
+use super::{Axis, Epilogue, Gemm, Layout, Op, OpSpec, chunk};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
-use crate::memory::RawMat;
+use crate::memory::{MatMut, RawMat};
 
 /// Who launches.
 #[derive(Debug, Clone, Copy)]
@@ -130,11 +130,12 @@ pub(crate) fn check(spec: &OpSpec, by: Launcher, a: &Operands<'_>) -> Result<()>
         Op::GemmReduceScatter | Op::GemmAllReduce => (m, k),
         Op::AllGatherGemm => (own, k),
         Op::ReduceScatter | Op::AllReduce => (m, n),
+        Op::AllGather if spec.axis == Axis::Columns => (m, chunk(n, by.world, by.rank).len()),
         Op::AllGather => (own, n),
     };
     let out = match spec.op {
         Op::GemmReduceScatter | Op::ReduceScatter => (own, n),
-        _ => (m, n),
+        _ => (m, spec.epilogue.columns(n)),
     };
     presence("weight", a.weight.is_some(), gemm, || {
         format!("{} has {} GEMM", spec.op, if gemm { "a" } else { "no" })
@@ -147,16 +148,22 @@ pub(crate) fn check(spec: &OpSpec, by: Launcher, a: &Operands<'_>) -> Result<()>
             format!("only GEMMs whose results are summed take one, {} does not", spec.op)
         })?;
     }
-    for (name, given) in [("residual", a.residual.is_some()), ("gamma", a.gamma.is_some())] {
-        presence(name, given, spec.tail.is_some(), || {
-            format!(
-                "the plan was made with{} a tail",
-                if spec.tail.is_some() { "" } else { "out" }
-            )
-        })?;
-    }
+    presence("residual", a.residual.is_some(), spec.tail.is_some(), || {
+        let with = if spec.tail.is_some() { "" } else { "out" };
+        format!("the plan was made with{with} a tail")
+    })?;
+    presence("gamma", a.gamma.is_some(), spec.tail.normalises(), || {
+        format!(
+            "the plan's tail {}",
+            if spec.tail.normalises() {
+                "normalises"
+            } else {
+                "does not normalise"
+            }
+        )
+    })?;
     check.mat("x", &a.x.raw, x.0, x.1)?;
-    let mut inputs = [Some(("x", a.x.raw)), None, None, None, None];
+    let mut inputs = [Some(("x", a.x.raw)), None, None, None, None, None];
     let optional = [
         ("weight", &a.weight, spec.layout.weight(n, k)),
         ("bias", &a.bias, (1, n)),
@@ -170,16 +177,48 @@ pub(crate) fn check(spec: &OpSpec, by: Launcher, a: &Operands<'_>) -> Result<()>
         }
     }
     check.mat("out", a.out.raw(), out.0, out.1)?;
+    check_saved(&check, spec.epilogue, a.saved.as_ref(), (m, n), || {
+        inputs.iter().flatten().copied().chain([("out", *a.out.raw())])
+    })?;
     if let Some(residual) = &a.residual {
-        check.mat("residual", &residual.raw, m, n)?;
-        let out = ("out", *a.out.raw());
-        apart(
-            ("residual", &residual.raw),
-            inputs.iter().flatten().chain([&out]),
-            "memory of its own",
-        )?;
+        check.mat("residual", residual.raw(), out.0, out.1)?;
+    }
+    match &a.residual {
+        Some(Residual::Read(_)) if spec.tail.normalises() => {
+            let expected = "one to update (Operands::tail): RMSNorm's tail replaces it";
+            return Err(Error::bad_argument("residual", "only to be read", expected));
+        }
+        Some(Residual::Update(_)) if !spec.tail.normalises() => {
+            let expected = "one to read (Operands::residual): the plan's tail leaves it as it is";
+            return Err(Error::bad_argument("residual", "to be updated", expected));
+        }
+        Some(Residual::Read(residual)) => inputs[5] = Some(("residual", residual.raw)),
+        Some(Residual::Update(residual)) => {
+            let out = ("out", *a.out.raw());
+            let others = inputs.iter().flatten().chain([&out]);
+            apart(("residual", &residual.raw), others, "memory of its own")?;
+        }
+        None => {}
     }
     overlap(spec, a, &inputs)
+}
+
+/// Where a product goes as it is before its epilogue: there is one, and it shares no byte with anything else.
+fn check_saved<I: Iterator<Item = (&'static str, RawMat)>>(
+    check: &Check<'_>,
+    epilogue: Epilogue,
+    saved: Option<&MatMut<'_>>,
+    (rows, cols): (usize, usize),
+    others: impl FnOnce() -> I,
+) -> Result<()> {
+    let Some(saved) = saved else { return Ok(()) };
+    if !epilogue.is_some() {
+        let expected = "none: without an epilogue, out is the product itself";
+        return Err(Error::bad_argument("saved", "given", expected));
+    }
+    check.mat("saved", &saved.raw, rows, cols)?;
+    let others: Vec<_> = others().collect();
+    apart(("saved", &saved.raw), &others, "memory of its own")
 }
 
 /// Checks the operands of `spec`'s GEMM alone: x `[m, k]`, weight `[n, k]` (or as its layout says), out `[m, n]`.
@@ -208,7 +247,17 @@ pub(crate) fn check_own(g: &Gemm<'_>, by: Launcher) -> Result<[usize; 3]> {
     let turned = g.layout == Layout::Tn;
     let (x, out) = (&g.x.raw, &g.out.raw);
     let [m, k] = if turned { [x.cols, x.rows] } else { [x.rows, x.cols] };
-    let n = out.cols;
+    let weight = &g.weight.raw;
+    let n = match g.epilogue {
+        Epilogue::SwiGlu if g.layout == Layout::Nt => weight.rows,
+        Epilogue::SwiGlu => weight.cols,
+        _ => out.cols,
+    };
+    g.epilogue.check(n)?;
+    if g.accumulate && g.epilogue == Epilogue::SwiGlu {
+        let expected = "false: SwiGLU's out has half the columns of what would be added to it";
+        return Err(Error::bad_argument("accumulate", true, expected));
+    }
     for (name, value) in [("m", m), ("n", n), ("k", k)] {
         if value >= 1 << 31 {
             return Err(Error::bad_argument(name, value, "less than 2^31"));
@@ -220,15 +269,18 @@ pub(crate) fn check_own(g: &Gemm<'_>, by: Launcher) -> Result<[usize; 3]> {
         by,
     };
     check.mat("x", x, x.rows, x.cols)?;
-    check.mat("out", out, m, n)?;
-    let weight = g.layout.weight(n, k);
-    check.mat("weight", &g.weight.raw, weight.0, weight.1)?;
-    let mut inputs = vec![("x", *x), ("weight", g.weight.raw)];
+    check.mat("out", out, m, g.epilogue.columns(n))?;
+    let shape = g.layout.weight(n, k);
+    check.mat("weight", weight, shape.0, shape.1)?;
+    let mut inputs = vec![("x", *x), ("weight", *weight)];
     if let Some(bias) = &g.bias {
         check.mat("bias", &bias.raw, 1, n)?;
         inputs.push(("bias", bias.raw));
     }
     apart(("out", out), &inputs, "memory of its own")?;
+    check_saved(&check, g.epilogue, g.saved.as_ref(), (m, n), || {
+        inputs.iter().copied().chain([("out", *out)])
+    })?;
     Ok([m, n, k])
 }
 

@@ -28,6 +28,8 @@ pub(crate) fn hash(descriptor: &TwDescriptor) -> u64 {
         panel,
         tail,
         tail_eps,
+        epilogue,
+        axis,
     } = *descriptor;
     let pair = |a: u32, b: u32| (a as u64) << 32 | b as u64;
     let words = [
@@ -40,6 +42,7 @@ pub(crate) fn hash(descriptor: &TwDescriptor) -> u64 {
         k,
         panel,
         pair(tail, tail_eps),
+        pair(epilogue, axis),
     ];
     let hash = words.iter().fold(abi::TW_ABI_VERSION as u64, |state, word| {
         mix(mix(state.wrapping_add(0x9e37_79b9_7f4a_7c15)).wrapping_add(*word))
@@ -97,11 +100,23 @@ pub(crate) fn describe(descriptor: &TwDescriptor) -> String {
     };
     let tail = match d.tail {
         abi::TW_TAIL_NONE if d.tail_eps == 0 => String::new(),
+        abi::TW_TAIL_RESIDUAL if d.tail_eps == 0 => ", residual".to_string(),
         abi::TW_TAIL_RMS_NORM => format!(", residual and RMSNorm, eps {:e}", f32::from_bits(d.tail_eps)),
         kind => format!(", tail {kind} of {:#x}", d.tail_eps),
     };
+    let epilogue = match d.epilogue {
+        abi::TW_EPILOGUE_NONE => String::new(),
+        abi::TW_EPILOGUE_GELU => ", GELU".to_string(),
+        abi::TW_EPILOGUE_SWIGLU => ", SwiGLU".to_string(),
+        kind => format!(", epilogue {kind}"),
+    };
+    let axis = match d.axis {
+        abi::TW_ROWS => String::new(),
+        abi::TW_COLUMNS => " side by side".to_string(),
+        kind => format!(" along axis {kind}"),
+    };
     format!(
-        "{} of {} ({}, wire {}{}{tail}{algorithm}, {tile}{pairs}{mainloop}, {} CTAs{reducers}, panel {}, {} ranks)",
+        "{} of {}{axis} ({}, wire {}{}{epilogue}{tail}{algorithm}, {tile}{pairs}{mainloop}, {} CTAs{reducers}, panel {}, {} ranks)",
         op_name(d.op),
         sizes.join(", "),
         dtype(d.dtype),
@@ -133,7 +148,7 @@ mod tests {
     fn every_field_counts() {
         let base = example();
         let mut all = vec![base];
-        for field in 0..14 {
+        for field in 0..16 {
             let mut d = base;
             let narrow = [
                 &mut d.op,
@@ -143,12 +158,19 @@ mod tests {
                 &mut d.tile,
                 &mut d.grid,
             ];
-            let more = [&mut d.has_bias, &mut d.world, &mut d.tail, &mut d.tail_eps];
+            let more = [
+                &mut d.has_bias,
+                &mut d.world,
+                &mut d.tail,
+                &mut d.tail_eps,
+                &mut d.epilogue,
+                &mut d.axis,
+            ];
             if let Some(word) = narrow.into_iter().chain(more).nth(field) {
                 *word += 1;
             }
             let wide = [&mut d.m, &mut d.n, &mut d.k, &mut d.panel];
-            if let Some(word) = field.checked_sub(10).and_then(|i| wide.into_iter().nth(i)) {
+            if let Some(word) = field.checked_sub(12).and_then(|i| wide.into_iter().nth(i)) {
                 *word += 1;
             }
             all.push(d);

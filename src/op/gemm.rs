@@ -6,14 +6,14 @@ use super::heuristics::Setting;
 use super::kernel::Kernel;
 use super::launch::Maker;
 use super::start::Starter;
-use super::{Layout, Mainloop, Op, OpSpec};
+use super::{Epilogue, Layout, Mainloop, Op, OpSpec};
 use crate::error::Result;
 use crate::group::Rank;
 use crate::memory::{Mat, MatMut};
 use crate::route::Path;
 
 /// `out = x weight^T`, or as the [`Layout`] says, with a bias and with what `out` held before where asked for; rounded
-/// once, after all of it. All operands have one type. For [`Rank::gemm`].
+/// once, after all of it; then an activation, where asked for. All operands have one type. For [`Rank::gemm`].
 #[derive(Debug)]
 pub struct Gemm<'a> {
     /// How x and the weight lie.
@@ -24,11 +24,16 @@ pub struct Gemm<'a> {
     pub weight: Mat<'a>,
     /// `[1, n]`.
     pub bias: Option<Mat<'a>>,
-    /// Whether the product is added to what is in `out`.
+    /// Whether the product is added to what is in `out`; not with [`Epilogue::SwiGlu`], whose out is narrower. An activation
+    /// is of the sum.
     pub accumulate: bool,
+    /// What is made of the product: `pre`, with bias and what is added to, rounded.
+    pub epilogue: Epilogue,
+    /// `[m, n]`: where `pre` goes, which a pass backward wants. With an epilogue alone.
+    pub saved: Option<MatMut<'a>>,
     /// The mainloop asked for; `None`: the crate chooses.
     pub mainloop: Option<Mainloop>,
-    /// `[m, n]`; shares no byte with an input.
+    /// `[m, n]`, of SwiGLU `[m, n / 2]`; shares no byte with an input.
     pub out: MatMut<'a>,
 }
 
@@ -41,6 +46,8 @@ impl<'a> Gemm<'a> {
             weight,
             bias: None,
             accumulate: false,
+            epilogue: Epilogue::None,
+            saved: None,
             mainloop: None,
             out,
         }
@@ -54,6 +61,16 @@ impl<'a> Gemm<'a> {
     /// Added to what is in `out` (beta = 1), or not.
     pub fn accumulate(self, accumulate: bool) -> Gemm<'a> {
         Gemm { accumulate, ..self }
+    }
+
+    /// With this made of the product, before it is stored.
+    pub fn epilogue(self, epilogue: Epilogue) -> Gemm<'a> {
+        Gemm { epilogue, ..self }
+    }
+
+    /// With the product as it is before the epilogue, rounded, stored here.
+    pub fn saved(self, saved: Option<MatMut<'a>>) -> Gemm<'a> {
+        Gemm { saved, ..self }
     }
 
     /// By this mainloop: for comparison and for tests. Where it cannot serve, the launch fails and names the limit.
@@ -78,6 +95,7 @@ impl<'a> Gemm<'a> {
         let spec = OpSpec {
             layout: self.layout,
             mainloop: self.mainloop,
+            epilogue: self.epilogue,
             ..OpSpec::new(Op::GemmAllReduce, n, k, m, self.x.raw.dtype)
         };
         let facts = rank.facts();

@@ -1,5 +1,6 @@
 //! The parameters of a launch: arithmetic on M and addresses, nothing else.
 
+use super::addresses::Addresses;
 use super::config::{Config, Facts, kernel};
 use super::descriptor::hash;
 use super::exchange;
@@ -10,7 +11,7 @@ use super::operands::Operands;
 use super::splits::COUNTER_BYTES;
 use super::staging::{Rounds, padded};
 use super::tiling::{Sizes, Tiling};
-use super::{Gemm, Mainloop, Op, OpSpec};
+use super::{Axis, Gemm, Mainloop, Op, OpSpec};
 use crate::abi::{self, TwDescriptor, TwGroup, TwParams};
 use crate::driver::{Launch, TensorMap};
 use crate::dtype::DType;
@@ -49,34 +50,6 @@ impl Step {
             launch: kernel.launch(grid, params.cluster),
             params,
             maps,
-        }
-    }
-}
-
-/// Device addresses, 0 where there is none, and leading dimensions.
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Addresses {
-    pub x: (u64, u64),
-    weight: (u64, u64),
-    pub bias: u64,
-    addend: (u64, u64),
-    pub out: (u64, u64),
-    residual: (u64, u64),
-    gamma: u64,
-}
-
-impl Addresses {
-    pub fn of(a: &Operands<'_>) -> Addresses {
-        let of = |mat: &RawMat| (mat.ptr, mat.ld as u64);
-        let optional = |mat: &Option<crate::memory::Mat<'_>>| mat.as_ref().map_or((0, 0), |mat| of(&mat.raw));
-        Addresses {
-            x: of(&a.x.raw),
-            weight: optional(&a.weight),
-            bias: optional(&a.bias).0,
-            addend: optional(&a.addend),
-            out: of(a.out.raw()),
-            residual: a.residual.as_ref().map_or((0, 0), |mat| of(&mat.raw)),
-            gamma: optional(&a.gamma).0,
         }
     }
 }
@@ -190,37 +163,15 @@ impl Maker<'_> {
     }
 
     /// The GEMM of an unfused `config` alone, into a matrix of the operation's type.
-    pub fn gemm_alone(&self, config: &Config, gemm: Kernel, m: u64, [x, weight, out]: [&RawMat; 3]) -> Result<Step> {
-        let of = |mat: &RawMat| (mat.ptr, mat.ld as u64);
-        let (x, weight, out) = (of(x), of(weight), of(out));
-        let a = Addresses {
-            x,
-            weight,
-            out,
-            ..Addresses::default()
-        };
+    pub fn gemm_alone(&self, config: &Config, gemm: Kernel, m: u64, operands: [&RawMat; 3]) -> Result<Step> {
+        let a = Addresses::of_product(operands);
         self.gemm(config, m, self.spec.dtype, a, self.settle(gemm, a)?)
     }
 
     /// A GEMM of this rank's own by `kernel`.
     pub fn own_gemm(&self, config: &Config, kernel: Kernel, g: &Gemm<'_>) -> Result<Step> {
-        let of = |mat: &RawMat| (mat.ptr, mat.ld as u64);
-        let a = Addresses {
-            x: of(&g.x.raw),
-            weight: of(&g.weight.raw),
-            bias: g.bias.as_ref().map_or(0, |bias| bias.raw.ptr),
-            // Who stores a value has read what was there.
-            addend: if g.accumulate { of(&g.out.raw) } else { (0, 0) },
-            out: of(&g.out.raw),
-            ..Addresses::default()
-        };
-        self.gemm(
-            config,
-            g.out.raw.rows as u64,
-            self.spec.dtype,
-            a,
-            self.settle(kernel, a)?,
-        )
+        let (a, m) = (Addresses::of_gemm(g), g.out.raw.rows as u64);
+        self.gemm(config, m, self.spec.dtype, a, self.settle(kernel, a)?)
     }
 
     fn params(&self, desc: TwDescriptor, a: Addresses) -> TwParams {
@@ -239,6 +190,8 @@ impl Maker<'_> {
             residual: a.residual.0,
             residual_ld: a.residual.1,
             gamma: a.gamma,
+            saved: a.saved.0,
+            saved_ld: a.saved.1,
             panels: 1,
             cluster: 1,
             splits: 1,
@@ -294,6 +247,7 @@ impl Maker<'_> {
             m,
             n,
             k,
+            epilogue: self.spec.epilogue.code(),
             ..TwDescriptor::default()
         };
         let mut params = self.params(desc, a);
@@ -344,10 +298,11 @@ impl Maker<'_> {
         })?;
         // A flat all-reduce is one of so many elements; what may differ between ranks is 0.
         let is_flat = op == Op::AllReduce && kernel.tile == Tile::Memory && on.rows == 1;
-        // A tail's rows have their columns even where the all-reduce has not.
+        // Rows that are normalised have their columns even where the all-reduce has not.
         let (desc_m, desc_n) = match op {
-            _ if is_flat => (on.cols, if spec.tail.is_some() { spec.n as u64 } else { 0 }),
+            _ if is_flat => (on.cols, if spec.tail.normalises() { spec.n as u64 } else { 0 }),
             Op::AllGatherGemm => (m, 0),
+            _ if spec.axis == Axis::Columns => (m, spec.n as u64),
             _ => (m, on.cols),
         };
         let path = match config.path {
@@ -374,16 +329,26 @@ impl Maker<'_> {
             grid: grid + config.reducers,
             tail,
             tail_eps,
+            // Of an unfused one it is the GEMM's.
+            epilogue: if op == spec.op {
+                spec.epilogue.code()
+            } else {
+                abi::TW_EPILOGUE_NONE
+            },
+            axis: spec.axis.code(),
         };
         let mut params = self.params(desc, a);
         params.path = path;
+        if spec.axis == Axis::Columns {
+            params.columns = spec.n as u32;
+        }
         (params.m, params.n) = (on.rows as u32, on.cols as u32);
         params.k = match op {
             _ if op.has_gemm() => spec.k as u32,
             Op::AllGather => on.cols as u32,
             _ => 0,
         };
-        if spec.tail.is_some() {
+        if spec.tail.normalises() {
             (params.tail_rows, params.tail_cols) = (m as u32, spec.n as u32);
         }
         params.chunk = on.rows.div_ceil(world as u64) as u32;

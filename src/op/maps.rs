@@ -67,8 +67,8 @@ pub(super) fn of(kernel: Kernel, p: &mut TwParams) -> [Option<TensorMap>; 4] {
             box_dims: [ROW_BYTES / element as u32, tile_m, 1, 1],
         }
     });
-    // Partials leave for staging, and who reduces them stores by itself.
-    let stores = gathers || p.desc.op == abi::TW_GEMM;
+    // Partials leave for staging, and who reduces them stores by itself; SwiGLU's halves leave their threads as vectors.
+    let stores = (gathers || p.desc.op == abi::TW_GEMM) && p.desc.epilogue != abi::TW_EPILOGUE_SWIGLU;
     let out_type = DType::from_code(p.desc.wire).unwrap_or(dtype);
     let boxes = stores && addressable(p.out, p.out_ld * out_type.size() as u64, 1).is_ok();
     let out = boxes

@@ -1,10 +1,12 @@
 //! Operations: what they are, which kernels carry them out, and their launch.
 
+mod addresses;
 mod budget;
 mod bytes;
 pub(crate) mod check;
 pub(crate) mod config;
 pub(crate) mod descriptor;
+mod epilogue;
 pub(crate) mod exchange;
 mod gemm;
 pub(crate) mod heuristics;
@@ -14,6 +16,7 @@ mod layout;
 mod maps;
 pub(crate) mod nccl;
 mod operands;
+mod operation;
 mod plan;
 mod spec;
 mod split;
@@ -27,12 +30,14 @@ mod tiling;
 
 pub(crate) use budget::{heap_bytes, last_of_each_from};
 pub(crate) use config::Facts;
+pub use epilogue::Epilogue;
 pub use exchange::offered;
 pub use gemm::Gemm;
 pub(crate) use launch::Step;
-pub use layout::Layout;
-pub use operands::{Operands, Out};
+pub use layout::{Axis, Layout};
+pub use operands::{Operands, Out, Residual};
+pub use operation::Op;
 pub use plan::Plan;
-pub use spec::{Mainloop, Op, OpSpec};
+pub use spec::{Mainloop, OpSpec};
 pub use split::chunk;
 pub use tail::Tail;

@@ -5,11 +5,12 @@
 //! by a copy a row. Nothing is allocated. A bias is added by rank 0's GEMM, before its product is rounded: there is no
 //! kernel of ours behind the sum. What else would need one, a tail or sums in a wider type, NCCL is not asked for.
 
+use super::addresses::Addresses;
 use super::config::{Config, Facts, gemm_kernel, splits_of};
 use super::kernel::Kernel;
-use super::launch::{Addresses, Maker, Step};
+use super::launch::{Maker, Step};
 use super::operands::Operands;
-use super::{Op, OpSpec};
+use super::{Axis, Op, OpSpec, Tail};
 use crate::driver::DevicePtr;
 use crate::error::{Error, Result};
 use crate::memory::RawMat;
@@ -64,8 +65,13 @@ impl Facts {
     /// Whether this group's NCCL can do `spec`; else why not. Equal at all M and on all ranks.
     pub fn by_nccl(&self, spec: &OpSpec) -> Result<(), String> {
         self.communicators.clone()?;
-        if spec.tail.is_some() {
-            return Err("NCCL has no residual and RMSNorm behind its all-reduce".into());
+        match spec.tail {
+            Tail::None => {}
+            Tail::Residual => return Err("NCCL has no residual behind its sum".into()),
+            Tail::RmsNorm { .. } => return Err("NCCL has no residual and RMSNorm behind its all-reduce".into()),
+        }
+        if spec.axis == Axis::Columns {
+            return Err("NCCL gathers matrices one behind the other, not side by side".into());
         }
         if spec.wire_dtype(self.world) != spec.dtype {
             let (wire, dtype) = (spec.wire_dtype(self.world), spec.dtype);

@@ -21,17 +21,36 @@ impl Out<'_> {
     }
 }
 
+/// What a tail adds.
+#[derive(Debug)]
+pub enum Residual<'a> {
+    /// Of [`Tail::Residual`](crate::Tail::Residual): read, and left as it is.
+    Read(Mat<'a>),
+    /// Of [`Tail::RmsNorm`](crate::Tail::RmsNorm): replaced by the sum with it.
+    Update(MatMut<'a>),
+}
+
+impl Residual<'_> {
+    pub(crate) fn raw(&self) -> &RawMat {
+        match self {
+            Residual::Read(mat) => &mat.raw,
+            Residual::Update(mat) => &mat.raw,
+        }
+    }
+}
+
 /// The data of one launch on one rank. `M` counts global rows; a rank's part of M is [`chunk`](crate::chunk)`(m, world,
-/// rank)`, of `m_r` rows; n and k are the spec's.
+/// rank)`, of `m_r` rows, and likewise of n; n and k are the spec's.
 ///
 /// | operation | x | weight | addend | out |
 /// |---|---|---|---|---|
 /// | gemm-reduce-scatter | \[m, k\] | \[n, k\] | \[m, n\] | \[m_r, n\] |
 /// | gemm-all-reduce | \[m, k\] | \[n, k\] | \[m, n\] | \[m, n\] |
-/// | all-gather-gemm | \[m_r, k\] | \[n, k\] | none | \[m, n\] |
+/// | all-gather-gemm | \[m_r, k\] | \[n, k\] | none | \[m, n\], with SwiGLU \[m, n / 2\] |
 /// | reduce-scatter | \[m, n\] | none | none | \[m_r, n\] |
 /// | all-reduce | \[m, n\] | none | none | \[m, n\] |
 /// | all-gather | \[m_r, n\] | none | none | \[m, n\] |
+/// | all-gather of columns ([`Axis`](crate::Axis)) | \[m, n_r\] | none | none | \[m, n\] |
 ///
 /// The weight is \[k, n\] where the spec's [`layout`](crate::OpSpec::layout) is NN. The addend is optional, the bias \[1, n\]
 /// is there where the spec says so. All have the spec's type, and any leading dimension from the number of columns on;
@@ -48,10 +67,12 @@ pub struct Operands<'a> {
     pub bias: Option<Mat<'a>>,
     /// This rank's own partial, added to its product before that is rounded to the wire.
     pub addend: Option<Mat<'a>>,
-    /// Of a spec with a tail, \[m, n\]: added to the sum, and replaced by the sum with it.
-    pub residual: Option<MatMut<'a>>,
-    /// Of a spec with a tail, \[1, n\]: what normalised columns are multiplied with.
+    /// Of a spec with a tail, of out's shape: added to the sum.
+    pub residual: Option<Residual<'a>>,
+    /// Of a spec whose tail normalises, \[1, n\]: what columns are multiplied with.
     pub gamma: Option<Mat<'a>>,
+    /// Of a spec with an epilogue, if it is wanted, \[m, n\]: where the product goes as it is before that.
+    pub saved: Option<MatMut<'a>>,
     /// Where the result goes. It shares no byte with the residual either.
     pub out: Out<'a>,
 }
@@ -67,6 +88,7 @@ impl<'a> Operands<'a> {
             addend: None,
             residual: None,
             gamma: None,
+            saved: None,
             out: Out::To(out),
         }
     }
@@ -81,6 +103,7 @@ impl<'a> Operands<'a> {
             addend: None,
             residual: None,
             gamma: None,
+            saved: None,
             out: Out::To(out),
         }
     }
@@ -100,6 +123,7 @@ impl<'a> Operands<'a> {
             addend: None,
             residual: None,
             gamma: None,
+            saved: None,
             out: Out::InPlace(data),
         }
     }
@@ -120,10 +144,26 @@ impl<'a> Operands<'a> {
         }
     }
 
-    /// With what a tail needs.
+    /// With the product as it is before the epilogue, rounded, stored here.
+    pub fn saved(self, saved: MatMut<'a>) -> Operands<'a> {
+        Operands {
+            saved: Some(saved),
+            ..self
+        }
+    }
+
+    /// With what [`Tail::Residual`](crate::Tail::Residual) adds.
+    pub fn residual(self, residual: Mat<'a>) -> Operands<'a> {
+        Operands {
+            residual: Some(Residual::Read(residual)),
+            ..self
+        }
+    }
+
+    /// With what [`Tail::RmsNorm`](crate::Tail::RmsNorm) needs.
     pub fn tail(self, residual: MatMut<'a>, gamma: Mat<'a>) -> Operands<'a> {
         Operands {
-            residual: Some(residual),
+            residual: Some(Residual::Update(residual)),
             gamma: Some(gamma),
             ..self
         }

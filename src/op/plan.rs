@@ -10,7 +10,7 @@ use super::launch::{Maker, Step, Steps};
 use super::nccl::{Part, Rows};
 use super::operands::Operands;
 use super::start::Starter;
-use super::{Op, OpSpec};
+use super::{Epilogue, Op, OpSpec};
 use crate::error::{Error, Result};
 use crate::group::Rank;
 use crate::memory::{Mat, MatMut};
@@ -182,7 +182,11 @@ impl Plan {
             }
             Path::Fused | Path::Unfused => {}
         }
-        let flat = operands.x.raw.is_contiguous() && operands.out.raw().is_contiguous();
+        // A residual that is added element by element is cut with the rest.
+        let read = operands.residual.as_ref().filter(|_| !spec.tail.normalises());
+        let flat = operands.x.raw.is_contiguous()
+            && operands.out.raw().is_contiguous()
+            && read.is_none_or(|residual| residual.raw().is_contiguous());
         let strided = (spec.op == Op::AllReduce && !flat).then(|| facts.unfused(spec, operands.m as u64, false));
         let config = strided.transpose()?.map_or(*config, |strided| Config {
             // Packets are pushed; all else travels as the route says.
@@ -203,7 +207,7 @@ impl Plan {
     }
 
     /// Enqueues the GEMM of an unfused plan alone, on this rank alone: `out = x weight^T` of x `[m, k]`, weight `[n,
-    /// k]` and out `[m, n]`, with the kernel, tile, splits and CTAs that the plan's own GEMM has. No word goes to a
+    /// k]` and out `[m, n]`, with the kernel, tile, splits and CTAs that the plan's own GEMM has, without its epilogue. No word goes to a
     /// peer and no operation is counted. This is what fused kernels are measured against.
     ///
     /// # Errors
@@ -225,6 +229,7 @@ impl Plan {
                 reason: "it has no GEMM that runs alone: ask for unfused".to_string(),
             });
         };
+        let spec = &spec.clone().epilogue(Epilogue::None);
         let maker = Maker {
             spec,
             facts: rank.facts(),

@@ -1,99 +1,14 @@
 //! What an operation is, without its data.
 
-use super::layout::Layout;
+use super::epilogue::Epilogue;
+use super::layout::{Axis, Layout};
+use super::operation::Op;
 use super::staging::MAX_GRID;
 use super::tail::Tail;
 use crate::abi;
 use crate::dtype::{DType, Wire};
 use crate::error::{Error, Result};
 use crate::route::{Exchange, Want};
-
-/// The operations. Shapes: `docs/api.md`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Op {
-    /// `sum over ranks of x w^T`, rows split over the ranks.
-    GemmReduceScatter,
-    /// `sum over ranks of x w^T`, all of it on every rank.
-    GemmAllReduce,
-    /// The ranks' `x`, stacked, times this rank's `w^T`.
-    AllGatherGemm,
-    /// `sum over ranks of x`, rows split over the ranks.
-    ReduceScatter,
-    /// `sum over ranks of x`, all of it on every rank.
-    AllReduce,
-    /// The ranks' `x`, stacked.
-    AllGather,
-}
-
-impl Op {
-    /// All of them.
-    pub const ALL: [Op; 6] = [
-        Op::GemmReduceScatter,
-        Op::GemmAllReduce,
-        Op::AllGatherGemm,
-        Op::ReduceScatter,
-        Op::AllReduce,
-        Op::AllGather,
-    ];
-
-    /// The name in the program: `gemm-all-reduce`.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Op::GemmReduceScatter => "gemm-reduce-scatter",
-            Op::GemmAllReduce => "gemm-all-reduce",
-            Op::AllGatherGemm => "all-gather-gemm",
-            Op::ReduceScatter => "reduce-scatter",
-            Op::AllReduce => "all-reduce",
-            Op::AllGather => "all-gather",
-        }
-    }
-
-    /// The inverse of [`Op::name`].
-    pub fn from_name(name: &str) -> Option<Op> {
-        Op::ALL.into_iter().find(|op| op.name() == name)
-    }
-
-    /// Whether it multiplies: it takes a weight, and a fused kernel exists.
-    pub const fn has_gemm(self) -> bool {
-        matches!(self, Op::GemmReduceScatter | Op::GemmAllReduce | Op::AllGatherGemm)
-    }
-
-    /// Whether values of several ranks are added up.
-    pub const fn reduces(self) -> bool {
-        !matches!(self, Op::AllGatherGemm | Op::AllGather)
-    }
-
-    pub(crate) const fn code(self) -> u32 {
-        match self {
-            Op::GemmReduceScatter => abi::TW_GEMM_REDUCE_SCATTER,
-            Op::GemmAllReduce => abi::TW_GEMM_ALL_REDUCE,
-            Op::AllGatherGemm => abi::TW_ALL_GATHER_GEMM,
-            Op::ReduceScatter => abi::TW_REDUCE_SCATTER,
-            Op::AllReduce => abi::TW_ALL_REDUCE,
-            Op::AllGather => abi::TW_ALL_GATHER,
-        }
-    }
-
-    pub(crate) fn from_code(code: u32) -> Option<Op> {
-        Op::ALL.into_iter().find(|op| op.code() == code)
-    }
-
-    /// The collective that follows (or goes before) the GEMM on the unfused path; itself for a plain collective.
-    pub(crate) const fn collective(self) -> Op {
-        match self {
-            Op::GemmReduceScatter | Op::ReduceScatter => Op::ReduceScatter,
-            Op::GemmAllReduce | Op::AllReduce => Op::AllReduce,
-            Op::AllGatherGemm | Op::AllGather => Op::AllGather,
-        }
-    }
-}
-
-impl std::fmt::Display for Op {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(self.name())
-    }
-}
 
 /// How a GEMM gets from operands to products.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -123,7 +38,7 @@ pub struct OpSpec {
     /// The operation.
     pub op: Op,
     /// Columns of the output of this rank's GEMM, the same on every rank but for [`Op::AllGatherGemm`], where it is
-    /// this rank's share. Plain collectives: columns.
+    /// this rank's share. Plain collectives: columns of the result.
     pub n: usize,
     /// Depth of this rank's GEMM: its share of K for the operations that reduce (may differ between ranks, may be 0),
     /// all of it for [`Op::AllGatherGemm`]. Plain collectives: 0.
@@ -134,11 +49,16 @@ pub struct OpSpec {
     pub dtype: DType,
     /// How x and the weight lie. GEMMs only, and never [`Layout::Tn`]; the same on every rank.
     pub layout: Layout,
+    /// What is made of the product in the same kernel, on every rank alike. Other than [`Epilogue::None`] for
+    /// [`Op::AllGatherGemm`] alone; n counts the product's columns.
+    pub epilogue: Epilogue,
+    /// Along which axis matrices are gathered. Other than [`Axis::Rows`] for [`Op::AllGather`] alone.
+    pub axis: Axis,
     /// Type in which partials travel. The sums of one rank alone, of plain collectives and gathers do not depend on it.
     pub wire: Wire,
     /// Whether a bias `[n]` is added, once, after the sum. GEMMs only.
     pub bias: bool,
-    /// What follows in the same kernel. All-reduces only, with a GEMM or without.
+    /// What follows a sum over ranks in the same kernel.
     pub tail: Tail,
     /// What all ranks together have of that which may differ between them: of K for the operations that reduce, of N
     /// for [`Op::AllGatherGemm`]. The choice of a route looks at it, the same on every rank; `None`: the whole weight is
@@ -169,6 +89,8 @@ impl OpSpec {
             max_m,
             dtype,
             layout: Layout::Nt,
+            epilogue: Epilogue::None,
+            axis: Axis::Rows,
             wire: Wire::default(),
             bias: false,
             tail: Tail::None,
@@ -185,6 +107,16 @@ impl OpSpec {
     /// With operands that lie so.
     pub fn layout(self, layout: Layout) -> OpSpec {
         OpSpec { layout, ..self }
+    }
+
+    /// With this made of the product.
+    pub fn epilogue(self, epilogue: Epilogue) -> OpSpec {
+        OpSpec { epilogue, ..self }
+    }
+
+    /// Gathered along this axis: with [`Axis::Columns`], rank r has x `[m, n_r]`, and every rank gets `[m, n]`.
+    pub fn axis(self, axis: Axis) -> OpSpec {
+        OpSpec { axis, ..self }
     }
 
     /// With partials in this type.
@@ -291,6 +223,26 @@ impl OpSpec {
             );
             return Err(Error::bad_argument(gathered, width, expected));
         }
+        if self.epilogue.is_some() && self.op != Op::AllGatherGemm {
+            let expected = match self.op.has_gemm() {
+                true => format!("none: what {} multiplies is not the sum yet", self.op),
+                false => format!("none: {} has no GEMM", self.op),
+            };
+            return Err(Error::bad_argument("epilogue", self.epilogue, expected));
+        }
+        self.epilogue.check(self.n)?;
+        if self.axis == Axis::Columns {
+            if self.op != Op::AllGather {
+                let expected = format!("rows: {} does not gather matrices side by side", self.op);
+                return Err(Error::bad_argument("axis", self.axis, expected));
+            }
+            // Kernels count the rows of all ranks, in 32 bits.
+            let most = (1 << 31) / abi::TW_MAX_RANKS as usize;
+            if self.max_m >= most {
+                let expected = format!("less than {most} where matrices are gathered side by side");
+                return Err(Error::bad_argument("max_m", self.max_m, expected));
+            }
+        }
         if !self.op.has_gemm() && self.k != 0 {
             return Err(Error::bad_argument("k", self.k, format!("0: {} has no GEMM", self.op)));
         }
@@ -342,11 +294,13 @@ impl std::fmt::Display for OpSpec {
         if self.layout != Layout::Nt {
             write!(f, ", {}", self.layout)?;
         }
-        f.write_str(")")?;
-        match self.tail {
-            Tail::None => Ok(()),
-            Tail::RmsNorm { .. } => f.write_str(" with residual and RMSNorm"),
+        if self.epilogue.is_some() {
+            write!(f, ", {}", self.epilogue)?;
         }
+        if self.axis != Axis::Rows {
+            f.write_str(", side by side")?;
+        }
+        write!(f, "){}", self.tail)
     }
 }
 

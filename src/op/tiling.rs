@@ -2,7 +2,7 @@
 
 use super::kernel::{Kernel, Tile};
 use super::staging::{Staging, TileBytes, padded};
-use super::{Op, OpSpec};
+use super::{Axis, Op, OpSpec};
 use crate::abi;
 use crate::dtype::DType;
 
@@ -153,7 +153,11 @@ pub(crate) struct Sizes {
 
 impl Sizes {
     pub fn of(spec: &OpSpec, world: usize) -> Sizes {
-        let gathered = if spec.op == Op::AllGather { spec.n } else { spec.k };
+        let gathered = match spec.axis {
+            Axis::Columns => spec.n.div_ceil(world),
+            Axis::Rows if spec.op == Op::AllGather => spec.n,
+            Axis::Rows => spec.k,
+        };
         Sizes {
             wire: spec.wire_dtype(world),
             row: row_bytes(gathered as u64, spec.dtype),

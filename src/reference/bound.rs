@@ -3,7 +3,7 @@
 //! ```text
 //! partial r   p_r = sum of K_r products (+ addend), in f32      e_r = terms * STEP * sum of magnitudes
 //! wire        w_r = p_r rounded to the wire type                e_r + u_wire (|p_r| + e_r)
-//! sum         w_0 + w_1 + .. (+ bias), in f32, rank order       sum of the above + additions * U32 * magnitudes
+//! sum         w_0 + w_1 + .. (+ bias) (+ residual), in f32, rank order       sum of the above + additions * U32 * magnitudes
 //! in-switch   the sum of the w_r rounded to the wire type       e + 2 u_wire (|sum| + e), and twice U32 an addition
 //! NCCL        w_r in the output's type, rank 0's with the bias;  e + u_out |bias| + additions * (u_out + U32) * magnitudes
 //!             each addition rounded to it, in any order          grown by (1 + u_out) an addition
@@ -87,9 +87,9 @@ impl Element {
         self.partials += 1;
     }
 
-    /// The right value and its bound.
-    pub(super) fn finish(mut self, bias: Option<f64>) -> (f64, f64) {
-        let given = bias.map_or(0.0, f64::abs);
+    /// The right value and its bound; `residual` is added behind the bias.
+    pub(super) fn finish(mut self, bias: Option<f64>, residual: Option<f64>) -> (f64, f64) {
+        let given = bias.map_or(0.0, f64::abs) + residual.map_or(0.0, f64::abs);
         if let Adder::Nccl(to) = self.rules.adder {
             let additions = self.partials.saturating_sub(1) as f64;
             let magnitude = (self.magnitude + given) * (1.0 + rounding(Some(to), 1.0)).powf(additions);
@@ -107,9 +107,10 @@ impl Element {
             self.error += more;
             self.magnitude += more;
         }
-        let value = self.sum + bias.unwrap_or(0.0);
+        let value = self.sum + bias.unwrap_or(0.0) + residual.unwrap_or(0.0);
         self.magnitude += given;
-        let additions = self.partials.saturating_sub(1) + usize::from(bias.is_some());
+        let ends = usize::from(bias.is_some()) + usize::from(residual.is_some());
+        let additions = self.partials.saturating_sub(1) + ends;
         let mut error = self.error + additions as f64 * U32 * self.magnitude;
         self.free |= value.is_finite() && self.magnitude + error >= overflow(DType::F32);
         if self.free {

@@ -18,6 +18,8 @@
 
 mod bound;
 mod compare;
+mod epilogue;
+pub mod layer;
 pub mod local;
 mod product;
 mod tail;
@@ -88,7 +90,24 @@ impl Gemm<'_> {
                 wire,
                 adder: Adder::Ranks,
             },
+            None,
         )
+    }
+
+    /// [`Gemm::reduce`] with a residual `[m, n]`, added behind the bias, before the rounding.
+    pub fn reduce_onto(&self, residual: &[f64], world: usize, dtype: DType, wire: Wire) -> Expected {
+        let splits: Vec<Range<usize>> = (0..world).map(|rank| chunk(self.k, world, rank)).collect();
+        let wire = (world > 1).then_some(wire.dtype(dtype));
+        let adder = Adder::Ranks;
+        self.evaluate(&splits, Rules { dtype, wire, adder }, Some(residual))
+    }
+
+    /// [`Gemm::reduce_in_switch`] with a residual, likewise.
+    pub fn reduce_onto_in_switch(&self, residual: &[f64], world: usize, dtype: DType, wire: Wire) -> Expected {
+        let splits: Vec<Range<usize>> = (0..world).map(|rank| chunk(self.k, world, rank)).collect();
+        let wire = wire.dtype(dtype);
+        let (adder, wire) = (Adder::Switch(wire), Some(wire));
+        self.evaluate(&splits, Rules { dtype, wire, adder }, Some(residual))
     }
 
     /// The same where a switch adds the partials and rounds their sum to the wire type, in an order of its own.
@@ -102,6 +121,7 @@ impl Gemm<'_> {
                 wire: Some(to),
                 adder: Adder::Switch(to),
             },
+            None,
         )
     }
 
@@ -115,6 +135,7 @@ impl Gemm<'_> {
                 wire: Some(dtype),
                 adder: Adder::Nccl(dtype),
             },
+            None,
         )
     }
 
@@ -128,10 +149,11 @@ impl Gemm<'_> {
                 wire: None,
                 adder: Adder::Ranks,
             },
+            None,
         )
     }
 
-    fn evaluate(&self, splits: &[Range<usize>], rules: Rules) -> Expected {
+    fn evaluate(&self, splits: &[Range<usize>], rules: Rules, residual: Option<&[f64]>) -> Expected {
         let mut expected = Expected::zeros(self.m, self.n, rules.dtype);
         product::for_each_element(self, splits, &mut expected, |row, col, partials| {
             let mut element = rules.element();
@@ -139,7 +161,8 @@ impl Gemm<'_> {
                 let addend = self.addends.get(rank).map(|addend| addend[row * self.n + col]);
                 element.add_partial(partial.sum, partial.magnitude, splits[rank].len(), addend);
             }
-            element.finish(self.bias.map(|bias| bias[col]))
+            let residual = residual.map(|residual| residual[row * self.n + col]);
+            element.finish(self.bias.map(|bias| bias[col]), residual)
         });
         expected
     }
@@ -148,20 +171,36 @@ impl Gemm<'_> {
 /// reduce_scatter and all_reduce of one `[rows, cols]` matrix per rank: summed in f32 in rank order, rounded once.
 /// reduce_scatter leaves each rank its [`chunk`] of the rows.
 pub fn reduce(parts: &[&[f64]], rows: usize, cols: usize, dtype: DType) -> Expected {
-    sum(parts, rows, cols, (dtype, Adder::Ranks))
+    sum(parts, rows, cols, (dtype, Adder::Ranks), None)
+}
+
+/// [`reduce`] with a residual `[rows, cols]`, added before the rounding.
+pub fn reduce_onto(residual: &[f64], parts: &[&[f64]], rows: usize, cols: usize, dtype: DType) -> Expected {
+    sum(parts, rows, cols, (dtype, Adder::Ranks), Some(residual))
+}
+
+/// [`reduce_in_switch`] with a residual, likewise.
+pub fn reduce_onto_in_switch(residual: &[f64], parts: &[&[f64]], rows: usize, cols: usize, dtype: DType) -> Expected {
+    sum(parts, rows, cols, (dtype, Adder::Switch(dtype)), Some(residual))
 }
 
 /// all_reduce where a switch adds, in an order of its own.
 pub fn reduce_in_switch(parts: &[&[f64]], rows: usize, cols: usize, dtype: DType) -> Expected {
-    sum(parts, rows, cols, (dtype, Adder::Switch(dtype)))
+    sum(parts, rows, cols, (dtype, Adder::Switch(dtype)), None)
 }
 
 /// reduce_scatter and all_reduce by NCCL, in an order of its own.
 pub fn reduce_by_nccl(parts: &[&[f64]], rows: usize, cols: usize, dtype: DType) -> Expected {
-    sum(parts, rows, cols, (dtype, Adder::Nccl(dtype)))
+    sum(parts, rows, cols, (dtype, Adder::Nccl(dtype)), None)
 }
 
-fn sum(parts: &[&[f64]], rows: usize, cols: usize, (dtype, adder): (DType, Adder)) -> Expected {
+fn sum(
+    parts: &[&[f64]],
+    rows: usize,
+    cols: usize,
+    (dtype, adder): (DType, Adder),
+    residual: Option<&[f64]>,
+) -> Expected {
     let wire = None;
     let rules = Rules { dtype, wire, adder };
     let mut expected = Expected::zeros(rows, cols, dtype);
@@ -170,7 +209,7 @@ fn sum(parts: &[&[f64]], rows: usize, cols: usize, (dtype, adder): (DType, Adder
         for part in parts {
             element.add_partial(part[index], part[index].abs(), 0, None);
         }
-        (expected.value[index], expected.bound[index]) = element.finish(None);
+        (expected.value[index], expected.bound[index]) = element.finish(None, residual.map(|r| r[index]));
     }
     expected
 }
@@ -202,6 +241,18 @@ pub fn gather(parts: &[&[f64]], rows: usize, cols: usize, dtype: DType) -> Expec
         value,
         bound,
     }
+}
+
+/// all_gather of the ranks' matrices of `rows` rows, side by side in rank order, `cols` columns together, bit for bit.
+pub fn gather_columns(parts: &[&[f64]], rows: usize, cols: usize, dtype: DType) -> Expected {
+    let mut expected = Expected::zeros(rows, cols, dtype);
+    for (rank, part) in parts.iter().enumerate() {
+        let own = chunk(cols, parts.len(), rank);
+        for (row, line) in part.chunks_exact(own.len().max(1)).enumerate().take(rows) {
+            expected.value[row * cols..][own.clone()].copy_from_slice(line);
+        }
+    }
+    expected
 }
 
 impl Expected {

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use tileweave::{DType, Exchange, Layout, Mainloop, Op, OpSpec, Path, Tail, Want, Wire, reference};
+use tileweave::{Axis, DType, Epilogue, Exchange, Layout, Mainloop, Op, OpSpec, Path, Tail, Want, Wire, reference};
 
 /// What is run.
 #[derive(Debug, Clone)]
@@ -14,11 +14,19 @@ pub struct Case {
     pub k: usize,
     pub dtype: DType,
     pub layout: Layout,
+    /// Of a plain all-gather.
+    pub axis: Axis,
     pub wire: Wire,
     pub bias: bool,
     pub addend: bool,
     /// Residual and RMSNorm with this eps.
     pub tail: Option<f32>,
+    /// A residual alone.
+    pub residual: bool,
+    /// Of all-gather + GEMM.
+    pub epilogue: Epilogue,
+    /// Whether the product is kept as it is before the epilogue.
+    pub saved: bool,
     /// Elements between the rows of every matrix.
     pub gap: usize,
     pub data_seed: u64,
@@ -41,10 +49,14 @@ impl Case {
             k,
             dtype,
             layout: Layout::Nt,
+            axis: Axis::Rows,
             wire: Wire::Output,
             bias: false,
             addend: false,
             tail: None,
+            residual: false,
+            epilogue: Epilogue::None,
+            saved: false,
             gap: 0,
             data_seed: 1,
             mainloop: None,
@@ -56,6 +68,14 @@ impl Case {
 
     pub fn layout(self, layout: Layout) -> Case {
         Case { layout, ..self }
+    }
+
+    /// An all-gather of columns.
+    pub fn side_by_side(self) -> Case {
+        Case {
+            axis: Axis::Columns,
+            ..self
+        }
     }
 
     pub fn bias(self) -> Case {
@@ -71,6 +91,18 @@ impl Case {
             tail: Some(eps),
             ..self
         }
+    }
+
+    pub fn residual(self) -> Case {
+        Case { residual: true, ..self }
+    }
+
+    pub fn epilogue(self, epilogue: Epilogue) -> Case {
+        Case { epilogue, ..self }
+    }
+
+    pub fn saved(self) -> Case {
+        Case { saved: true, ..self }
     }
 
     pub fn wire(self, wire: Wire) -> Case {
@@ -131,8 +163,12 @@ impl Case {
         }
     }
 
+    /// The columns that a rank brings: of the weight, or of x side by side.
     pub fn n_of(&self, rank: usize) -> Range<usize> {
-        if self.op == Op::AllGatherGemm {
+        if self.epilogue == Epilogue::SwiGlu {
+            let pairs = reference::chunk(self.n / 2, self.world, rank);
+            2 * pairs.start..2 * pairs.end
+        } else if self.op == Op::AllGatherGemm || self.axis == Axis::Columns {
             reference::chunk(self.n, self.world, rank)
         } else {
             0..self.n
@@ -143,19 +179,36 @@ impl Case {
         reference::chunk(self.m, self.world, rank)
     }
 
+    /// Rows and columns of the x of a plain collective.
+    pub fn input(&self, rank: usize) -> (usize, usize) {
+        match (self.op, self.axis) {
+            (Op::AllGather, Axis::Rows) => (self.m_of(rank).len(), self.n),
+            _ => (self.m, self.n_of(rank).len()),
+        }
+    }
+
     /// The spec of a rank, for M up to this case's.
     pub fn spec(&self, rank: usize, path: Path) -> OpSpec {
         let spec = OpSpec::new(
             self.op,
-            self.n_of(rank).len(),
+            match self.op {
+                Op::AllGatherGemm => self.n_of(rank).len(),
+                _ => self.n,
+            },
             self.k_of(rank).len(),
             self.m,
             self.dtype,
         )
         .layout(self.layout)
+        .axis(self.axis)
+        .epilogue(self.epilogue)
         .wire(self.wire)
         .bias(self.bias)
-        .tail(self.tail.map_or(Tail::None, |eps| Tail::RmsNorm { eps }))
+        .tail(match self.tail {
+            Some(eps) => Tail::RmsNorm { eps },
+            None if self.residual => Tail::Residual,
+            None => Tail::None,
+        })
         .route(Want::Exactly(path))
         .reducers(self.reducers);
         let spec = match self.mainloop {
@@ -180,7 +233,10 @@ impl Case {
     pub fn part(&self, rank: usize) -> (Range<usize>, Range<usize>) {
         match self.op {
             Op::GemmReduceScatter | Op::ReduceScatter => (self.m_of(rank), 0..self.n),
-            Op::AllGatherGemm => (0..self.m, self.n_of(rank)),
+            Op::AllGatherGemm => {
+                let n = self.n_of(rank);
+                (0..self.m, self.epilogue.columns(n.start)..self.epilogue.columns(n.end))
+            }
             _ => (0..self.m, 0..self.n),
         }
     }

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use tileweave::reference::{self, Expected, Gemm};
-use tileweave::{DType, Exchange, Op};
+use tileweave::{Axis, DType, Exchange, Op};
 
 use super::Case;
 
@@ -58,9 +58,11 @@ impl Data {
         let weight = draw(count(gemm, c.n * c.k), scale);
         let bias = draw(count(c.bias, c.n), 1.0);
         let addends = (0..count(c.addend, c.world)).map(|_| draw(c.m * c.n, 1.0)).collect();
-        let rows = |rank: usize| if c.op == Op::AllGather { c.m_of(rank).len() } else { c.m };
-        let inputs = (0..count(!gemm, c.world)).map(|r| draw(rows(r) * c.n, 1.0)).collect();
-        let residual = draw(count(c.tail.is_some(), c.m * c.n), 2.0);
+        let size = |(rows, cols): (usize, usize)| rows * cols;
+        let inputs = (0..count(!gemm, c.world))
+            .map(|r| draw(size(c.input(r)), 1.0))
+            .collect();
+        let residual = draw(count(c.tail.is_some() || c.residual, c.m * c.n), 2.0);
         let gamma = draw(count(c.tail.is_some(), c.n), 1.0);
         Data {
             x,
@@ -73,7 +75,7 @@ impl Data {
         }
     }
 
-    /// Without a tail.
+    /// Without a tail that normalises.
     pub fn expected(&self, c: &Case) -> Expected {
         let inputs: Vec<&[f64]> = self.inputs.iter().map(Vec::as_slice).collect();
         let addends: Vec<&[f64]> = self.addends.iter().map(Vec::as_slice).collect();
@@ -87,10 +89,18 @@ impl Data {
             addends: &addends,
         };
         let in_switch = c.exchange == Some(Exchange::InSwitch);
+        let onto = self.residual.as_slice();
         match c.op {
+            _ if c.residual && c.row_parallel() && in_switch => {
+                gemm.reduce_onto_in_switch(onto, c.world, c.dtype, c.wire)
+            }
+            _ if c.residual && c.row_parallel() => gemm.reduce_onto(onto, c.world, c.dtype, c.wire),
+            _ if c.residual && in_switch => reference::reduce_onto_in_switch(onto, &inputs, c.m, c.n, c.dtype),
+            _ if c.residual => reference::reduce_onto(onto, &inputs, c.m, c.n, c.dtype),
             Op::AllGatherGemm => gemm.gathered(c.dtype),
             _ if c.row_parallel() && in_switch => gemm.reduce_in_switch(c.world, c.dtype, c.wire),
             _ if c.row_parallel() => gemm.reduce(c.world, c.dtype, c.wire),
+            Op::AllGather if c.axis == Axis::Columns => reference::gather_columns(&inputs, c.m, c.n, c.dtype),
             Op::AllGather => reference::gather(&inputs, c.m, c.n, c.dtype),
             _ if in_switch => reference::reduce_in_switch(&inputs, c.m, c.n, c.dtype),
             _ => reference::reduce(&inputs, c.m, c.n, c.dtype),

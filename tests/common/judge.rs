@@ -1,7 +1,8 @@
 //! Whether results are right, and whether kernels counted what they sent.
 
 use tileweave::driver::Kind;
-use tileweave::{Node, Op, Rank, reference};
+use tileweave::reference::Expected;
+use tileweave::{DType, Epilogue, Node, Op, Rank, reference};
 
 use super::{Case, Data};
 
@@ -24,6 +25,9 @@ pub fn wrong(c: &Case, data: &Data, results: &[Vec<u8>]) -> Option<String> {
             }
         }
     }
+    if c.epilogue.is_some() {
+        return activated(c, &all[0].0, results);
+    }
     let parts = all
         .iter()
         .flat_map(|(expected, parts)| parts.iter().enumerate().map(move |part| (expected, part)));
@@ -39,6 +43,53 @@ pub fn wrong(c: &Case, data: &Data, results: &[Vec<u8>]) -> Option<String> {
     }
     let same = matches!(c.op, Op::GemmAllReduce | Op::AllReduce | Op::AllGather);
     (same && results.windows(2).any(|w| w[0] != w[1])).then(|| "ranks differ".to_string())
+}
+
+/// What `epilogue` makes of what is expected.
+pub fn after(epilogue: Epilogue, pre: &Expected) -> Expected {
+    match epilogue {
+        Epilogue::Gelu => pre.gelu(),
+        Epilogue::SwiGlu => pre.swiglu(),
+        _ => pre.clone(),
+    }
+}
+
+/// An activation's result, followed by the product where it is saved: then the result is judged by that, too.
+fn activated(c: &Case, pre: &Expected, results: &[Vec<u8>]) -> Option<String> {
+    let made = after(c.epilogue, pre);
+    results.iter().enumerate().find_map(|(rank, bytes)| {
+        let (rows, cols) = c.part(rank);
+        let (out, saved) = bytes.split_at(rows.len() * cols.len() * c.dtype.size());
+        let out = reference::decode(c.dtype, out);
+        let mut verdicts = vec![("out", made.compare(rows.clone(), cols.clone(), &out))];
+        if c.saved {
+            let saved = reference::decode(c.dtype, saved);
+            verdicts.push(("saved", pre.compare(rows.clone(), c.n_of(rank), &saved)));
+            let own = given(rows.len(), c.n_of(rank).len(), c.dtype, saved);
+            verdicts.push((
+                "out of saved",
+                after(c.epilogue, &own).compare(rows, 0..cols.len(), &out),
+            ));
+        }
+        let (name, verdict) = verdicts.into_iter().find(|(_, verdict)| verdict.wrong.is_some())?;
+        let count = verdict.wrong_count;
+        Some(format!(
+            "rank {rank}: {count} elements of {name} wrong, worst {:?}",
+            verdict.wrong
+        ))
+    })
+}
+
+/// A product that is known exactly.
+pub fn given(rows: usize, cols: usize, dtype: DType, value: Vec<f64>) -> Expected {
+    let bound = vec![0.0; value.len()];
+    Expected {
+        rows,
+        cols,
+        dtype,
+        value,
+        bound,
+    }
 }
 
 /// Given the updated residual, every bit of a tail's result is fixed.

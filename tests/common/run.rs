@@ -1,8 +1,16 @@
 //! A case on a group: operands on the devices, launches, results.
 
-use tileweave::{Error, GroupConfig, Layout, Node, Op, Operands, Out, Path, Plan, Rank, Result};
+use tileweave::{Error, GroupConfig, Layout, Node, Op, Operands, Out, Path, Plan, Rank, Residual, Result};
 
 use super::{Case, Data, Slab, node};
+
+fn of_tail(residual: &mut Option<Slab>, updates: bool) -> Result<Option<Residual<'_>>> {
+    Ok(match (residual, updates) {
+        (Some(residual), true) => Some(Residual::Update(residual.mat_mut()?)),
+        (Some(residual), false) => Some(Residual::Read(residual.mat()?)),
+        (None, _) => None,
+    })
+}
 
 /// A rank's operands on its device.
 pub struct Loaded {
@@ -11,7 +19,10 @@ pub struct Loaded {
     bias: Option<Slab>,
     addend: Option<Slab>,
     residual: Option<Slab>,
+    /// Whether the residual is a result, too.
+    updates: bool,
     gamma: Option<Slab>,
+    saved: Option<Slab>,
     pub out: Slab,
 }
 
@@ -23,8 +34,10 @@ impl Loaded {
         let mut x = match c.op {
             Op::AllGatherGemm => slab(m.len(), c.k, &Data::part(&data.x, c.k, m.clone(), 0..c.k))?,
             _ if c.op.has_gemm() => slab(c.m, k.len(), &Data::part(&data.x, c.k, 0..c.m, k.clone()))?,
-            Op::AllGather => slab(m.len(), c.n, &data.inputs[r])?,
-            _ => slab(c.m, c.n, &data.inputs[r])?,
+            _ => {
+                let (rows, cols) = c.input(r);
+                slab(rows, cols, &data.inputs[r])?
+            }
         };
         let gemm = c.op.has_gemm();
         let part = gemm.then(|| Data::part(&data.weight, c.k, n.clone(), k.clone()));
@@ -47,12 +60,15 @@ impl Loaded {
             .bias
             .then(|| Slab::new(rank, 1, n.len(), 0, c.dtype, Some(&data.bias[n.clone()])));
         let addend = c.addend.then(|| slab(c.m, c.n, &data.addends[r]));
-        let mut residual = c.tail.map(|_| slab(c.m, c.n, &data.residual)).transpose()?;
+        let (rows, cols) = c.part(r);
+        let with = c.residual || c.tail.is_some();
+        let part = with.then(|| Data::part(&data.residual, c.n, rows.clone(), cols.clone()));
+        let mut residual = part.map(|part| slab(rows.len(), cols.len(), &part)).transpose()?;
         let gamma = c.tail.map(|_| Slab::new(rank, 1, c.n, 0, c.dtype, Some(&data.gamma)));
         if c.unaligned == Some(r) {
             residual = residual.map(|residual| residual.moved(rank)).transpose()?;
         }
-        let (rows, cols) = c.part(r);
+        let saved = c.saved.then(|| Slab::new(rank, c.m, n.len(), c.gap, c.dtype, None));
         let out = Slab::new(rank, rows.len(), cols.len(), c.gap, c.dtype, None)?;
         Ok(Loaded {
             x,
@@ -60,7 +76,9 @@ impl Loaded {
             bias: bias.transpose()?,
             addend: addend.transpose()?,
             residual,
+            updates: c.tail.is_some(),
             gamma: gamma.transpose()?,
+            saved: saved.transpose()?,
             out,
         })
     }
@@ -72,7 +90,9 @@ impl Loaded {
             bias,
             addend,
             residual,
+            updates,
             gamma,
+            saved,
             out,
         } = self;
         Ok(Operands {
@@ -81,16 +101,20 @@ impl Loaded {
             weight: weight.as_ref().map(Slab::mat).transpose()?,
             bias: bias.as_ref().map(Slab::mat).transpose()?,
             addend: addend.as_ref().map(Slab::mat).transpose()?,
-            residual: residual.as_mut().map(Slab::mat_mut).transpose()?,
+            residual: of_tail(residual, *updates)?,
             gamma: gamma.as_ref().map(Slab::mat).transpose()?,
+            saved: saved.as_mut().map(Slab::mat_mut).transpose()?,
             out: Out::To(out.mat_mut()?),
         })
     }
 
-    /// What the operation left: the output, and the updated residual if there is one.
+    /// What the operation left: the output, and the updated residual or the saved product if there is one.
     pub fn result(&self) -> Result<Vec<u8>> {
         let mut bytes = self.out.read()?;
-        if let Some(residual) = &self.residual {
+        if let Some(saved) = &self.saved {
+            bytes.extend(saved.read()?);
+        }
+        if let Some(residual) = self.residual.as_ref().filter(|_| self.updates) {
             bytes.extend(residual.read()?);
         }
         Ok(bytes)
@@ -104,15 +128,22 @@ impl Loaded {
 /// A plain all-reduce over its own input.
 impl Loaded {
     pub fn launch_in_place(&mut self, plan: &Plan, m: usize) -> Result<()> {
-        let mut operands = Operands::in_place(m, self.x.mat_mut()?);
-        operands.residual = self.residual.as_mut().map(Slab::mat_mut).transpose()?;
-        operands.gamma = self.gamma.as_ref().map(Slab::mat).transpose()?;
+        let Loaded {
+            x,
+            residual,
+            updates,
+            gamma,
+            ..
+        } = self;
+        let mut operands = Operands::in_place(m, x.mat_mut()?);
+        operands.residual = of_tail(residual, *updates)?;
+        operands.gamma = gamma.as_ref().map(Slab::mat).transpose()?;
         plan.launch(&operands)
     }
 
     pub fn result_in_place(&self) -> Result<Vec<u8>> {
         let mut bytes = self.x.read()?;
-        if let Some(residual) = &self.residual {
+        if let Some(residual) = self.residual.as_ref().filter(|_| self.updates) {
             bytes.extend(residual.read()?);
         }
         Ok(bytes)

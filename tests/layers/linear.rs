@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use tileweave::layer::{Backward, ColumnParallelLinear, Forward, LinearSpec, RowParallelLinear, Split};
+use tileweave::layer::{Backward, ColumnParallelLinear, Forward, LinearSpec, RowParallelLinear, Sends, Split};
 use tileweave::{GroupConfig, Node, Rank, Result, reference};
 
 use super::common::{Data, Slab, check_traffic, node};
@@ -112,10 +112,10 @@ impl Linear {
                 x: (rows, inputs.clone()),
                 weight: (part.clone(), inputs),
                 bias: part.clone(),
-                y: (m, part),
+                y: (m, if self.spec.gather_output { outputs } else { part }),
             },
             Split::Row => Parts {
-                x: (m, part.clone()),
+                x: (m, if self.spec.split_input { inputs } else { part.clone() }),
                 weight: (outputs.clone(), part),
                 bias: outputs.clone(),
                 y: (rows, outputs),
@@ -159,14 +159,11 @@ impl Linear {
     fn forward(&self, l: &mut Loaded, passes: Passes) -> Result<()> {
         let saves = self.split == Split::Column && self.spec.sequence_parallel && passes == Passes::Training;
         let pass = Forward {
-            m: self.m,
-            x: l.x.mat()?,
-            weight: l.weight.mat()?,
             bias: if self.spec.bias { Some(l.bias.mat()?) } else { None },
             gathered: if saves { Some(l.gathered.mat_mut()?) } else { None },
-            y: l.y.mat_mut()?,
+            ..Forward::new(self.m, l.x.mat()?, l.weight.mat()?, l.y.mat_mut()?)
         };
-        match &l.layer {
+        match &mut l.layer {
             Layer::Column(layer) => layer.forward(pass),
             Layer::Row(layer) => layer.forward(pass),
         }
@@ -215,9 +212,10 @@ impl Linear {
         let training = passes == Passes::Training;
         for (r, l) in loaded.iter().enumerate() {
             let stated = match &l.layer {
-                Layer::Column(layer) => [layer.forward_bytes(self.m, training), layer.backward_bytes(self.m)],
-                Layer::Row(layer) => [layer.forward_bytes(self.m), layer.backward_bytes(self.m, training)],
+                Layer::Column(layer) => [layer.forward_sends(self.m), layer.backward_sends(self.m)],
+                Layer::Row(layer) => [layer.forward_sends(self.m), layer.backward_sends(self.m)],
             };
+            let stated = stated.map(|sends| Sends::total(&sends));
             let counted = [Some(forward_bytes[r]), Some(backward_bytes[r])];
             assert_eq!(stated, counted, "rank {r}, {passes:?} of {self:?}");
         }

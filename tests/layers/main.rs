@@ -1,10 +1,11 @@
-//! Tensor-parallel linear layers on the simulated node: forward and backward against the f64 layer on one rank, for every
+//! Tensor-parallel layers on the simulated node: forward and backward against the f64 layer on one rank, for every
 //! number of ranks and ragged batches, with and without sequence parallelism; finite differences; what they send against what they
 //! said that they would.
 
 #[path = "../common/mod.rs"]
 mod common;
 mod linear;
+mod mapping;
 mod reference;
 
 use common::*;
@@ -25,11 +26,13 @@ prop_compose! {
         world in prop::sample::select(vec![1usize, 2, 3, 4, 8]), m in prop_oneof![1 => Just(0usize), 9 => extent()],
         inputs in extent(), outputs in extent(), dtype in prop::sample::select(DTYPES.to_vec()), bias in any::<bool>(),
         sequence_parallel in any::<bool>(), f32_wire in any::<bool>(), accumulate in any::<bool>(), gap in 0usize..4,
-        data_seed in any::<u64>(),
+        whole in prop::bool::weighted(0.3), data_seed in any::<u64>(),
     ) -> Linear {
         let spec = LinearSpec::new(inputs, outputs, m + gap, dtype)
             .bias(bias)
-            .sequence_parallel(sequence_parallel)
+            .sequence_parallel(sequence_parallel && !whole)
+            .gather_output(whole && split == Split::Column)
+            .split_input(whole && split == Split::Row)
             .wire(if f32_wire { Wire::F32 } else { Wire::Output });
         Linear { split, world, m, spec, accumulate, gap, data_seed }
     }
@@ -156,18 +159,14 @@ fn what_is_refused() {
     assert_eq!(error, "in_features is 0: expected at least 1");
 
     let spec = LinearSpec::new(3, 4, 8, DType::F32).bias(false);
-    let column = ColumnParallelLinear::new(&rank, &spec).unwrap();
+    let mut column = ColumnParallelLinear::new(&rank, &spec).unwrap();
     let (x, weight, mut y) = (slab(8, 3), slab(4, 3), slab(8, 4));
     let (x, weight) = (x.mat().unwrap(), weight.mat().unwrap());
     let mut forward = |m: usize, x, bias| {
         let y = y.mat_mut().unwrap();
         let pass = Forward {
-            m,
-            x,
-            weight,
             bias,
-            gathered: None,
-            y,
+            ..Forward::new(m, x, weight, y)
         };
         column.forward(pass).unwrap_err().to_string()
     };
@@ -185,20 +184,15 @@ fn what_is_refused() {
     let mut backward = |spec: &LinearSpec| {
         let mut row = RowParallelLinear::new(&rank, spec).unwrap();
         let pass = Backward {
-            m: 8,
-            dy: dy.mat().unwrap(),
-            x: None,
             weight: Some(weight),
-            dx: None,
             dweight: Some(dweight.mat_mut().unwrap()),
-            dbias: None,
-            accumulate: false,
+            ..Backward::new(8, dy.mat().unwrap())
         };
         row.backward(pass).unwrap_err().to_string()
     };
     assert_eq!(backward(&spec), "x is missing: expected a matrix: dweight needs it");
     assert_eq!(
         backward(&spec.training(false)),
-        "the backward pass is of a layer for inference: expected a layer made with LinearSpec::training(true)"
+        "the backward pass is of a layer for inference: expected a layer made with training(true)"
     );
 }

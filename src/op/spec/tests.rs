@@ -37,6 +37,26 @@ fn unusable_specs_name_the_argument() {
             of(Op::AllGatherGemm, 1, 1 << 30, 1),
             "k is 1073741824: expected at most 134217720: a gathered row is at most 2^28 - 16 bytes",
         ),
+        (
+            of(Op::GemmAllReduce, 8, 8, 8).epilogue(Epilogue::Gelu),
+            "epilogue is GELU: expected none: what gemm-all-reduce multiplies is not the sum yet",
+        ),
+        (
+            of(Op::AllGather, 8, 0, 8).epilogue(Epilogue::SwiGlu),
+            "epilogue is SwiGLU: expected none: all-gather has no GEMM",
+        ),
+        (
+            of(Op::AllGatherGemm, 7, 8, 8).epilogue(Epilogue::SwiGlu),
+            "n is 7: expected an even number: SwiGLU takes columns in pairs, a gate's and what it lets through",
+        ),
+        (
+            of(Op::AllGatherGemm, 8, 8, 8).axis(Axis::Columns),
+            "axis is columns: expected rows: all-gather-gemm does not gather matrices side by side",
+        ),
+        (
+            of(Op::AllGather, 8, 0, 1 << 27).axis(Axis::Columns),
+            "max_m is 134217728: expected less than 134217728 where matrices are gathered side by side",
+        ),
         (of(Op::AllGather, 8, 8, 8), "k is 8: expected 0: all-gather has no GEMM"),
         (
             of(Op::AllReduce, 8, 0, 8).bias(true),
@@ -49,6 +69,10 @@ fn unusable_specs_name_the_argument() {
         (
             of(Op::AllGather, 8, 0, 8).tail(Tail::RmsNorm { eps: 1e-5 }),
             "tail is RmsNorm: expected none: all-gather has no tail, which needs whole rows of a sum on every rank",
+        ),
+        (
+            of(Op::AllGatherGemm, 8, 8, 8).tail(Tail::Residual),
+            "tail is Residual: expected none: all-gather-gemm adds nothing up that a residual could be added to",
         ),
         (
             of(Op::AllReduce, 8, 0, 8).tail(Tail::RmsNorm { eps: f32::NAN }),

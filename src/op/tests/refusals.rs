@@ -168,7 +168,8 @@ fn operands_of_a_tail() {
     let apart = "expected memory of its own";
     let shape = "for all-reduce (N = 8, bf16) with residual and RMSNorm at M = 8 on rank 0 of 2";
     type Spoil = Box<dyn FnOnce(&mut Operands<'static>)>;
-    let residual = |ptr, rows, ld| -> Spoil { Box::new(move |a| a.residual = Some(raw_mut(ptr, rows, 8, ld))) };
+    let residual =
+        |ptr, rows, ld| -> Spoil { Box::new(move |a| a.residual = Some(Residual::Update(raw_mut(ptr, rows, 8, ld)))) };
     let gamma = |ptr, cols| -> Spoil { Box::new(move |a| a.gamma = Some(raw(ptr, 1, cols, cols, BF16))) };
     let cases: [(String, Spoil); 11] = [
         (
@@ -176,7 +177,7 @@ fn operands_of_a_tail() {
             Box::new(|a| a.residual = None),
         ),
         (
-            "gamma is missing: expected a matrix: the plan was made with a tail".into(),
+            "gamma is missing: expected a matrix: the plan's tail normalises".into(),
             Box::new(|a| a.gamma = None),
         ),
         (
@@ -219,6 +220,10 @@ fn operands_of_a_tail() {
     for (message, spoil) in cases {
         assert_eq!(tail_refusal(spoil), message);
     }
+    assert_eq!(
+        tail_refusal(|a| a.residual = Some(Residual::Read(raw(12288, 8, 8, 8, BF16)))),
+        "residual is only to be read: expected one to update (Operands::tail): RMSNorm's tail replaces it"
+    );
     let (_, ranks) = ranks(2);
     let plan = ranks[0].plan(&OpSpec::new(Op::AllReduce, 8, 0, 8, BF16)).unwrap();
     let operands = Operands::plain(8, raw(4096, 8, 8, 8, BF16), raw_mut(8192, 8, 8, 8));
@@ -227,6 +232,81 @@ fn operands_of_a_tail() {
         error.unwrap_err().to_string(),
         "residual is given: expected none: the plan was made without a tail"
     );
+}
+
+/// Where a product is saved nothing else lies, and the kernel that makes the activation is told of both: on the unfused route the GEMM.
+#[test]
+fn operands_of_an_epilogue() {
+    let (fake, ranks) = ranks(2);
+    let spec = OpSpec::new(Op::AllGatherGemm, 8, 16, 8, BF16).epilogue(Epilogue::SwiGlu);
+    for path in [Path::Fused, Path::Unfused] {
+        let plan = ranks[0].plan(&spec.clone().route(Want::Exactly(path))).unwrap();
+        let operands = || {
+            let (x, weight) = (raw(4096, 4, 16, 16, BF16), raw(8192, 8, 16, 16, BF16));
+            Operands::gemm(8, x, weight, raw_mut(12288, 8, 4, 4))
+        };
+        plan.launch(&operands().saved(raw_mut(16384, 8, 8, 9))).unwrap();
+        let launches = fake.take();
+        let (last, before) = launches.split_last().unwrap();
+        let p = &last.params;
+        assert_eq!(
+            (p.desc.epilogue, p.saved, p.saved_ld),
+            (abi::TW_EPILOGUE_SWIGLU, 16384, 9),
+            "{path}"
+        );
+        assert_eq!((p.n, p.out, p.out_ld), (8, 12288, 4), "{path}");
+        assert!(
+            before
+                .iter()
+                .all(|l| (l.params.desc.epilogue, l.params.saved) == (0, 0))
+        );
+        for (saved, of) in [(4098, "x at 0x1000"), (12290, "out at 0x3000")] {
+            assert_eq!(
+                plan.launch(&operands().saved(raw_mut(saved, 8, 8, 8)))
+                    .unwrap_err()
+                    .to_string(),
+                format!("saved is a matrix at {saved:#x} that overlaps {of}: expected memory of its own")
+            );
+        }
+        assert!(fake.take().is_empty());
+    }
+}
+
+/// A residual alone has the shape of out, which for a reduce-scatter is the rank's own rows, and shares no byte with it.
+#[test]
+fn operands_of_a_residual() {
+    let (fake, ranks) = ranks(2);
+    let spec = OpSpec::new(Op::ReduceScatter, 8, 0, 8, BF16).tail(Tail::Residual);
+    let plan = ranks[0].plan(&spec).unwrap();
+    let operands = || Operands::plain(7, raw(4096, 7, 8, 8, BF16), raw_mut(8192, 4, 8, 8));
+    plan.launch(&operands().residual(raw(12288, 4, 8, 9, BF16))).unwrap();
+    let p = fake.take()[0].params;
+    assert_eq!(
+        (p.desc.tail, p.residual, p.residual_ld),
+        (abi::TW_TAIL_RESIDUAL, 12288, 9)
+    );
+    assert_eq!((p.tail_rows, p.tail_cols, p.gamma), (0, 0, 0));
+    let refused = |operands: Operands<'_>| plan.launch(&operands).expect_err("must be refused").to_string();
+    let of_own = "for reduce-scatter (N = 8, bf16) with residual at M = 7 on rank 0 of 2";
+    assert_eq!(
+        refused(operands().residual(raw(12288, 7, 8, 8, BF16))),
+        format!("residual is [7, 8]: expected [4, 8] {of_own}")
+    );
+    assert_eq!(
+        refused(operands().residual(raw(8194, 4, 8, 8, BF16))),
+        "out is a matrix at 0x2000 that overlaps residual at 0x2002: expected memory of its own"
+    );
+    assert_eq!(
+        refused(operands().tail(raw_mut(12288, 4, 8, 8), raw(16384, 1, 8, 8, BF16))),
+        "gamma is given: expected none: the plan's tail does not normalise"
+    );
+    let mut updated = operands().tail(raw_mut(12288, 4, 8, 8), raw(16384, 1, 8, 8, BF16));
+    updated.gamma = None;
+    assert_eq!(
+        refused(updated),
+        "residual is to be updated: expected one to read (Operands::residual): the plan's tail leaves it as it is"
+    );
+    assert!(fake.take().is_empty());
 }
 
 /// What a tail adds to a launch: the same on both routes of a GEMM, whether the all-reduce counts rows or elements.

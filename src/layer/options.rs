@@ -1,0 +1,79 @@
+//! What the layers of a model have in common.
+
+use crate::dtype::{DType, Wire};
+use crate::error::{Error, Result};
+use crate::op::{Axis, Op, OpSpec};
+use crate::route::Want;
+
+/// What the layers of a model have in common; equal on every rank.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub struct Options {
+    /// The most rows of a batch, those of all ranks together.
+    pub max_m: usize,
+    /// Type of parameters, activations and gradients.
+    pub dtype: DType,
+    /// Whether what lies between layers is split by rows.
+    pub sequence_parallel: bool,
+    /// Whether backward passes run, too: a layer for inference plans none and holds no memory for them.
+    pub training: bool,
+    /// Type in which the partials of GEMMs travel.
+    pub wire: Wire,
+    /// The path asked for of operations with a GEMM.
+    pub route: Want,
+}
+
+impl Options {
+    /// For training, without sequence parallelism, partials in `dtype`, the crate choosing the routes.
+    pub fn new(max_m: usize, dtype: DType) -> Options {
+        Options {
+            max_m,
+            dtype,
+            sequence_parallel: false,
+            training: true,
+            wire: Wire::default(),
+            route: Want::Auto,
+        }
+    }
+
+    /// With what lies between layers split by rows, or not.
+    pub fn sequence_parallel(self, sequence_parallel: bool) -> Options {
+        Options {
+            sequence_parallel,
+            ..self
+        }
+    }
+
+    /// With backward passes, or without.
+    pub fn training(self, training: bool) -> Options {
+        Options { training, ..self }
+    }
+
+    /// With partials in this type.
+    pub fn wire(self, wire: Wire) -> Options {
+        Options { wire, ..self }
+    }
+
+    /// On this route.
+    pub fn route(self, route: Want) -> Options {
+        Options { route, ..self }
+    }
+
+    /// A plain collective of `[max_m, cols]`.
+    pub(super) fn collective(&self, op: Op, cols: usize) -> OpSpec {
+        OpSpec::new(op, cols, 0, self.max_m, self.dtype)
+    }
+
+    /// A gather of matrices side by side, together `[max_m, cols]`.
+    pub(super) fn columns(&self, cols: usize) -> OpSpec {
+        self.collective(Op::AllGather, cols).axis(Axis::Columns)
+    }
+}
+
+/// Sizes that must not be 0.
+pub(super) fn at_least_one(sizes: &[(&str, usize)]) -> Result<()> {
+    match sizes.iter().find(|(_, size)| *size == 0) {
+        Some((name, size)) => Err(Error::bad_argument(*name, size, "at least 1")),
+        None => Ok(()),
+    }
+}
