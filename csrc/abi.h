@@ -97,6 +97,37 @@ enum {
   TW_COLUMNS = 1   // side by side; plain all-gathers
 };
 
+// Kernels of a rank alone (csrc/kernels/local): what a launch of an entry does, `TwLocal::what`, and where its operands are in
+// `TwLocal::mat`.
+enum { TW_NORM_FORWARD = 0, TW_NORM_BACKWARD = 1, TW_NORM_GRADIENTS = 2 };  // `norm`
+enum {
+  TW_NORM_X = 0, TW_NORM_GAMMA = 1, TW_NORM_BETA = 2, TW_NORM_Y = 3, TW_NORM_STATS = 4, TW_NORM_DY = 5, TW_NORM_ADD = 6,
+  TW_NORM_DX = 7, TW_NORM_DGAMMA = 8, TW_NORM_DBETA = 9
+};
+enum { TW_GELU = 0, TW_SWIGLU = 1, TW_GELU_BACKWARD = 2, TW_SWIGLU_BACKWARD = 3 };  // `activate`
+enum { TW_ACTIVATE_X = 0, TW_ACTIVATE_Y = 1, TW_ACTIVATE_DY = 2, TW_ACTIVATE_DX = 3 };
+enum { TW_ATTENTION_FORWARD = 0, TW_ATTENTION_DQ = 1, TW_ATTENTION_DKV = 2 };  // `attention`
+enum {
+  TW_ATTENTION_Q = 0, TW_ATTENTION_K = 1, TW_ATTENTION_V = 2, TW_ATTENTION_O = 3, TW_ATTENTION_LSE = 4, TW_ATTENTION_DO = 5,
+  TW_ATTENTION_DELTA = 6, TW_ATTENTION_DQ_OUT = 7, TW_ATTENTION_DK_OUT = 8, TW_ATTENTION_DV_OUT = 9
+};
+enum { TW_EMBEDDING_LOOKUP = 0, TW_EMBEDDING_BACKWARD = 1 };  // `embedding`
+enum { TW_EMBEDDING_IDS = 0, TW_EMBEDDING_TABLE = 1, TW_EMBEDDING_Y = 2, TW_EMBEDDING_BAD = 3 };
+enum { TW_LOGIT_STATS = 0, TW_LOSS = 1, TW_LOSS_BACKWARD = 2 };  // `cross_entropy`
+enum {
+  TW_LOSS_LOGITS = 0, TW_LOSS_TARGETS = 1, TW_LOSS_STATS = 2, TW_LOSS_LSE = 3, TW_LOSS_LOSS = 4, TW_LOSS_DLOGITS = 5,
+  TW_LOSS_BAD = 6
+};
+enum { TW_COPY = 0, TW_ADD = 1, TW_FILL = 2 };  // `move_matrix`
+enum { TW_MOVE_A = 0, TW_MOVE_B = 1, TW_MOVE_OUT = 2 };
+#define TW_LOCAL_MATS 12
+#define TW_LOCAL_THREADS 256
+// Their shared memory. At two CTAs an SM any GPU has as much.
+#define TW_NORM_SHARED 32768
+#define TW_ATTENTION_SHARED 26624
+#define TW_EMBEDDING_SHARED 37632
+#define TW_LOSS_SHARED 128
+
 // What a wait waited for, `TwWaitRecord::kind`.
 enum {
   TW_WAIT_NONE = 0,
@@ -246,6 +277,31 @@ typedef struct TwTensorMap {
       uint64_t opaque[16];
 } TwTensorMap;
 
+// A matrix in memory: its first element's address, 0 where it is absent, and its leading dimension in elements.
+typedef struct TwMat {
+  uint64_t at, ld;
+} TwMat;
+
+// What a kernel of a rank alone works on; element types but those of f32 matrices are `TwDescriptor::dtype`.
+typedef struct TwLocal {
+  TwMat mat[TW_LOCAL_MATS];
+  int64_t first;             // the vocabulary's first row, or column, of this part
+  int64_t vocabulary;        // of all parts
+  int64_t ignore;            // the target whose rows have no loss, where `ignores`
+  uint32_t what;
+  uint32_t rows, cols;       // of what is walked over
+  uint32_t row_threads;      // threads of a CTA that share a row, a power of two
+  uint32_t value;            // an f32's bits: eps, the scale of scores, what fills
+  uint32_t centred;          // LayerNorm's mean; without it RMSNorm
+  uint32_t accumulate;       // results are added to what is there
+  uint32_t heads, kv_heads, head_size;
+  uint32_t seq;              // rows of a sequence
+  uint32_t parts;            // of a loss: the ranks whose stats there are
+  uint32_t ignores;
+  uint32_t vectors;          // rows are whole octets, which 16-byte accesses can address
+  uint32_t ids, pad_;        // of an embedding: rows of the table, backward ids
+} TwLocal;
+
 // One launch of any kernel. Leading dimensions are in elements. Address 0: absent.
 typedef struct TwParams {
   TwTensorMap map_x;         // [rows of x][k], boxes of a tile's rows x 64 of K
@@ -291,6 +347,7 @@ typedef struct TwParams {
   uint32_t layout;           // TW_NT..TW_TN; other than TW_NT of the portable mainloop alone
   uint32_t columns;          // AG side by side: of all ranks together, rank r has [r * k, min((r + 1) * k, columns)); else 0
   uint64_t saved, saved_ld;  // of an epilogue: where the product itself goes
+  TwLocal local;             // of a kernel of a rank alone, which reads nothing else but `desc.dtype`
 } TwParams;
 
 // What a launch of `probe` found, in the memory of the device that ran it; zero before.
@@ -314,5 +371,6 @@ static_assert(sizeof(TwReport) == 3 * TW_CACHE_LINE, "TwReport");
 static_assert(sizeof(TwControl) == 4 * TW_CACHE_LINE + 2 * 16 * 16 + 2 * 16 * 8 + sizeof(TwReport), "TwControl");
 static_assert(sizeof(TwTrack) == 24 && sizeof(TwStamp) == 16, "TwTrack");
 static_assert(sizeof(TwTensorMap) == 128 && alignof(TwTensorMap) == 64, "TwTensorMap");
+static_assert(sizeof(TwMat) == 16 && sizeof(TwLocal) == 280, "TwLocal");
 static_assert(sizeof(TwParams) < 4096, "kernel parameters must stay under 4 KB");
 #endif

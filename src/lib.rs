@@ -45,6 +45,7 @@ mod error;
 mod group;
 pub mod kernels;
 pub mod layer;
+pub mod local;
 pub mod machines;
 mod memory;
 pub mod nccl;
@@ -61,7 +62,7 @@ pub use error::{Error, Result, WaitCause, WaitKind, WaitRecord};
 #[cfg(target_os = "linux")]
 pub use group::{Environment, Id};
 pub use group::{GroupConfig, Node, Numerics, PathStats, Probing, Rank, RankPlace, Stats};
-pub use memory::{Buffer, Element, Mat, MatMut};
+pub use memory::{Buffer, Element, Ids, Mat, MatMut};
 pub use nccl::NcclPolicy;
 pub use op::{Axis, Epilogue, Gemm, Layout, Mainloop, Op, OpSpec, Operands, Out, Plan, Residual, Tail, chunk};
 pub use route::{Exchange, Path, Route, Want};

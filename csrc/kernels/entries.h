@@ -30,6 +30,12 @@
   X(reduce_scatter, TW_TILE_MEMORY_THREADS, 2) X(all_reduce, TW_TILE_MEMORY_THREADS, 2)     \
   X(all_reduce1, TW_TILE_MEMORY_THREADS, 2) X(all_gather, TW_TILE_MEMORY_THREADS, 2)
 
+// Of a rank alone: each for all types, all of them with TW_LOCAL_THREADS.
+#define TW_ENTRIES_LOCAL(X)                                                                       \
+  X(norm, TW_LOCAL_THREADS, 2) X(activate, TW_LOCAL_THREADS, 2) X(attention, TW_LOCAL_THREADS, 2) \
+  X(embedding, TW_LOCAL_THREADS, 2) X(cross_entropy, TW_LOCAL_THREADS, 2) X(move_matrix, TW_LOCAL_THREADS, 2)
+
 #define TW_ENTRIES(X)                                                                             \
   TW_ENTRIES_16(X, bf16) TW_ENTRIES_16(X, f16) TW_ENTRIES_F32(X) TW_ENTRIES_PLAIN(X)              \
+  TW_ENTRIES_LOCAL(X)                                                                             \
   X(probe, TW_PROBE_THREADS, 2) X(conformance, 128, 1)

@@ -2,8 +2,18 @@
 #include "kernels/all_gather.h"
 #include "kernels/all_reduce.h"
 #include "kernels/all_reduce_one_shot.h"
+#include "kernels/by_type.h"
 #include "kernels/conformance.h"
 #include "kernels/gemm.h"
+#include "kernels/local/activate.h"
+#include "kernels/local/attention.h"
+#include "kernels/local/attention_backward.h"
+#include "kernels/local/cross_entropy.h"
+#include "kernels/local/embedding.h"
+#include "kernels/local/embedding_backward.h"
+#include "kernels/local/move.h"
+#include "kernels/local/norm.h"
+#include "kernels/local/norm_backward.h"
 #include "kernels/probe.h"
 #include "kernels/reduce_scatter.h"
 #include "kernels/sm90_gather.h"
@@ -50,21 +60,6 @@ template <class Consumer>
 TW_DEV void all_gather(const TwParams& p) {
   AllGather<Consumer>(p).run();
 }
-
-// One entry for all types: body(T{}) for the operation's T. Types are tags, or a float that nobody looks at.
-template <class Body>
-TW_DEV void by_type(const TwParams& p, const Body& body) {
-  if (p.desc.dtype == TW_BF16) return body(mx::bf16{});
-  if (p.desc.dtype == TW_F16) return body(mx::f16{});
-  body(0.0f);
-}
-// For those who copy elements, and look only at their size.
-template <class Body>
-TW_DEV void by_size(const TwParams& p, const Body& body) {
-  static_assert(Element<mx::bf16>::kSize == Element<mx::f16>::kSize, "two types, one body");
-  if (p.desc.dtype != TW_F32) return body(mx::bf16{});
-  body(0.0f);
-}
 }  // namespace tw
 
 #define TW_GEMM_KERNELS(suffix, Tile, ctas)                                                                \
@@ -88,6 +83,14 @@ TW_PLAIN_KERNEL(reduce_scatter) { tw::by_type(p, [&](auto type) { tw::reduce_sca
 TW_PLAIN_KERNEL(all_reduce) { tw::by_type(p, [&](auto type) { tw::all_reduce<tw::MemorySource<decltype(type), true>>(p); }); }
 TW_PLAIN_KERNEL(all_reduce1) { tw::by_type(p, [&](auto type) { tw::one_shot<tw::MemorySource<decltype(type), true>>(p); }); }
 TW_PLAIN_KERNEL(all_gather) { tw::by_size(p, [&](auto type) { tw::all_gather<tw::CopyConsumer<decltype(type)>>(p); }); }
+
+#define TW_LOCAL_KERNEL(name) TW_KERNEL(name, TW_LOCAL_THREADS, 2)
+TW_LOCAL_KERNEL(norm) { tw::by_access(p, [&](auto access) { tw::norm<decltype(access)>(p.local); }); }
+TW_LOCAL_KERNEL(activate) { tw::by_access(p, [&](auto access) { tw::activate<decltype(access)>(p.local); }); }
+TW_LOCAL_KERNEL(attention) { tw::by_access(p, [&](auto access) { tw::attention<decltype(access)>(p.local); }); }
+TW_LOCAL_KERNEL(embedding) { tw::by_access(p, [&](auto access) { tw::embedding<decltype(access)>(p.local); }); }
+TW_LOCAL_KERNEL(cross_entropy) { tw::by_access(p, [&](auto access) { tw::cross_entropy<decltype(access)>(p.local); }); }
+TW_LOCAL_KERNEL(move_matrix) { tw::by_access(p, [&](auto access) { tw::move_matrix<decltype(access)>(p.local); }); }
 
 TW_KERNEL(probe, TW_PROBE_THREADS, 2) { tw::run_probe(p); }
 

@@ -7,22 +7,15 @@
 // rows out, a team of threads each in turn: few rows, as in decode, keep as many SMs busy, each with all of its threads. y is
 // read back from `out`, from L2; what came of an abort is NaN there, and so in its whole row.
 //
-// In which order a row's squares are added is part of the numerics contract, and depends on columns alone, not on how many
-// threads do it: column c goes into chain c mod 2048, by fma, and the chains' sums are added as a balanced binary tree,
-// neighbours first. A warp at a time holds 256 chains, eight in a thread; sums of the eight times 256 go through shared
-// memory.
+// In which order a row's squares are added is tile/row_sum.h's: a span at a time by a warp; sums of the eight spans go through
+// shared memory.
 #pragma once
 #include "protocol/session.h"
 #include "tile/matrix.h"
+#include "tile/row_sum.h"
 
 namespace tw {
-constexpr uint32_t kTailSpan = 256, kTailSpans = 8, kTailChains = kTailSpan * kTailSpans;
-static_assert(kTailBytes == 2 * kTailSpans * 4, "of two rows");
-
-// Sums of two neighbours each; the first is all of it.
-TW_DEV float fold_eight(const float (&x)[8]) {
-  return mx::add(mx::add(mx::add(x[0], x[1]), mx::add(x[2], x[3])), mx::add(mx::add(x[4], x[5]), mx::add(x[6], x[7])));
-}
+static_assert(kTailBytes == 2 * kRowSpans * 4, "of two rows");
 
 // kVectors: every octet is whole, and one 16-byte access (of f32 two).
 template <class T, bool kVectors>
@@ -40,7 +33,7 @@ class RmsNorm {
   TW_DEV float add_residual(uint32_t row, uint32_t first) const {
     float chain[8] = {0.f, 0.f, 0.f, 0.f, 0.f, 0.f, 0.f, 0.f};
     TW_NO_UNROLL
-    for (uint32_t col = first + mx::lane() * 8; col < p.tail_cols; col += kAhead * kTailChains) {
+    for (uint32_t col = first + mx::lane() * 8; col < p.tail_cols; col += kAhead * kRowChains) {
       Octet h[kAhead], r[kAhead];
       TW_UNROLL
       for (uint32_t i = 0; i < kAhead; ++i) {
@@ -57,9 +50,7 @@ class RmsNorm {
         for (int j = 0; j < 8; ++j) chain[j] = mx::fma(h[i].f[j], h[i].f[j], chain[j]);
       }
     }
-    float sum = fold_eight(chain);
-    for (uint32_t mask = 1; mask < 32; mask *= 2) sum = mx::add(sum, mx::bits_f32(mx::shfl_xor(mx::f32_bits(sum), mask)));
-    return sum;
+    return fold_span(chain);
   }
 
   // From the sums of all spans.
@@ -71,7 +62,7 @@ class RmsNorm {
   // Every thread reads back the columns of h that it wrote.
   TW_DEV void normalise(uint32_t row, uint32_t first, float by) const {
     TW_NO_UNROLL
-    for (uint32_t col = first + mx::lane() * 8; col < p.tail_cols; col += kAhead * kTailChains) {
+    for (uint32_t col = first + mx::lane() * 8; col < p.tail_cols; col += kAhead * kRowChains) {
       Octet h[kAhead], g[kAhead];
       TW_UNROLL
       for (uint32_t i = 0; i < kAhead; ++i) {
@@ -88,7 +79,7 @@ class RmsNorm {
   }
 
  private:
-  TW_DEV Columns at(uint32_t col, uint32_t i) const { return {col + i * kTailChains, 2, p.tail_cols}; }
+  TW_DEV Columns at(uint32_t col, uint32_t i) const { return {col + i * kRowChains, 2, p.tail_cols}; }
   TW_DEV Octet load(const Matrix<T>& m, uint32_t row, const Columns& c) const {
     if constexpr (kVectors) return c.any() ? format.load(m.at(row, c.col)) : Octet{};
     return load_octet(m, row, c);
@@ -117,16 +108,16 @@ TW_DEV void normalise_rows(const TwParams& p, uint32_t number, uint32_t count) {
   // Two rows' sums in turn: who writes the next but one has met everybody behind their reads of this one.
   saddr sums = mx::shared() + Source::kTailAt, other = sums + kTailBytes / 2;
   for (uint32_t row = number; row < p.tail_rows; row += count) {
-    for (uint32_t span = warp; span < kTailSpans; span += warps) {
-      const float sum = norm.add_residual(row, span * kTailSpan);
+    for (uint32_t span = warp; span < kRowSpans; span += warps) {
+      const float sum = norm.add_residual(row, span * kRowSpan);
       mx::elect([&] { mx::st_shared_b32(sums + 4 * span, mx::f32_bits(sum)); });
     }
     Team::sync(Site::TailSums);
-    float all[kTailSpans];
+    float all[kRowSpans];
     TW_UNROLL
-    for (uint32_t i = 0; i < kTailSpans; ++i) all[i] = mx::bits_f32(mx::ld_shared_b32(sums + 4 * i));
+    for (uint32_t i = 0; i < kRowSpans; ++i) all[i] = mx::bits_f32(mx::ld_shared_b32(sums + 4 * i));
     const float by = norm.scale(all);
-    for (uint32_t span = warp; span < kTailSpans; span += warps) norm.normalise(row, span * kTailSpan, by);
+    for (uint32_t span = warp; span < kRowSpans; span += warps) norm.normalise(row, span * kRowSpan, by);
     const saddr now = sums;
     sums = other;
     other = now;

@@ -56,6 +56,11 @@ enum class Site : uint32_t {
   BulkWait,        // bulk wait: pushed chunks have been written, before TileRelease
   RowsFence,       // proxy fence: gathered rows, written by ordinary stores and acquired, before TMA reads them
   RoundRead,       // mbarrier: all of a round's gathered rows have been read
+  // kernels of a rank alone
+  LocalSums,       // CTA barrier: the parts of sums are written, before every thread's reads of all of them
+  LocalChunk,      // CTA barrier: a chunk of operands is stored for all threads, and the one before it read by all
+  LocalIds,        // CTA barrier: which of a chunk's ids are wanted is written, before one warp lists them
+  LocalList,       // CTA barrier: the list is written, before every thread's reads; they are done, before it is written over
   Count
 };
 }  // namespace mx

@@ -40,6 +40,12 @@ pub const TW_PROBE_THREADS: u32 = 256;
 pub const TW_PROBE_STRIDE: u32 = 64;
 pub const TW_PULL: u32 = 256;
 pub const TW_IN_SWITCH: u32 = 512;
+pub const TW_LOCAL_MATS: u32 = 12;
+pub const TW_LOCAL_THREADS: u32 = 256;
+pub const TW_NORM_SHARED: u32 = 32768;
+pub const TW_ATTENTION_SHARED: u32 = 26624;
+pub const TW_EMBEDDING_SHARED: u32 = 37632;
+pub const TW_LOSS_SHARED: u32 = 128;
 pub const TW_STAMP_ALL: u32 = 65535;
 pub const TW_STAMP_SAME: u32 = 4294967295;
 pub const TW_BF16: u32 = 0;
@@ -80,6 +86,62 @@ pub const TW_EPILOGUE_GELU: u32 = 1;
 pub const TW_EPILOGUE_SWIGLU: u32 = 2;
 pub const TW_ROWS: u32 = 0;
 pub const TW_COLUMNS: u32 = 1;
+pub const TW_NORM_FORWARD: u32 = 0;
+pub const TW_NORM_BACKWARD: u32 = 1;
+pub const TW_NORM_GRADIENTS: u32 = 2;
+pub const TW_NORM_X: u32 = 0;
+pub const TW_NORM_GAMMA: u32 = 1;
+pub const TW_NORM_BETA: u32 = 2;
+pub const TW_NORM_Y: u32 = 3;
+pub const TW_NORM_STATS: u32 = 4;
+pub const TW_NORM_DY: u32 = 5;
+pub const TW_NORM_ADD: u32 = 6;
+pub const TW_NORM_DX: u32 = 7;
+pub const TW_NORM_DGAMMA: u32 = 8;
+pub const TW_NORM_DBETA: u32 = 9;
+pub const TW_GELU: u32 = 0;
+pub const TW_SWIGLU: u32 = 1;
+pub const TW_GELU_BACKWARD: u32 = 2;
+pub const TW_SWIGLU_BACKWARD: u32 = 3;
+pub const TW_ACTIVATE_X: u32 = 0;
+pub const TW_ACTIVATE_Y: u32 = 1;
+pub const TW_ACTIVATE_DY: u32 = 2;
+pub const TW_ACTIVATE_DX: u32 = 3;
+pub const TW_ATTENTION_FORWARD: u32 = 0;
+pub const TW_ATTENTION_DQ: u32 = 1;
+pub const TW_ATTENTION_DKV: u32 = 2;
+pub const TW_ATTENTION_Q: u32 = 0;
+pub const TW_ATTENTION_K: u32 = 1;
+pub const TW_ATTENTION_V: u32 = 2;
+pub const TW_ATTENTION_O: u32 = 3;
+pub const TW_ATTENTION_LSE: u32 = 4;
+pub const TW_ATTENTION_DO: u32 = 5;
+pub const TW_ATTENTION_DELTA: u32 = 6;
+pub const TW_ATTENTION_DQ_OUT: u32 = 7;
+pub const TW_ATTENTION_DK_OUT: u32 = 8;
+pub const TW_ATTENTION_DV_OUT: u32 = 9;
+pub const TW_EMBEDDING_LOOKUP: u32 = 0;
+pub const TW_EMBEDDING_BACKWARD: u32 = 1;
+pub const TW_EMBEDDING_IDS: u32 = 0;
+pub const TW_EMBEDDING_TABLE: u32 = 1;
+pub const TW_EMBEDDING_Y: u32 = 2;
+pub const TW_EMBEDDING_BAD: u32 = 3;
+pub const TW_LOGIT_STATS: u32 = 0;
+pub const TW_LOSS: u32 = 1;
+pub const TW_LOSS_BACKWARD: u32 = 2;
+pub const TW_LOSS_LOGITS: u32 = 0;
+pub const TW_LOSS_TARGETS: u32 = 1;
+pub const TW_LOSS_STATS: u32 = 2;
+pub const TW_LOSS_LSE: u32 = 3;
+pub const TW_LOSS_LOSS: u32 = 4;
+pub const TW_LOSS_DLOGITS: u32 = 5;
+pub const TW_LOSS_BAD: u32 = 6;
+pub const TW_COPY: u32 = 0;
+pub const TW_ADD: u32 = 1;
+pub const TW_FILL: u32 = 2;
+pub const TW_MOVE_A: u32 = 0;
+pub const TW_MOVE_B: u32 = 1;
+pub const TW_MOVE_OUT: u32 = 2;
 pub const TW_WAIT_NONE: u32 = 0;
 pub const TW_WAIT_HELLO: u32 = 1;
 pub const TW_WAIT_PARTIAL: u32 = 2;
@@ -518,6 +580,102 @@ impl Default for TwTensorMap {
     }
 }
 #[repr(C)]
+#[derive(Debug, Default, Copy, Clone)]
+pub struct TwMat {
+    pub at: u64,
+    pub ld: u64,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of TwMat"][::core::mem::size_of::<TwMat>() - 16usize];
+    ["Alignment of TwMat"][::core::mem::align_of::<TwMat>() - 8usize];
+    ["Offset of field: TwMat::at"][::core::mem::offset_of!(TwMat, at) - 0usize];
+    ["Offset of field: TwMat::ld"][::core::mem::offset_of!(TwMat, ld) - 8usize];
+};
+#[repr(C)]
+#[derive(Debug, Default, Copy, Clone)]
+pub struct TwLocal {
+    pub mat: [TwMat; 12usize],
+    pub first: i64,
+    pub vocabulary: i64,
+    pub ignore: i64,
+    pub what: u32,
+    pub rows: u32,
+    pub cols: u32,
+    pub row_threads: u32,
+    pub value: u32,
+    pub centred: u32,
+    pub accumulate: u32,
+    pub heads: u32,
+    pub kv_heads: u32,
+    pub head_size: u32,
+    pub seq: u32,
+    pub parts: u32,
+    pub ignores: u32,
+    pub vectors: u32,
+    pub ids: u32,
+    pub pad_: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of TwLocal"][::core::mem::size_of::<TwLocal>() - 280usize];
+    ["Alignment of TwLocal"][::core::mem::align_of::<TwLocal>() - 8usize];
+    ["Offset of field: TwLocal::mat"][::core::mem::offset_of!(TwLocal, mat) - 0usize];
+    [
+        "Offset of field: TwLocal::first",
+    ][::core::mem::offset_of!(TwLocal, first) - 192usize];
+    [
+        "Offset of field: TwLocal::vocabulary",
+    ][::core::mem::offset_of!(TwLocal, vocabulary) - 200usize];
+    [
+        "Offset of field: TwLocal::ignore",
+    ][::core::mem::offset_of!(TwLocal, ignore) - 208usize];
+    [
+        "Offset of field: TwLocal::what",
+    ][::core::mem::offset_of!(TwLocal, what) - 216usize];
+    [
+        "Offset of field: TwLocal::rows",
+    ][::core::mem::offset_of!(TwLocal, rows) - 220usize];
+    [
+        "Offset of field: TwLocal::cols",
+    ][::core::mem::offset_of!(TwLocal, cols) - 224usize];
+    [
+        "Offset of field: TwLocal::row_threads",
+    ][::core::mem::offset_of!(TwLocal, row_threads) - 228usize];
+    [
+        "Offset of field: TwLocal::value",
+    ][::core::mem::offset_of!(TwLocal, value) - 232usize];
+    [
+        "Offset of field: TwLocal::centred",
+    ][::core::mem::offset_of!(TwLocal, centred) - 236usize];
+    [
+        "Offset of field: TwLocal::accumulate",
+    ][::core::mem::offset_of!(TwLocal, accumulate) - 240usize];
+    [
+        "Offset of field: TwLocal::heads",
+    ][::core::mem::offset_of!(TwLocal, heads) - 244usize];
+    [
+        "Offset of field: TwLocal::kv_heads",
+    ][::core::mem::offset_of!(TwLocal, kv_heads) - 248usize];
+    [
+        "Offset of field: TwLocal::head_size",
+    ][::core::mem::offset_of!(TwLocal, head_size) - 252usize];
+    ["Offset of field: TwLocal::seq"][::core::mem::offset_of!(TwLocal, seq) - 256usize];
+    [
+        "Offset of field: TwLocal::parts",
+    ][::core::mem::offset_of!(TwLocal, parts) - 260usize];
+    [
+        "Offset of field: TwLocal::ignores",
+    ][::core::mem::offset_of!(TwLocal, ignores) - 264usize];
+    [
+        "Offset of field: TwLocal::vectors",
+    ][::core::mem::offset_of!(TwLocal, vectors) - 268usize];
+    ["Offset of field: TwLocal::ids"][::core::mem::offset_of!(TwLocal, ids) - 272usize];
+    [
+        "Offset of field: TwLocal::pad_",
+    ][::core::mem::offset_of!(TwLocal, pad_) - 276usize];
+};
+#[repr(C)]
 #[repr(align(64))]
 #[derive(Debug, Copy, Clone)]
 pub struct TwParams {
@@ -572,10 +730,11 @@ pub struct TwParams {
     pub columns: u32,
     pub saved: u64,
     pub saved_ld: u64,
+    pub local: TwLocal,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of TwParams"][::core::mem::size_of::<TwParams>() - 1088usize];
+    ["Size of TwParams"][::core::mem::size_of::<TwParams>() - 1344usize];
     ["Alignment of TwParams"][::core::mem::align_of::<TwParams>() - 64usize];
     [
         "Offset of field: TwParams::map_x",
@@ -722,6 +881,9 @@ const _: () = {
     [
         "Offset of field: TwParams::saved_ld",
     ][::core::mem::offset_of!(TwParams, saved_ld) - 1040usize];
+    [
+        "Offset of field: TwParams::local",
+    ][::core::mem::offset_of!(TwParams, local) - 1048usize];
 };
 impl Default for TwParams {
     fn default() -> Self {

@@ -3,6 +3,7 @@
 use std::marker::PhantomData;
 
 use super::element::{Element, bytes_of, bytes_of_mut};
+use super::ids::{Ids, RawIds};
 use super::mat::{Mat, MatMut, RawMat};
 use crate::driver::DevicePtr;
 use crate::dtype::DType;
@@ -147,6 +148,39 @@ impl Buffer {
     ) -> Result<MatMut<'_>> {
         Ok(MatMut {
             raw: self.raw(offset, rows, cols, ld, dtype)?,
+            memory: PhantomData,
+        })
+    }
+
+    /// `count` numbers of words, [`i64`], at its start.
+    ///
+    /// # Errors
+    /// [`Error::BadArgument`] where the buffer ends before them.
+    pub fn ids(&self, count: usize) -> Result<Ids<'_>> {
+        self.ids_at(0, count)
+    }
+
+    /// `count` numbers of words from the one at `offset` on.
+    ///
+    /// # Errors
+    /// [`Error::BadArgument`] where the buffer ends before them.
+    pub fn ids_at(&self, offset: usize, count: usize) -> Result<Ids<'_>> {
+        let end = offset
+            .checked_add(count)
+            .and_then(|end| end.checked_mul(size_of::<i64>()));
+        if end.is_none_or(|end| end > self.bytes) {
+            return Err(Error::bad_argument(
+                "ids",
+                format!("{count} from number {offset} on"),
+                format!("such that end within the buffer's {} bytes", self.bytes),
+            ));
+        }
+        Ok(Ids {
+            raw: RawIds {
+                ptr: self.ptr + (offset * size_of::<i64>()) as u64,
+                count,
+                owner: Some(self.rank.identity()),
+            },
             memory: PhantomData,
         })
     }

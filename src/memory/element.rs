@@ -6,13 +6,13 @@ mod sealed {
     pub trait Sealed {}
 }
 
-/// A plain number: every bit pattern is a value and no byte is padding. `u8`, `u16`, `u32`, `bf16`, `f16` and `f32`.
+/// A plain number: every bit pattern is a value and no byte is padding. `u8`, `u16`, `u32`, `i64`, `bf16`, `f16` and `f32`.
 pub trait Element: sealed::Sealed + Copy + Default + Send + Sync + 'static {}
 
 macro_rules! elements {
     ($($type:ty),*) => { $(impl sealed::Sealed for $type {} impl Element for $type {})* };
 }
-elements!(u8, u16, u32, bf16, f16, f32);
+elements!(u8, u16, u32, i64, bf16, f16, f32);
 
 /// The bytes of `elements`, in the host's order (little-endian on every machine with a GPU).
 pub(crate) fn bytes_of<T: Element>(elements: &[T]) -> &[u8] {

@@ -3,6 +3,7 @@
 mod buffer;
 mod element;
 pub(crate) mod heap;
+mod ids;
 pub(crate) mod layout;
 mod mat;
 pub(crate) mod multicast;
@@ -10,5 +11,7 @@ pub(crate) mod report;
 
 pub use buffer::Buffer;
 pub use element::Element;
+pub use ids::Ids;
+pub(crate) use ids::RawIds;
 pub(crate) use mat::RawMat;
 pub use mat::{Mat, MatMut};

@@ -18,16 +18,16 @@ pub(crate) struct Launcher {
     pub identity: (u64, usize),
 }
 
-struct Check<'a> {
-    what: &'a dyn Display,
+pub(crate) struct Check<'a> {
+    pub what: &'a dyn Display,
     /// And whose type that is.
-    dtype: (DType, &'static str),
-    by: Launcher,
+    pub dtype: (DType, &'static str),
+    pub by: Launcher,
 }
 
 impl Check<'_> {
     /// One matrix: its shape, type, leading dimension, address and owner.
-    fn mat(&self, name: &str, mat: &RawMat, rows: usize, cols: usize) -> Result<()> {
+    pub fn mat(&self, name: &str, mat: &RawMat, rows: usize, cols: usize) -> Result<()> {
         let bad = |value: String, expected: String| Err(Error::bad_argument(name, value, expected));
         if (mat.rows, mat.cols) != (rows, cols) {
             return bad(
@@ -285,7 +285,7 @@ pub(crate) fn check_own(g: &Gemm<'_>, by: Launcher) -> Result<[usize; 3]> {
 }
 
 /// What is written shares no byte with any of the others.
-fn apart<'a>(
+pub(crate) fn apart<'a>(
     (name, mat): (&str, &RawMat),
     others: impl IntoIterator<Item = &'a (&'static str, RawMat)>,
     expected: &str,

@@ -15,6 +15,7 @@ use super::splits::{product_bytes, splits};
 use super::staging::{MAX_GRID, largest_wave};
 use super::tiling::{Sizes, Tiling};
 use super::{Axis, Mainloop, Op, OpSpec};
+use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::memory::layout::{Layout, smallest};
 use crate::nccl::NcclPolicy;
@@ -204,6 +205,18 @@ impl Facts {
     /// CTAs of `kernel` that are resident on every rank, in clusters of `cluster`.
     pub fn ctas_of(&self, kernel: Kernel, cluster: u32) -> u32 {
         self.ctas.get(&(kernel, cluster)).copied().unwrap_or(0)
+    }
+
+    /// CTAs of a kernel of a rank alone: as many as are resident of a plain collective, which has as many threads and is compiled
+    /// for as many CTAs an SM. They wait for nobody, so no more depends on it than how work is dealt.
+    pub fn local_ctas(&self) -> u32 {
+        let like = Kernel {
+            family: Family::AllReduce,
+            dtype: DType::F32,
+            tile: Tile::Memory,
+            mainloop: Mainloop::Portable,
+        };
+        self.ctas_of(like, 1).max(1)
     }
 
     pub(super) fn resident(&self, kernel: Kernel, cluster: u32, path: Path) -> Result<u32> {

@@ -3,7 +3,7 @@
 mod addresses;
 mod budget;
 mod bytes;
-mod check;
+pub(crate) mod check;
 pub(crate) mod config;
 pub(crate) mod descriptor;
 mod epilogue;

@@ -19,6 +19,7 @@
 mod bound;
 mod compare;
 mod epilogue;
+pub mod local;
 mod product;
 mod tail;
 mod values;

@@ -4,6 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 
+mod local;
 mod nccl;
 mod tail;
 

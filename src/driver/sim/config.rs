@@ -72,6 +72,10 @@ sites!(
     BulkWait,
     RowsFence,
     RoundRead,
+    LocalSums,
+    LocalChunk,
+    LocalIds,
+    LocalList,
 );
 
 /// How late a write to a peer becomes visible if no acquire asks for it. Signals always arrive in the end.
