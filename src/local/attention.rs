@@ -10,6 +10,7 @@ use crate::memory::{Mat, MatMut};
 const ATTENTION: Entry = Entry {
     name: "attention",
     shared: abi::TW_ATTENTION_SHARED,
+    ctas_per_sm: 1,
 };
 /// Rows of a tile, and columns of what a CTA sums.
 const TILE: [usize; 2] = [32, 128];

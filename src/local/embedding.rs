@@ -10,10 +10,12 @@ use crate::memory::{Buffer, Ids, Mat, MatMut};
 const LOOKUP: Entry = Entry {
     name: "embedding",
     shared: abi::TW_LOSS_SHARED,
+    ctas_per_sm: 2,
 };
 const BACKWARD: Entry = Entry {
     name: "embedding",
     shared: abi::TW_EMBEDDING_SHARED,
+    ctas_per_sm: 2,
 };
 /// Rows of the table that a CTA has at a time.
 const TABLE_ROWS: usize = 32;

@@ -10,6 +10,7 @@ use crate::memory::{Mat, MatMut};
 const NORM: Entry = Entry {
     name: "normalise",
     shared: abi::TW_NORM_SHARED,
+    ctas_per_sm: 2,
 };
 /// Columns of a block of `norm_gradients`.
 const GRADIENT_COLUMNS: usize = 32;

@@ -53,6 +53,10 @@ TW_DEV void by_access(const TwParams& p, const Body& body) {
 
 // One f32 of a matrix of f32.
 TW_DEV gaddr f32_at(const TwMat& m, uint64_t row, uint32_t col) { return m.at + (row * m.ld + col) * 4; }
-TW_DEV float load_f32(const TwMat& m, uint64_t row, uint32_t col = 0) { return mx::bits_f32(mx::ld_global_b32(f32_at(m, row, col))); }
-TW_DEV void store_f32(const TwMat& m, uint64_t row, uint32_t col, float x) { mx::st_global_b32(f32_at(m, row, col), mx::f32_bits(x)); }
+TW_DEV float load_f32(const TwMat& m, uint64_t row, uint32_t col = 0) {
+  return mx::bits_f32(mx::ld_global_b32(f32_at(m, row, col)));
+}
+TW_DEV void store_f32(const TwMat& m, uint64_t row, uint32_t col, float x) {
+  mx::st_global_b32(f32_at(m, row, col), mx::f32_bits(x));
+}
 }  // namespace tw

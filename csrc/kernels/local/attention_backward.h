@@ -12,7 +12,8 @@ namespace tw {
 // A tile of rows of one of `heads` heads in a sequence, and the columns that are summed.
 struct TileItem {
   uint32_t tile, sequence, head, first_chunk;
-  static TW_DEV uint32_t parts(const TwLocal& l) { return (l.head_size + kSumChunks * kChunkColumns - 1) / (kSumChunks * kChunkColumns); }
+  static constexpr uint32_t kColumns = kSumChunks * kChunkColumns;
+  static TW_DEV uint32_t parts(const TwLocal& l) { return (l.head_size + kColumns - 1) / kColumns; }
   static TW_DEV uint32_t tiles(const TwLocal& l) { return (l.seq + kTileRows - 1) / kTileRows; }
   // Of all sequences and heads, the tiles of one number: neighbours, which take as long.
   static TW_DEV uint32_t alike(const TwLocal& l, uint32_t heads) { return l.rows / l.seq * heads * parts(l); }
@@ -42,9 +43,12 @@ TW_DEV void attention_dq(const TwLocal& l) {
   const uint32_t lane = mx::thread() % kRowLanes;
   for (uint32_t item = mx::block(); item < TileItem::count(l, l.heads); item += mx::grid()) {
     const QueryItem at(l, item);
-    const Head<A> q = head_of<A>(l, TW_ATTENTION_Q, at.sequence, at.head), k = head_of<A>(l, TW_ATTENTION_K, at.sequence, at.kv_head);
-    const Head<A> v = head_of<A>(l, TW_ATTENTION_V, at.sequence, at.kv_head), o = head_of<A>(l, TW_ATTENTION_O, at.sequence, at.head);
-    const Head<A> d = head_of<A>(l, TW_ATTENTION_DO, at.sequence, at.head), dq = head_of<A>(l, TW_ATTENTION_DQ_OUT, at.sequence, at.head);
+    const Head<A> q = head_of<A>(l, TW_ATTENTION_Q, at.sequence, at.head);
+    const Head<A> k = head_of<A>(l, TW_ATTENTION_K, at.sequence, at.kv_head);
+    const Head<A> v = head_of<A>(l, TW_ATTENTION_V, at.sequence, at.kv_head);
+    const Head<A> o = head_of<A>(l, TW_ATTENTION_O, at.sequence, at.head);
+    const Head<A> d = head_of<A>(l, TW_ATTENTION_DO, at.sequence, at.head);
+    const Head<A> dq = head_of<A>(l, TW_ATTENTION_DQ_OUT, at.sequence, at.head);
     const uint32_t row = at.tile + mx::thread() / kRowLanes, in_all = at.sequence * l.seq + row;
     float delta = 0.f;
     for (uint32_t c = 0; c * kChunkColumns < l.head_size; ++c) {
@@ -85,7 +89,8 @@ TW_DEV void attention_dkv(const TwLocal& l) {
   for (uint32_t item = mx::block(); item < TileItem::count(l, l.kv_heads); item += mx::grid()) {
     // The first keys have the most queries.
     const TileItem at(l, item, l.kv_heads);
-    const Head<A> k = head_of<A>(l, TW_ATTENTION_K, at.sequence, at.head), v = head_of<A>(l, TW_ATTENTION_V, at.sequence, at.head);
+    const Head<A> k = head_of<A>(l, TW_ATTENTION_K, at.sequence, at.head);
+    const Head<A> v = head_of<A>(l, TW_ATTENTION_V, at.sequence, at.head);
     const uint32_t row = at.tile + mx::thread() / kRowLanes;
     Sums dk = {}, dv = {};
     for (uint32_t head = at.head * group; head < (at.head + 1) * group; ++head) {
@@ -99,7 +104,8 @@ TW_DEV void attention_dkv(const TwLocal& l) {
           const uint32_t query = queries + mx::thread() % kRowLanes + i * kRowLanes;
           const bool sees = row <= query && query < l.seq;
           const uint64_t in_all = uint64_t(at.sequence) * l.seq + (query < l.seq ? query : 0);
-          const float lse = load_f32(l.mat[TW_ATTENTION_LSE], in_all, head), delta = load_f32(l.mat[TW_ATTENTION_DELTA], in_all, head);
+          const float lse = load_f32(l.mat[TW_ATTENTION_LSE], in_all, head);
+          const float delta = load_f32(l.mat[TW_ATTENTION_DELTA], in_all, head);
           const float p = fn::exp(mx::add(mx::mul(s[i], scale), -lse));
           const float ds = mx::mul(mx::mul(p, mx::add(dp[i], -delta)), scale);
           s[i] = sees ? p : 0.f;
