@@ -19,8 +19,8 @@
 mod bound;
 mod compare;
 mod epilogue;
-pub mod local;
 pub mod layer;
+pub mod local;
 mod product;
 mod tail;
 mod values;
