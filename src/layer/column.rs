@@ -1,17 +1,20 @@
 //! A linear layer whose weight is split along the output.
 
-use super::operands::{Backward, Forward, Gradients, check_m, check_optional, check_training, needed, shape, shape_of};
+use super::operands::{
+    Backward, Forward, Gradients, check_m, check_none, check_optional, check_training, needed, shape, shape_of,
+};
 use super::sends::Sends;
 use super::spec::{LinearSpec, Split};
 use crate::error::{Error, Result};
 use crate::group::Rank;
 use crate::memory::{Buffer, Mat, MatMut};
-use crate::op::{Gemm, Layout, Operands, Plan};
+use crate::op::{Epilogue, Gemm, Layout, Operands, Plan};
 
 /// `y_r = x W_r^T + b_r`: rank r holds rows `chunk(out, P, r)` of W and b, and of y those columns.
 ///
 /// x and dx are `[m, in]` on every rank, or with sequence parallelism `[m_r, in]`; y and dy `[m, out_r]`, or with
-/// `gather_output` `[m, out]` on every rank.
+/// `gather_output` `[m, out]` on every rank. With an epilogue y is the activation of that product, with SwiGLU
+/// `[m, out_r / 2]`, and dy the gradient of the product.
 #[derive(Debug)]
 pub struct ColumnParallelLinear {
     rank: Rank,
@@ -100,28 +103,39 @@ impl ColumnParallelLinear {
         let (rank, spec, m) = (&self.rank, &self.spec, pass.m);
         check_m(spec.max_m, m)?;
         check_optional("bias", pass.bias.is_some(), spec.bias)?;
+        check_none(
+            "residual",
+            pass.residual.is_some(),
+            "a column-parallel layer sums nothing over ranks",
+        )?;
+        if spec.epilogue == Epilogue::None {
+            check_none("saved", pass.saved.is_some(), "without an epilogue y is the product")?;
+        }
         let (rows, inputs) = (spec.rows(m, rank.world(), rank.rank()), spec.in_features);
         shape_of("x", &pass.x, [rows, inputs], m, rank)?;
         shape_of("weight", &pass.weight, [self.part, inputs], m, rank)?;
-        shape("y", (pass.y.rows(), pass.y.cols()), [m, self.part], m, rank)?;
+        let outputs = self.part / spec.products_each();
+        shape("y", (pass.y.rows(), pass.y.cols()), [m, outputs], m, rank)?;
         let Forward {
             x,
             weight,
             bias,
             gathered,
+            saved,
             y,
             ..
         } = pass;
         match (gathered, &self.gather, &self.fused_gather) {
-            (None, _, None) => self.own(x, weight, bias, y),
+            (None, _, None) => self.own(x, weight, bias, saved, y),
             (None, _, Some(plan)) => plan.launch(&Operands {
                 bias,
+                saved,
                 ..Operands::gemm(m, x, weight, y)
             }),
             (Some(mut gathered), Some(gather), _) => {
                 shape("gathered", (gathered.rows(), gathered.cols()), [m, inputs], m, rank)?;
                 gather.launch(&Operands::plain(m, x, gathered.reborrow()))?;
-                self.own(gathered.as_mat(), weight, bias, y)
+                self.own(gathered.as_mat(), weight, bias, saved, y)
             }
             (Some(_), None, _) => {
                 let expected =
@@ -132,8 +146,16 @@ impl ColumnParallelLinear {
     }
 
     /// The product of all rows of x, on this rank alone.
-    fn own<'a>(&self, x: Mat<'a>, weight: Mat<'a>, bias: Option<Mat<'a>>, y: MatMut<'a>) -> Result<()> {
-        self.rank.gemm(&Gemm::new(Layout::Nt, x, weight, y).bias(bias))
+    fn own<'a>(
+        &self,
+        x: Mat<'a>,
+        weight: Mat<'a>,
+        bias: Option<Mat<'a>>,
+        saved: Option<MatMut<'a>>,
+        y: MatMut<'a>,
+    ) -> Result<()> {
+        let gemm = Gemm::new(Layout::Nt, x, weight, y).bias(bias);
+        self.rank.gemm(&gemm.epilogue(self.spec.epilogue).saved(saved))
     }
 
     /// Enqueues the backward pass. x is the forward pass's, with sequence parallelism what that left in `gathered`.

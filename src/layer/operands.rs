@@ -4,7 +4,7 @@ use super::spec::LinearSpec;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::group::Rank;
-use crate::memory::{Buffer, Mat, MatMut};
+use crate::memory::{Buffer, Mat, MatMut, RawMat};
 use crate::op::{Gemm, Layout};
 use crate::reference::encode;
 
@@ -22,6 +22,11 @@ pub struct Forward<'a> {
     /// Column-parallel with sequence parallelism, before a backward pass: takes the gathered x `[m, in]`, which that pass is
     /// given as its x. Else none.
     pub gathered: Option<MatMut<'a>>,
+    /// Column-parallel with an epilogue, before a backward pass: takes the product `[m, out_r]`, from which
+    /// [`local::ActivateBackward`](crate::local::ActivateBackward) makes that pass's dy. Else none.
+    pub saved: Option<MatMut<'a>>,
+    /// Row-parallel with a residual: what is added, of y's shape. Else none.
+    pub residual: Option<Mat<'a>>,
     /// The output.
     pub y: MatMut<'a>,
 }
@@ -35,6 +40,8 @@ impl<'a> Forward<'a> {
             weight,
             bias: None,
             gathered: None,
+            saved: None,
+            residual: None,
             y,
         }
     }
@@ -101,6 +108,37 @@ pub(super) fn shape(name: &str, given: (usize, usize), wanted: [usize; 2], m: us
 
 pub(super) fn shape_of(name: &str, mat: &Mat<'_>, wanted: [usize; 2], m: usize, rank: &Rank) -> Result<()> {
     shape(name, (mat.rows(), mat.cols()), wanted, m, rank)
+}
+
+/// A matrix of a composite layer's: everything that can be wrong with it is found before anything is enqueued.
+pub(super) fn check_mat(
+    name: &str,
+    mat: &RawMat,
+    wanted: [usize; 2],
+    dtype: DType,
+    m: usize,
+    rank: &Rank,
+) -> Result<()> {
+    shape(name, (mat.rows, mat.cols), wanted, m, rank)?;
+    if mat.dtype != dtype {
+        return Err(Error::bad_argument(
+            name,
+            mat.dtype,
+            format!("{dtype}, as the layer was made"),
+        ));
+    }
+    match mat.owner {
+        Some(owner) if owner != rank.identity() => {
+            let value = format!("a buffer of rank {} of group {}", owner.1, owner.0);
+            let expected = format!(
+                "one of this layer's rank {} of group {}",
+                rank.rank(),
+                rank.identity().0
+            );
+            Err(Error::bad_argument(name, value, expected))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// An operand without which something that was asked for cannot be.

@@ -1,8 +1,10 @@
 //! What the layers of a model have in common.
 
+use super::spec::LinearSpec;
 use crate::dtype::{DType, Wire};
 use crate::error::{Error, Result};
-use crate::op::{Axis, Op, OpSpec};
+use crate::group::Rank;
+use crate::op::{Axis, Op, OpSpec, chunk};
 use crate::route::Want;
 
 /// What the layers of a model have in common; equal on every rank.
@@ -59,6 +61,15 @@ impl Options {
         Options { route, ..self }
     }
 
+    /// A linear layer of such a model.
+    pub fn linear(&self, in_features: usize, out_features: usize) -> LinearSpec {
+        LinearSpec::new(in_features, out_features, self.max_m, self.dtype)
+            .sequence_parallel(self.sequence_parallel)
+            .training(self.training)
+            .wire(self.wire)
+            .route(self.route)
+    }
+
     /// A plain collective of `[max_m, cols]`.
     pub(super) fn collective(&self, op: Op, cols: usize) -> OpSpec {
         OpSpec::new(op, cols, 0, self.max_m, self.dtype)
@@ -68,6 +79,36 @@ impl Options {
     pub(super) fn columns(&self, cols: usize) -> OpSpec {
         self.collective(Op::AllGather, cols).axis(Axis::Columns)
     }
+
+    /// One all-reduce of so many elements; `None` where there are none.
+    pub(super) fn sum_of(&self, elements: usize) -> Option<OpSpec> {
+        (elements > 0).then(|| OpSpec::new(Op::AllReduce, elements, 0, 1, self.dtype))
+    }
+
+    /// The rows of a batch on a rank.
+    pub(super) fn rows(&self, m: usize, rank: &Rank) -> Rows {
+        let own = match self.sequence_parallel {
+            true => chunk(m, rank.world(), rank.rank()).len(),
+            false => m,
+        };
+        Rows { all: m, own }
+    }
+
+    /// At least the rows of every batch on every rank. (A last rank may have more of a smaller batch.)
+    pub(super) fn most_rows(&self, world: usize) -> Rows {
+        let own = match self.sequence_parallel {
+            true => self.max_m.div_ceil(world),
+            false => self.max_m,
+        };
+        Rows { all: self.max_m, own }
+    }
+}
+
+/// Rows of a batch: all of them, and those that a rank has between layers.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Rows {
+    pub all: usize,
+    pub own: usize,
 }
 
 /// Sizes that must not be 0.

@@ -1,7 +1,7 @@
 //! The operations of a linear layer.
 
 use super::spec::{LinearSpec, Split};
-use crate::op::{Axis, Layout, Op, OpSpec};
+use crate::op::{Axis, Layout, Op, OpSpec, Tail};
 
 impl LinearSpec {
     /// The operations of such a layer on all ranks: what a heap has to have room for
@@ -46,7 +46,8 @@ impl LinearSpec {
     /// x gathered on its way into the product.
     pub(super) fn fused_gather(&self, share: usize) -> Option<OpSpec> {
         let op = || self.op(Op::AllGatherGemm, share, self.in_features, self.out_features);
-        self.sequence_parallel.then(|| op().bias(self.bias))
+        self.sequence_parallel
+            .then(|| op().bias(self.bias).epilogue(self.epilogue))
     }
 
     pub(super) fn column_dx(&self, share: usize) -> Option<OpSpec> {
@@ -64,8 +65,10 @@ impl LinearSpec {
     }
 
     pub(super) fn row_forward(&self, share: usize) -> OpSpec {
+        let tail = if self.residual { Tail::Residual } else { Tail::None };
         self.op(self.summed_by(), self.out_features, share, self.in_features)
             .bias(self.bias)
+            .tail(tail)
     }
 
     /// dY, gathered for dX and dW.

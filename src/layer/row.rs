@@ -100,16 +100,21 @@ impl RowParallelLinear {
         let m = pass.m;
         check_m(self.spec.max_m, m)?;
         check_optional("bias", pass.bias.is_some(), self.spec.bias)?;
+        check_optional("residual", pass.residual.is_some(), self.spec.residual)?;
         check_none(
             "gathered",
             pass.gathered.is_some(),
             "the input of a row-parallel layer is not gathered",
         )?;
+        check_none("saved", pass.saved.is_some(), "a row-parallel layer has no epilogue")?;
         let operands = Operands {
             bias: pass.bias,
             ..Operands::gemm(m, self.own_columns("x", pass.x, m)?, pass.weight, pass.y)
         };
-        self.forward.launch(&operands)
+        self.forward.launch(&match pass.residual {
+            Some(residual) => operands.residual(residual),
+            None => operands,
+        })
     }
 
     /// This rank's part of an input of the pass.

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use crate::dtype::{DType, Wire};
 use crate::error::{Error, Result};
-use crate::op::{Op, chunk};
+use crate::op::{Epilogue, Op, chunk};
 use crate::route::Want;
 
 /// Along which of its dimensions a layer's weight `[out, in]` is split.
@@ -22,7 +22,7 @@ pub enum Split {
 pub struct LinearSpec {
     /// Columns of x.
     pub in_features: usize,
-    /// Columns of y.
+    /// Columns of y; with [`Epilogue::SwiGlu`] of the product, of which y has half.
     pub out_features: usize,
     /// The most rows of a batch, those of all ranks together.
     pub max_m: usize,
@@ -34,10 +34,14 @@ pub struct LinearSpec {
     pub sequence_parallel: bool,
     /// Whether backward passes run, too: a layer for inference plans none and holds no memory for them.
     pub training: bool,
-    /// Column-parallel: whether every rank gets the whole y. Not with sequence parallelism.
+    /// Column-parallel: whether every rank gets the whole y. Not with sequence parallelism, nor with an epilogue.
     pub gather_output: bool,
     /// Row-parallel: whether every rank has the whole x, of which it takes its columns. Not with sequence parallelism.
     pub split_input: bool,
+    /// Column-parallel: the activation that follows the product.
+    pub epilogue: Epilogue,
+    /// Row-parallel: whether a matrix of y's shape is added, in the same kernel.
+    pub residual: bool,
     /// Type in which partials travel.
     pub wire: Wire,
     /// The path asked for.
@@ -57,6 +61,8 @@ impl LinearSpec {
             training: true,
             gather_output: false,
             split_input: false,
+            epilogue: Epilogue::None,
+            residual: false,
             wire: Wire::default(),
             route: Want::Auto,
         }
@@ -90,6 +96,16 @@ impl LinearSpec {
         LinearSpec { split_input, ..self }
     }
 
+    /// With this activation of the product.
+    pub fn epilogue(self, epilogue: Epilogue) -> LinearSpec {
+        LinearSpec { epilogue, ..self }
+    }
+
+    /// With a residual, or without.
+    pub fn residual(self, residual: bool) -> LinearSpec {
+        LinearSpec { residual, ..self }
+    }
+
     /// With partials in this type.
     pub fn wire(self, wire: Wire) -> LinearSpec {
         LinearSpec { wire, ..self }
@@ -100,12 +116,22 @@ impl LinearSpec {
         LinearSpec { route, ..self }
     }
 
-    /// The part of `out_features` (split by columns) or `in_features` (by rows) that `rank` of `world` has.
+    /// The part of `out_features` (split by columns; with SwiGLU in whole pairs of gate and up) or `in_features` (by rows)
+    /// that `rank` of `world` has.
     pub fn part(&self, split: Split, world: usize, rank: usize) -> Range<usize> {
         match split {
-            Split::Column => chunk(self.out_features, world, rank),
+            Split::Column => {
+                let of = self.products_each();
+                let part = chunk(self.out_features / of, world, rank);
+                part.start * of..part.end * of
+            }
             Split::Row => chunk(self.in_features, world, rank),
         }
+    }
+
+    /// Columns of the product for each of y.
+    pub(super) fn products_each(&self) -> usize {
+        if self.epilogue == Epilogue::SwiGlu { 2 } else { 1 }
     }
 
     /// Rows of a rank's part of a batch of `m`, between layers.
@@ -133,13 +159,24 @@ impl LinearSpec {
         let refuse = |name: &str, value: &dyn ToString, expected: &str| {
             Err(Error::bad_argument(name, value.to_string(), expected))
         };
+        let epilogue = self.epilogue != Epilogue::None;
         match split {
             Split::Column if self.split_input => {
                 refuse("split_input", &true, "false: a column-parallel layer's input is whole")
             }
+            Split::Column if self.residual => refuse(
+                "residual",
+                &true,
+                "false: a column-parallel layer sums nothing over ranks",
+            ),
             Split::Row if self.gather_output => {
                 refuse("gather_output", &true, "false: a row-parallel layer's output is whole")
             }
+            Split::Row if epilogue => refuse(
+                "epilogue",
+                &self.epilogue,
+                "none: a row-parallel layer's product is a part of a sum",
+            ),
             _ if self.gather_output && self.sequence_parallel => refuse(
                 "gather_output",
                 &true,
@@ -149,6 +186,16 @@ impl LinearSpec {
                 "split_input",
                 &true,
                 "false with sequence parallelism, which splits what lies between layers by rows",
+            ),
+            _ if self.gather_output && epilogue => refuse(
+                "gather_output",
+                &true,
+                "false with an epilogue: the gradient of the product begins with the own columns of y's",
+            ),
+            _ if self.out_features % self.products_each() != 0 => refuse(
+                "out_features",
+                &self.out_features,
+                "an even number: SwiGLU takes gates and ups in turn",
             ),
             _ => Ok(()),
         }

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use tileweave::layer::{Backward, ColumnParallelLinear, Forward, LinearSpec, RowParallelLinear, Sends, Split};
-use tileweave::{GroupConfig, Node, Rank, Result, reference};
+use tileweave::{Epilogue, GroupConfig, Node, Rank, Result, reference};
 
 use super::common::{Data, Slab, check_traffic, node};
 use super::reference::Numbers;
@@ -40,6 +40,8 @@ pub struct Results {
 struct OfRank {
     y: Vec<u8>,
     dx: Vec<u8>,
+    /// In training, with an epilogue.
+    product: Option<Vec<u8>>,
     /// In training.
     dweight: Option<Vec<u8>>,
     dbias: Option<Vec<u8>>,
@@ -68,6 +70,8 @@ struct Parts {
     weight: Part,
     bias: Range<usize>,
     y: Part,
+    /// y's, or with an epilogue the product's.
+    dy: Part,
 }
 
 enum Layer {
@@ -82,6 +86,9 @@ struct Loaded {
     weight: Slab,
     bias: Slab,
     gathered: Slab,
+    /// The product in front of an epilogue.
+    product: Slab,
+    residual: Slab,
     y: Slab,
     dy: Slab,
     dx: Slab,
@@ -100,6 +107,11 @@ impl Linear {
         Group { node, ranks }
     }
 
+    /// Columns of the product for each of y.
+    pub fn products_each(&self) -> usize {
+        if self.spec.epilogue == Epilogue::SwiGlu { 2 } else { 1 }
+    }
+
     fn parts(&self, rank: usize) -> Parts {
         let (m, inputs, outputs) = (0..self.m, 0..self.spec.in_features, 0..self.spec.out_features);
         let part = self.spec.part(self.split, self.world, rank);
@@ -108,17 +120,23 @@ impl Linear {
             false => m.clone(),
         };
         match self.split {
-            Split::Column => Parts {
-                x: (rows, inputs.clone()),
-                weight: (part.clone(), inputs),
-                bias: part.clone(),
-                y: (m, if self.spec.gather_output { outputs } else { part }),
-            },
+            Split::Column => {
+                let dy = (m.clone(), if self.spec.gather_output { outputs } else { part.clone() });
+                let of = self.products_each();
+                Parts {
+                    x: (rows, inputs.clone()),
+                    weight: (part.clone(), inputs),
+                    bias: part,
+                    y: (m, dy.1.start / of..dy.1.end / of),
+                    dy,
+                }
+            }
             Split::Row => Parts {
                 x: (m, if self.spec.split_input { inputs } else { part.clone() }),
                 weight: (outputs.clone(), part),
                 bias: outputs.clone(),
-                y: (rows, outputs),
+                y: (rows.clone(), outputs.clone()),
+                dy: (rows, outputs),
             },
         }
     }
@@ -148,8 +166,10 @@ impl Linear {
             weight: slab(Some(&numbers.weight), inputs, &parts.weight)?,
             bias: slab(Some(&numbers.bias), outputs, bias)?,
             gathered: slab(None, inputs, &(0..self.m, 0..inputs))?,
+            product: slab(None, outputs, &parts.dy)?,
+            residual: slab(Some(&numbers.residual), outputs, &parts.dy)?,
             y: slab(None, outputs, &parts.y)?,
-            dy: slab(Some(&numbers.dy), outputs, &parts.y)?,
+            dy: slab(Some(&numbers.dy), outputs, &parts.dy)?,
             dx: slab(None, inputs, &parts.x)?,
             dweight: slab(before(numbers.dweight.as_slice()), inputs, &parts.weight)?,
             dbias: slab(before(numbers.dbias.as_slice()), outputs, bias)?,
@@ -161,6 +181,16 @@ impl Linear {
         let pass = Forward {
             bias: if self.spec.bias { Some(l.bias.mat()?) } else { None },
             gathered: if saves { Some(l.gathered.mat_mut()?) } else { None },
+            saved: if passes == Passes::Training && self.spec.epilogue != Epilogue::None {
+                Some(l.product.mat_mut()?)
+            } else {
+                None
+            },
+            residual: if self.spec.residual {
+                Some(l.residual.mat()?)
+            } else {
+                None
+            },
             ..Forward::new(self.m, l.x.mat()?, l.weight.mat()?, l.y.mat_mut()?)
         };
         match &mut l.layer {
@@ -223,6 +253,7 @@ impl Linear {
         let of_rank = |l: &Loaded| OfRank {
             y: l.y.read().unwrap(),
             dx: l.dx.read().unwrap(),
+            product: (training && self.spec.epilogue != Epilogue::None).then(|| l.product.read().unwrap()),
             dweight: training.then(|| l.dweight.read().unwrap()),
             dbias: (training && self.spec.bias).then(|| l.dbias.read().unwrap()),
         };
@@ -234,7 +265,12 @@ impl Linear {
     }
 
     pub fn judge(&self, results: &Results) {
-        let [y, dx, dweight, dbias] = Numbers::new(self).expected(self);
+        let [product, dx, dweight, dbias] = Numbers::new(self).expected(self);
+        let y = match self.spec.epilogue {
+            Epilogue::Gelu => product.gelu(),
+            Epilogue::SwiGlu => product.swiglu(),
+            _ => product.clone(),
+        };
         for (r, of_rank) in results.ranks.iter().enumerate() {
             let parts = self.parts(r);
             let right = |name: &str, expected: &reference::Expected, part: Part, got: &[u8]| {
@@ -244,6 +280,9 @@ impl Linear {
             };
             right("y", &y, parts.y, &of_rank.y);
             right("dx", &dx, parts.x, &of_rank.dx);
+            if let Some(got) = &of_rank.product {
+                right("the product", &product, parts.dy, got);
+            }
             if let Some(got) = &of_rank.dweight {
                 right("dweight", &dweight, parts.weight, got);
             }
@@ -276,7 +315,7 @@ impl Results {
         };
         let (inputs, outputs) = (c.spec.in_features, c.spec.out_features);
         Whole {
-            y: put(c.m, outputs, &|p| p.y.clone(), &|r| r.y.clone()),
+            y: put(c.m, outputs / c.products_each(), &|p| p.y.clone(), &|r| r.y.clone()),
             dx: put(c.m, inputs, &|p| p.x.clone(), &|r| r.dx.clone()),
             dweight: put(outputs, inputs, &|p| p.weight.clone(), &|r| r.dweight.clone().unwrap()),
             dbias: put(1, outputs, &|p| (0..1, p.bias.clone()), &|r| r.dbias.clone().unwrap()),

@@ -2,17 +2,20 @@
 //! number of ranks and ragged batches, with and without sequence parallelism; finite differences; what they send against what they
 //! said that they would.
 
+mod block;
+mod blocks;
 #[path = "../common/mod.rs"]
 mod common;
 mod linear;
 mod mapping;
 mod reference;
+mod vocabulary;
 
 use common::*;
 use linear::{Linear, Passes};
 use proptest::prelude::*;
 use tileweave::layer::{Backward, ColumnParallelLinear, Forward, LinearSpec, RowParallelLinear, Split};
-use tileweave::{DType, GroupConfig, Wire};
+use tileweave::{DType, Epilogue, GroupConfig, Wire};
 
 const DTYPES: [DType; 3] = [DType::Bf16, DType::F16, DType::F32];
 
@@ -26,13 +29,18 @@ prop_compose! {
         world in prop::sample::select(vec![1usize, 2, 3, 4, 8]), m in prop_oneof![1 => Just(0usize), 9 => extent()],
         inputs in extent(), outputs in extent(), dtype in prop::sample::select(DTYPES.to_vec()), bias in any::<bool>(),
         sequence_parallel in any::<bool>(), f32_wire in any::<bool>(), accumulate in any::<bool>(), gap in 0usize..4,
-        whole in prop::bool::weighted(0.3), data_seed in any::<u64>(),
+        whole in prop::bool::weighted(0.3), end in 0usize..3, data_seed in any::<u64>(),
     ) -> Linear {
+        let (column, row) = (split == Split::Column, split == Split::Row);
+        let epilogue = [Epilogue::None, Epilogue::Gelu, Epilogue::SwiGlu][if column && !whole { end } else { 0 }];
+        let outputs = if epilogue == Epilogue::SwiGlu { 2 * outputs } else { outputs };
         let spec = LinearSpec::new(inputs, outputs, m + gap, dtype)
             .bias(bias)
             .sequence_parallel(sequence_parallel && !whole)
-            .gather_output(whole && split == Split::Column)
-            .split_input(whole && split == Split::Row)
+            .gather_output(whole && column)
+            .split_input(whole && row)
+            .epilogue(epilogue)
+            .residual(row && end == 1)
             .wire(if f32_wire { Wire::F32 } else { Wire::Output });
         Linear { split, world, m, spec, accumulate, gap, data_seed }
     }
@@ -157,6 +165,30 @@ fn what_is_refused() {
     let none = LinearSpec::new(0, 4, 8, DType::F32);
     let error = ColumnParallelLinear::new(&rank, &none).unwrap_err().to_string();
     assert_eq!(error, "in_features is 0: expected at least 1");
+    let spec = LinearSpec::new(3, 5, 8, DType::F32);
+    let column = |spec: LinearSpec| ColumnParallelLinear::new(&rank, &spec).unwrap_err().to_string();
+    let row = |spec: LinearSpec| RowParallelLinear::new(&rank, &spec).unwrap_err().to_string();
+    let with_rows = "true: expected false with sequence parallelism, which splits what lies between layers by rows";
+    assert_eq!(
+        column(spec.clone().gather_output(true).sequence_parallel(true)),
+        format!("gather_output is {with_rows}")
+    );
+    assert_eq!(
+        row(spec.clone().split_input(true).sequence_parallel(true)),
+        format!("split_input is {with_rows}")
+    );
+    assert_eq!(
+        column(spec.clone().epilogue(Epilogue::SwiGlu)),
+        "out_features is 5: expected an even number: SwiGLU takes gates and ups in turn"
+    );
+    assert_eq!(
+        column(spec.clone().residual(true)),
+        "residual is true: expected false: a column-parallel layer sums nothing over ranks"
+    );
+    assert_eq!(
+        row(spec.clone().epilogue(Epilogue::Gelu)),
+        "epilogue is GELU: expected none: a row-parallel layer's product is a part of a sum"
+    );
 
     let spec = LinearSpec::new(3, 4, 8, DType::F32).bias(false);
     let mut column = ColumnParallelLinear::new(&rank, &spec).unwrap();

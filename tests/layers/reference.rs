@@ -17,6 +17,8 @@ pub struct Numbers {
     pub bias: Vec<f64>,
     /// `[m, out]`
     pub dy: Vec<f64>,
+    /// `[m, out]`
+    pub residual: Vec<f64>,
     /// What gradients are added to, where they are.
     pub dweight: Vec<f64>,
     pub dbias: Vec<f64>,
@@ -35,6 +37,7 @@ impl Numbers {
             weight: draw(outputs * inputs),
             bias: draw(outputs),
             dy: draw(m * outputs),
+            residual: draw(m * outputs),
             dweight: draw(outputs * inputs),
             dbias: draw(outputs),
         }
@@ -78,6 +81,10 @@ impl Numbers {
         let dbias = gemm([1, outputs, m], &ones, &turned_dy, None, added(1));
         let [y, dx] = match c.split {
             Split::Column => [y.gathered(dtype), dx.reduce(c.world, dtype, wire)],
+            Split::Row if c.spec.residual => {
+                let y = y.reduce_onto(&self.residual, c.world, dtype, wire);
+                [y, dx.gathered(dtype)]
+            }
             Split::Row => [y.reduce(c.world, dtype, wire), dx.gathered(dtype)],
         };
         [y, dx, dweight.gathered(dtype), dbias.gathered(dtype)]
