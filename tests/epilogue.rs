@@ -179,7 +179,7 @@ fn behind_a_gather_on_hopper() {
     let sizes = [
         (3, 201, 150, 72),
         (2, 520, 136, 64),
-        (2, 1000, 2 * 2056, 64),
+        (2, 420, 2 * 520, 64),
         (3, 400, 260, 136),
     ];
     for (i, (world, m, n, k)) in sizes.into_iter().enumerate() {
