@@ -41,7 +41,7 @@ pub struct Whole {
 enum Layer {
     Mlp(ParallelMlp),
     Attention(ParallelAttention),
-    Transformer(TransformerLayer),
+    Transformer(Box<TransformerLayer>),
 }
 
 /// A rank's operands.
@@ -224,7 +224,7 @@ impl Case {
         let layer = match &self.block {
             Block::Mlp(spec) => Layer::Mlp(ParallelMlp::new(rank, spec)?),
             Block::Attention(spec) => Layer::Attention(ParallelAttention::new(rank, spec)?),
-            Block::Transformer(spec) => Layer::Transformer(TransformerLayer::new(rank, spec)?),
+            Block::Transformer(spec) => Layer::Transformer(Box::new(TransformerLayer::new(rank, spec)?)),
         };
         let training = self.options().training;
         let (saved, workspace) = match &layer {
