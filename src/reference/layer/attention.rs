@@ -2,7 +2,8 @@
 
 use std::ops::Range;
 
-use super::{Given, Heads, Matrix, Rounding, alone};
+use super::super::local;
+use super::{Given, Heads, Matrix, Rounding};
 
 const NAMES: [&str; 3] = ["q_proj", "k_proj", "v_proj"];
 
@@ -19,8 +20,6 @@ pub(super) struct Kept {
     /// q, k and v.
     parts: [Matrix; 3],
     o: Matrix,
-    /// `[m, heads]`.
-    lse: Matrix,
     heads: Heads,
 }
 
@@ -30,13 +29,14 @@ impl Kept {
         self.parts[0].cols / self.heads.heads.max(1)
     }
 
-    fn of(&self, heads: usize, kv_heads: usize) -> alone::Attention {
-        alone::Attention {
-            heads,
-            kv_heads,
-            size: self.size(),
-            seq: self.heads.seq.unwrap_or(self.x.rows),
-            scale: 1.0 / (self.size() as f64).sqrt(),
+    fn of(&self, heads: usize, kv_heads: usize) -> local::Heads {
+        let head_size = self.size().max(1);
+        local::Heads {
+            heads: heads.max(1),
+            kv_heads: kv_heads.max(1),
+            head_size,
+            seq: self.heads.seq.unwrap_or(self.x.rows).max(1),
+            scale: 1.0 / (head_size as f64).sqrt(),
         }
     }
 }
@@ -54,13 +54,11 @@ pub(super) fn forward(
         x: x.clone(),
         parts,
         o: Matrix::default(),
-        lse: Matrix::default(),
         heads,
     };
     let [q, k, v] = &kept.parts;
-    let (o, lse) = alone::attention(kept.of(heads.heads, heads.kv_heads), &q.values, &k.values, &v.values);
+    let (o, _) = local::attention(&kept.of(heads.heads, heads.kv_heads), &q.values, &k.values, &v.values);
     kept.o = r.store(Matrix::new(x.rows, q.cols, o));
-    kept.lse = Matrix::new(x.rows, heads.heads, r.kept(lse));
     let splits = r.split(q.cols);
     let (weight, bias) = of("o_proj");
     let y = r.reduced(&kept.o, weight, &splits, bias, residual);
@@ -98,13 +96,14 @@ pub(super) fn backward(
         let columns = |heads: &Range<usize>| heads.start * size..heads.end * size;
         let heads = [&q_heads, &kv_heads, &kv_heads];
         let [q, k, v] = [0, 1, 2].map(|i| kept.parts[i].columns(columns(heads[i])));
-        let (o, lse) = (kept.o.columns(columns(&q_heads)), kept.lse.columns(q_heads.clone()));
-        let d_parts = alone::attention_backward(
-            kept.of(q_heads.len(), kv_heads.len()),
-            [&q.values, &k.values, &v.values],
-            (&o.values, &lse.values),
+        let d_parts = local::attention_backward(
+            &kept.of(q_heads.len(), kv_heads.len()),
+            &q.values,
+            &k.values,
+            &v.values,
             &d_out.columns(columns(&q_heads)).values,
         );
+        let d_parts = [d_parts.dq, d_parts.dk, d_parts.dv];
         let d_parts = d_parts.map(|values| {
             let cols = values.len() / kept.x.rows.max(1);
             r.store(Matrix::new(kept.x.rows, cols, values))

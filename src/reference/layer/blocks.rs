@@ -1,7 +1,7 @@
 //! Norms, the MLP, the loss, and the transformer layer of them and of attention.
 
-use super::{Between, Given, Heads, Matrix, Rounding, alone, attention};
-use crate::reference::chunk;
+use super::super::{chunk, local};
+use super::{Between, Given, Heads, Matrix, Rounding, attention};
 
 /// What an MLP keeps for its backward pass.
 pub(super) struct Kept {
@@ -40,11 +40,11 @@ pub(super) fn mlp(
     let active = match between {
         Between::Nothing => product.clone(),
         Between::Gelu => {
-            let values = product.values.iter().map(|x| alone::gelu(*x)).collect();
+            let values = local::gelu(&product.values);
             r.store(Matrix::new(product.rows, product.cols, values))
         }
         Between::SwiGlu => {
-            let values = alone::swiglu(&product.values);
+            let values = local::swiglu(&product.values);
             r.store(Matrix::new(product.rows, product.cols / 2, values))
         }
     };
@@ -71,11 +71,8 @@ pub(super) fn mlp_backward(
     let d_active = r.own(dy, &w2.turned(), None);
     let values = match between {
         Between::Nothing => d_active.values,
-        Between::Gelu => {
-            let both = product.values.iter().zip(&d_active.values);
-            both.map(|(x, dy)| alone::gelu_slope(*x) * dy).collect()
-        }
-        Between::SwiGlu => alone::swiglu_backward(&product.values, &d_active.values),
+        Between::Gelu => local::gelu_backward(&product.values, &d_active.values),
+        Between::SwiGlu => local::swiglu_backward(&product.values, &d_active.values),
     };
     let d_product = r.store(Matrix::new(product.rows, product.cols, values));
     let dw1 = r.weight_gradient(&d_product, x);
@@ -106,33 +103,29 @@ pub(super) fn mlp_backward(
     r.reduced(&d_product, &w1.turned(), &splits, None, None)
 }
 
-/// A norm's output and its statistics.
-fn normed(r: &Rounding, of: alone::Norm, x: &Matrix, gamma: &[f64], beta: Option<&[f64]>) -> (Matrix, Vec<f64>) {
-    let statistics = r.kept(alone::norm_statistics(of, &x.values));
-    let values = alone::norm(of, &x.values, &statistics, gamma, beta);
-    (r.store(Matrix::new(x.rows, x.cols, values)), statistics)
+/// Which norm: LayerNorm where it is centred.
+#[derive(Clone, Copy)]
+struct Of {
+    centred: bool,
+    eps: f64,
+}
+
+fn normed(r: &Rounding, of: Of, x: &Matrix, gamma: &[f64], beta: Option<&[f64]>) -> Matrix {
+    let values = local::norm(&x.values, gamma, beta, of.eps, of.centred);
+    r.store(Matrix::new(x.rows, x.cols, values))
 }
 
 /// Gradients of x, not stored, and of gamma and beta, which ranks may have in parts.
-fn normed_backward(
-    r: &Rounding,
-    of: alone::Norm,
-    x: &Matrix,
-    statistics: &[f64],
-    gamma: &[f64],
-    dy: &Matrix,
-) -> [Matrix; 3] {
+fn normed_backward(r: &Rounding, of: Of, x: &Matrix, gamma: &[f64], dy: &Matrix) -> [Matrix; 3] {
     let shards = r.shards();
-    let parts = (0..shards).map(|rank| {
+    let (mut dx, mut dgamma, mut dbeta) = (Vec::new(), Vec::new(), Vec::new());
+    for rank in 0..shards {
         let rows = chunk(x.rows, shards, rank);
         let [x, dy] = [x, dy].map(|matrix| matrix.some_rows(rows.clone()).values);
-        alone::norm_backward(of, &x, &statistics[2 * rows.start..2 * rows.end], gamma, &dy)
-    });
-    let (mut dx, mut dgamma, mut dbeta) = (Vec::new(), Vec::new(), Vec::new());
-    for [x, gamma, beta] in parts {
-        dx.extend(x);
-        dgamma.push(gamma);
-        dbeta.push(beta);
+        let part = local::norm_backward(&x, gamma, of.eps, of.centred, &dy);
+        dx.extend(part.dx);
+        dgamma.push(part.dgamma);
+        dbeta.push(part.dbeta);
     }
     let row = |parts| Matrix::new(1, x.cols, r.finished(parts));
     [Matrix::new(x.rows, x.cols, dx), row(dgamma), row(dbeta)]
@@ -140,15 +133,11 @@ fn normed_backward(
 
 pub(super) fn norm(r: &Rounding, given: &Given, centred: bool, eps: f64, keep: &mut impl FnMut(&str, Matrix)) {
     let (x, gamma) = (given.of("x"), &given.of("weight").values);
-    let of = alone::Norm {
-        centred,
-        eps,
-        cols: x.cols,
-    };
-    let (y, statistics) = normed(r, of, x, gamma, given.row("bias"));
+    let of = Of { centred, eps };
+    let y = normed(r, of, x, gamma, given.row("bias"));
     keep("y", y);
     if let Some(dy) = given.get("dy") {
-        let [dx, dgamma, dbeta] = normed_backward(r, of, x, &statistics, gamma, dy);
+        let [dx, dgamma, dbeta] = normed_backward(r, of, x, gamma, dy);
         keep("dx", r.store(dx));
         keep("dweight", dgamma);
         if given.get("bias").is_some() {
@@ -161,13 +150,13 @@ pub(super) fn norm(r: &Rounding, given: &Given, centred: bool, eps: f64, keep: &
 fn through(
     r: &Rounding,
     given: &Given,
-    (of, name): (alone::Norm, &str),
-    (x, statistics, d_normed): (&Matrix, &[f64], &Matrix),
+    (of, name): (Of, &str),
+    (x, d_normed): (&Matrix, &Matrix),
     beside: &Matrix,
     keep: &mut impl FnMut(&str, Matrix),
 ) -> Matrix {
     let gamma = &given.of(&format!("{name}.weight")).values;
-    let [mut dx, dgamma, dbeta] = normed_backward(r, of, x, statistics, gamma, d_normed);
+    let [mut dx, dgamma, dbeta] = normed_backward(r, of, x, gamma, d_normed);
     keep(&format!("d{name}.weight"), dgamma);
     if of.centred {
         keep(&format!("d{name}.bias"), dbeta);
@@ -188,21 +177,17 @@ pub(super) fn transformer(r: &Rounding, given: &Given, heads: Heads, eps: f64, k
     let gamma = |norm: &str| &given.of(&format!("{norm}.weight")).values;
     let beta = |norm: &str| given.row(&format!("{norm}.bias"));
     let centred = beta(before).is_some();
-    let of = alone::Norm {
-        centred,
-        eps,
-        cols: x.cols,
-    };
-    let (n1, s1) = normed(r, of, x, gamma(before), beta(before));
+    let of = Of { centred, eps };
+    let n1 = normed(r, of, x, gamma(before), beta(before));
     let (h, kept_attention) = attention::forward(r, given, heads, &n1, Some(x));
-    let (n2, s2) = normed(r, of, &h, gamma(after), beta(after));
+    let n2 = normed(r, of, &h, gamma(after), beta(after));
     let (y, kept_mlp) = mlp(r, given, between, &n2, Some(&h));
     keep("y", y);
     let Some(dy) = given.get("dy") else { return };
     let dn2 = mlp_backward(r, given, between, &kept_mlp, dy, keep);
-    let dh = through(r, given, (of, after), (&h, &s2, &dn2), dy, keep);
+    let dh = through(r, given, (of, after), (&h, &dn2), dy, keep);
     let dn1 = attention::backward(r, given, &kept_attention, &dh, keep);
-    let dx = through(r, given, (of, before), (x, &s1, &dn1), &dh, keep);
+    let dx = through(r, given, (of, before), (x, &dn1), &dh, keep);
     keep("dx", dx);
 }
 
@@ -210,11 +195,10 @@ pub(super) fn transformer(r: &Rounding, given: &Given, heads: Heads, eps: f64, k
 pub(super) fn loss(r: &Rounding, given: &Given, ignore: Option<i64>, keep: &mut impl FnMut(&str, Matrix)) {
     let (x, weight, targets) = (given.of("x"), given.of("weight"), &given.ids);
     let logits = r.own(x, weight, None);
-    let (losses, lse) = alone::cross_entropy(&logits.values, logits.cols, targets, ignore);
+    let losses = local::cross_entropy(&logits.values, targets, logits.cols, ignore).loss;
     keep("y", Matrix::new(x.rows, 1, r.kept(losses)));
     if let Some(dy) = given.get("dy") {
-        let lse = r.kept(lse);
-        let values = alone::cross_entropy_backward(&logits.values, logits.cols, targets, ignore, &lse, &dy.values);
+        let values = local::cross_entropy_backward(&logits.values, targets, logits.cols, ignore, &dy.values);
         let d_logits = r.store(Matrix { values, ..logits });
         keep(
             "dx",

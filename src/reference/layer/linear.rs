@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use super::super::{Expected, Gemm};
-use super::{Given, Kind, Matrix, Rounding, Setting, alone};
+use super::super::{Expected, Gemm, local};
+use super::{Given, Kind, Matrix, Rounding, Setting};
 
 pub(super) fn column(r: &Rounding, given: &Given, keep: &mut impl FnMut(&str, Matrix)) {
     let (x, weight) = (given.of("x"), given.of("weight"));
@@ -32,10 +32,10 @@ fn gradients(r: &Rounding, given: &Given, dy: &Matrix, keep: &mut impl FnMut(&st
 
 pub(super) fn embedding(r: &Rounding, given: &Given, keep: &mut impl FnMut(&str, Matrix)) {
     let (table, ids) = (given.of("weight"), &given.ids);
-    let y = alone::embedding(&table.values, table.cols, ids);
+    let y = local::embedding(ids, &table.values, table.cols);
     keep("y", Matrix::new(ids.len(), table.cols, y));
     if let Some(dy) = given.get("dy") {
-        let sums = alone::embedding_backward(table.rows, table.cols, ids, &dy.values);
+        let sums = local::embedding_backward(ids, &dy.values, table.rows, table.cols);
         keep("dweight", r.store(Matrix::new(table.rows, table.cols, sums)));
     }
 }
@@ -50,7 +50,7 @@ pub(super) fn bounded(kind: &Kind, given: &Given, setting: &Setting) -> BTreeMap
     };
     if *kind == Kind::Embedding {
         // One rank's row and zeros of the others.
-        let y = alone::embedding(&weight.values, weight.cols, &given.ids);
+        let y = local::embedding(&given.ids, &weight.values, weight.cols);
         keep(
             "y",
             Expected {

@@ -19,7 +19,6 @@
 //! assert_eq!(expected["y"].value, [2.5]);
 //! ```
 
-mod alone;
 mod attention;
 mod blocks;
 mod linear;

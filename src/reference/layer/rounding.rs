@@ -6,6 +6,9 @@ use std::ops::Range;
 use super::super::{chunk, decode, encode};
 use super::{DType, Matrix, Wire};
 
+/// Products below which a thread costs more than it saves.
+const PARALLEL: usize = 1 << 20;
+
 /// How the passes are computed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Rounding {
@@ -81,24 +84,29 @@ impl Rounding {
     pub(super) fn product(&self, x: &Matrix, w: &Matrix) -> Matrix {
         let turned = w.turned();
         let mut values = vec![0.0; x.rows * w.rows];
-        let threads = std::thread::available_parallelism().map_or(1, NonZero::get);
-        let threads = threads.min(x.rows * w.rows * x.cols / (1 << 20) + 1);
-        let rows = x.rows.div_ceil(threads).max(1);
         let in_f32 = matches!(self, Rounding::Stored(setting) if setting.dtype == DType::F32);
-        std::thread::scope(|scope| {
-            for (share, out) in values.chunks_mut((rows * w.rows).max(1)).enumerate() {
-                let turned = &turned;
-                scope.spawn(move || {
-                    for (at, out) in out.chunks_mut(w.rows).enumerate() {
-                        let x = &x.values[(share * rows + at) * x.cols..][..x.cols];
-                        match in_f32 {
-                            true => dot_in_f32(x, &turned.values, out),
-                            false => dot(x, &turned.values, out),
-                        }
-                    }
-                });
+        let rows_from = |first: usize, out: &mut [f64]| {
+            for (at, out) in out.chunks_mut(w.rows.max(1)).enumerate() {
+                let x = &x.values[(first + at) * x.cols..][..x.cols];
+                match in_f32 {
+                    true => dot_in_f32(x, &turned.values, out),
+                    false => dot(x, &turned.values, out),
+                }
             }
-        });
+        };
+        let threads = std::thread::available_parallelism().map_or(1, NonZero::get);
+        let threads = threads.min(x.rows * w.rows * x.cols / PARALLEL + 1);
+        let rows = x.rows.div_ceil(threads).max(1);
+        if threads == 1 {
+            rows_from(0, &mut values);
+        } else {
+            std::thread::scope(|scope| {
+                for (share, out) in values.chunks_mut((rows * w.rows).max(1)).enumerate() {
+                    let rows_from = &rows_from;
+                    scope.spawn(move || rows_from(share * rows, out));
+                }
+            });
+        }
         Matrix::new(x.rows, w.rows, values)
     }
 
