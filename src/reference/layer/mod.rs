@@ -108,6 +108,12 @@ pub struct Given {
 }
 
 impl Given {
+    /// With these ids, and no tensor yet.
+    pub fn of_ids(ids: Vec<i64>) -> Given {
+        let tensors = BTreeMap::new();
+        Given { tensors, ids }
+    }
+
     /// Gives a tensor.
     pub fn insert(&mut self, name: &str, matrix: Matrix) {
         self.tensors.insert(name.into(), matrix);
