@@ -6,9 +6,11 @@ mod block;
 mod blocks;
 #[path = "../common/mod.rs"]
 mod common;
+mod goldens;
 mod linear;
 mod mapping;
 mod reference;
+mod small;
 mod vocabulary;
 
 use common::*;
