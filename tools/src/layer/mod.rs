@@ -22,17 +22,31 @@ use tileweave::layer::Sends;
 use tileweave::{GroupConfig, Path, Want};
 
 use crate::cli::RouteArg;
-use crate::device;
+use crate::device::{self, Machine};
 use crate::failure::Failure;
 use crate::run::crew::Crew;
 use crate::run::execute::{describe_devices, heap_share, nccl_policy, on_every_rank, traffic_of};
 use crate::run::output::{Place, write_tensors};
 use crate::run::{digest, spinner};
 use args::LayerArgs;
+use kind::Kind;
 use lane::Lane;
 use planned::{Spec, Wanted};
 use report::{Collectives, Report};
 use whole::Whole;
+
+/// A route that no operation of the layer would be asked for is refused here, as operations refuse theirs.
+fn check_route(route: RouteArg, machine: &Machine, kind: Kind) -> Result<(), Failure> {
+    match (route, machine, kind) {
+        (RouteArg::Nccl, Machine::Sim, _) => Err(Failure::unavailable(
+            "route nccl is not available: the simulated node has no NCCL",
+        )),
+        (RouteArg::Fused, _, Kind::Embedding) => Err(Failure::unavailable(
+            "route fused is not available: an embedding has no GEMM to be fused with",
+        )),
+        _ => Ok(()),
+    }
+}
 
 /// What a rank does in a pass.
 type Pass = fn(&mut Lane) -> tileweave::Result<()>;
@@ -45,6 +59,7 @@ pub fn run(args: &LayerArgs) -> Result<Report, Failure> {
     let progress = spinner();
     progress.set_message("making the operands");
     let problem = problem::problem(args, world)?;
+    check_route(args.route, &machine, problem.kind)?;
     let wanted = Wanted {
         sequence_parallel: args.sequence_parallel,
         route: match args.route {

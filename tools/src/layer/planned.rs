@@ -207,7 +207,7 @@ impl Planned {
             }
             Planned::Attention(layer, memory) => {
                 let parameters = values.attention()?;
-                let (seq, residual) = (m, None);
+                let (seq, residual) = (m.max(1), None);
                 let pass = AttentionForward {
                     m,
                     seq,
@@ -222,7 +222,7 @@ impl Planned {
                 }
             }
             Planned::Transformer(layer, memory) => {
-                let (seq, parameters) = (m, values.transformer()?);
+                let (seq, parameters) = (m.max(1), values.transformer()?);
                 let pass = TransformerForward {
                     m,
                     seq,

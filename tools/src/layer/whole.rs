@@ -29,19 +29,24 @@ impl Whole {
     /// Puts a rank's part to its place.
     pub fn put(&mut self, rank: usize, part: &Part, bytes: &[u8]) -> Result<(), Failure> {
         let size = self.size;
-        if part.tensors().all(|(tensor, _)| self.tensors.contains_key(tensor)) {
-            let there = part.cut(size, |tensor| self.tensors.get(tensor).map(Vec::as_slice))?;
-            let from = part.cut(size, |tensor| self.from.get(tensor).map(Vec::as_slice))?;
-            if let Some(at) = (0..bytes.len()).find(|at| from[*at] > 0 && there[*at] != bytes[*at]) {
-                let names: Vec<String> = part.tensors().map(|(tensor, _)| format!("`{tensor}`")).collect();
-                let (element, other) = (at / size, from[at] - 1);
-                let message = format!(
-                    "rank {rank} and rank {other} have different bits of {}, first at element {element} of rank {rank}'s part",
-                    names.join(", ")
-                );
-                let failure = Failure::new(Kind::WrongResult, message);
-                return Err(failure.with("rank", rank).with("peer", other));
+        for (tensor, shape) in part.tensors() {
+            // Also where there is nothing to put: of a tensor without elements everything is there.
+            let count = shape.iter().product::<usize>() * size;
+            for tensors in [&mut self.tensors, &mut self.from] {
+                tensors.entry(tensor.into()).or_insert_with(|| vec![0; count]);
             }
+        }
+        let there = part.cut(size, |tensor| self.tensors.get(tensor).map(Vec::as_slice))?;
+        let from = part.cut(size, |tensor| self.from.get(tensor).map(Vec::as_slice))?;
+        if let Some(at) = (0..bytes.len()).find(|at| from[*at] > 0 && there[*at] != bytes[*at]) {
+            let names: Vec<String> = part.tensors().map(|(tensor, _)| format!("`{tensor}`")).collect();
+            let (element, other) = (at / size, from[at] - 1);
+            let message = format!(
+                "rank {rank} and rank {other} have different bits of {}, first at element {element} of rank {rank}'s part",
+                names.join(", ")
+            );
+            let failure = Failure::new(Kind::WrongResult, message);
+            return Err(failure.with("rank", rank).with("peer", other));
         }
         part.put(size, bytes, &mut self.tensors)?;
         part.put(size, &vec![rank as u8 + 1; bytes.len()], &mut self.from)?;
@@ -72,5 +77,9 @@ mod tests {
         assert_eq!(failure.kind, Kind::WrongResult);
         let message = "rank 2 and rank 1 have different bits of `w`, first at element 3 of rank 2's part";
         assert_eq!(failure.message, message);
+        whole
+            .put(0, &Part::rows("none", &[0, 2], 0..0).expect("empty"), &[])
+            .expect("nothing");
+        assert_eq!(whole.tensor("none"), Some(&[][..]));
     }
 }

@@ -14,12 +14,16 @@ fn layer(words: &str) -> Ended {
 }
 
 /// Small sizes of every kind, with heads for up to 4 ranks.
-const KINDS: [(&str, &str); 7] = [
+const KINDS: [(&str, &str); 8] = [
     ("column", "--m 21 --hidden 24 --out 20 --bias"),
     ("row", "--m 21 --hidden 24 --out 20 --bias"),
     ("mlp", "--m 21 --hidden 24 --intermediate 20"),
     ("mlp", "--m 21 --hidden 24 --intermediate 20 --activation gelu --bias"),
     ("attention", "--m 21 --hidden 24 --heads 4 --kv-heads 2 --head-size 8"),
+    (
+        "attention",
+        "--m 21 --hidden 24 --heads 4 --kv-heads 4 --head-size 8 --bias",
+    ),
     (
         "transformer",
         "--m 21 --hidden 24 --intermediate 20 --heads 4 --kv-heads 2 --head-size 8",
@@ -69,6 +73,27 @@ fn every_kind_is_right_and_sends_what_it_states() {
                 "{kind} on {ranks}: {totals:?}"
             );
         }
+    }
+}
+
+/// No rows, and fewer rows and columns than ranks.
+#[test]
+fn layers_of_next_to_nothing() {
+    for (kind, sizes) in [
+        ("mlp", "--m 0 --hidden 8"),
+        ("transformer", "--m 0 --hidden 8"),
+        ("embedding", "--m 0 --hidden 8 --sequence-parallel"),
+        ("column", "--m 0 --hidden 8 --bias --sequence-parallel"),
+        ("mlp", "--m 3 --hidden 8 --intermediate 5 --sequence-parallel --ranks 8"),
+        ("row", "--m 1 --hidden 3 --bias --ranks 8"),
+        (
+            "attention",
+            "--m 1 --hidden 8 --heads 8 --kv-heads 1 --head-size 4 --ranks 8 --sequence-parallel",
+        ),
+    ] {
+        let words = format!("--kind {kind} {sizes} --backward");
+        let report = layer(&words).done();
+        assert_eq!(report["bytes_sent"], report["bytes_stated"], "{words}");
     }
 }
 
@@ -388,11 +413,14 @@ fn bad_files_name_the_tensor() {
 
 #[test]
 fn what_is_not_there_is_exit_4() {
-    let error = layer("--kind row --ranks 2 --route nccl").failed(4, "unavailable");
-    assert!(
-        error["message"].to_string().contains("the simulated node has no NCCL"),
-        "{error}"
-    );
+    for (words, why) in [
+        ("--kind row --route nccl", "the simulated node has no NCCL"),
+        ("--kind column --route nccl", "the simulated node has no NCCL"),
+        ("--kind embedding --route fused", "no GEMM"),
+    ] {
+        let error = layer(words).failed(4, "unavailable");
+        assert!(error["message"].to_string().contains(why), "{words}: {error}");
+    }
 }
 
 #[test]
