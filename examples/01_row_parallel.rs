@@ -46,7 +46,8 @@ impl Layer {
     }
 }
 
-fn main() -> Result<()> {
+/// The example.
+pub fn main() -> Result<()> {
     // On GPUs: Node::new(Arc::new(CudaDriver::new(..)?)). Nothing else changes.
     let node = Node::new(Arc::new(SimNode::new(SimConfig::new(WORLD, 0))?));
     let spec = OpSpec::new(Op::GemmAllReduce, N, K / WORLD, MAX_M, DType::Bf16);

@@ -8,7 +8,8 @@ use std::time::Duration;
 use tileweave::driver::sim::{SimConfig, SimNode};
 use tileweave::{DType, Error, GroupConfig, Node, Op, OpSpec, Operands, Result};
 
-fn main() -> Result<()> {
+/// The example.
+pub fn main() -> Result<()> {
     let node = Node::new(Arc::new(SimNode::new(SimConfig::new(3, 0))?));
     let config = GroupConfig::default().deadline(Duration::from_millis(50)); // simulated time: nobody waits for it
     let ranks = node.group(3, &config)?;

@@ -117,7 +117,8 @@ fn run(mut model: Model, node: &Node, attached: &Barrier) -> Result<u64> {
     Ok(model.rank.stats().operations())
 }
 
-fn main() -> Result<()> {
+/// The example.
+pub fn main() -> Result<()> {
     let node = Node::new(Arc::new(SimNode::new(SimConfig::new(WORLD, 0))?));
     let most = BUCKETS[BUCKETS.len() - 1];
     let spec = OpSpec::new(Op::GemmAllReduce, WIDTH, WIDTH / WORLD, most, DType::Bf16);

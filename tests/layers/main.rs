@@ -7,9 +7,11 @@ mod blocks;
 #[path = "../common/mod.rs"]
 mod common;
 mod dealt;
+mod goldens;
 mod linear;
 mod mapping;
 mod reference;
+mod small;
 mod vocabulary;
 
 use common::*;

@@ -10,6 +10,7 @@ use tileweave::{DType, Exchange, Mainloop, Op, Wire};
 use crate::bench::args::BenchArgs;
 use crate::explore::ExploreArgs;
 use crate::failure::{Failure, one_line};
+use crate::layer::args::LayerArgs;
 use crate::overlap::OverlapArgs;
 use crate::run::fault::Fault;
 use crate::topo::TopoArgs;
@@ -22,6 +23,7 @@ pub enum Parsed {
     Topo(Box<TopoArgs>),
     Explore(Box<ExploreArgs>),
     Overlap(Box<OverlapArgs>),
+    Layer(Box<LayerArgs>),
     BenchGpu(Box<BenchArgs>),
 }
 
@@ -43,6 +45,8 @@ struct Cli {
 enum Command {
     /// Run one operation over several ranks and check it against a reference
     Run(Box<RunArgs>),
+    /// Run one tensor-parallel layer over several ranks, forward and backward, and check it against a reference
+    Layer(Box<LayerArgs>),
     /// Show the machine, its links, and the route that typical shapes get on it
     Topo(Box<TopoArgs>),
     /// How much of the communication the fused kernels hide: measured on GPUs, or predicted for a described machine
@@ -225,7 +229,7 @@ impl From<WireArg> for Wire {
 /// Kernels count rows and columns in 32 bits.
 pub const MAX_DIMENSION: usize = i32::MAX as usize;
 
-fn parse_dimension(text: &str) -> Result<usize, String> {
+pub fn parse_dimension(text: &str) -> Result<usize, String> {
     let value = text.parse().ok().filter(|value| *value <= MAX_DIMENSION);
     value.ok_or_else(|| format!("expected a number from 0 to {MAX_DIMENSION}"))
 }
@@ -249,7 +253,7 @@ fn parse_eps(text: &str) -> Result<f32, String> {
     value.ok_or_else(|| "expected a finite number, at least 0".into())
 }
 
-fn parse_deadline(text: &str) -> Result<u64, String> {
+pub fn parse_deadline(text: &str) -> Result<u64, String> {
     const A_DAY: u64 = 86_400_000;
     let value = text.parse().ok().filter(|value| (1..=A_DAY).contains(value));
     value.ok_or_else(|| format!("expected milliseconds from 1 to {A_DAY}"))
@@ -265,12 +269,15 @@ pub fn parse_op(text: &str) -> Result<Op, String> {
     Op::from_name(text).ok_or_else(|| format!("expected one of {}", names.join(", ")))
 }
 
-fn parse_dtype(text: &str) -> Result<DType, String> {
+pub fn parse_dtype(text: &str) -> Result<DType, String> {
     let all = [DType::Bf16, DType::F16, DType::F32];
     all.into_iter()
         .find(|dtype| dtype.to_string() == text)
         .ok_or_else(|| "expected bf16, f16 or f32".into())
 }
+
+const NO_COMMAND: &str = "no command: expected `tileweave run`, `tileweave overlap`, `tileweave topo`, `tileweave layer`, \
+                          `tileweave explore`, or --version, or --help";
 
 pub fn parse(arguments: &[OsString]) -> Result<Parsed, Failure> {
     let cli = match Cli::try_parse_from(arguments) {
@@ -285,18 +292,16 @@ pub fn parse(arguments: &[OsString]) -> Result<Parsed, Failure> {
         Some(Command::Topo(args)) => Ok(Parsed::Topo(args)),
         Some(Command::Explore(args)) => Ok(Parsed::Explore(args)),
         Some(Command::Overlap(args)) => Ok(Parsed::Overlap(args)),
+        Some(Command::Layer(args)) => Ok(Parsed::Layer(args)),
         Some(Command::BenchGpu(args)) => Ok(Parsed::BenchGpu(args)),
-        None => Err(Failure::bad_input(
-            "no command: expected `tileweave run`, `tileweave overlap`, `tileweave topo`, `tileweave explore`, or --version, or --help",
-        )),
+        None => Err(Failure::bad_input(NO_COMMAND)),
     }
 }
 
 /// clap's message without its usage and hints, in one line.
 fn explain(error: &clap::Error) -> String {
     if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
-        return "no command: expected `tileweave run`, `tileweave overlap`, `tileweave topo`, `tileweave explore`, or --version, or --help"
-            .into();
+        return NO_COMMAND.into();
     }
     let text = error.render().to_string();
     let lines = text
@@ -369,6 +374,13 @@ mod tests {
             ("run --iters 0", "--iters"),
             ("run --fault silent", "silent:R"),
             ("run --input f --bias", "--bias"),
+            ("layer", "--kind"),
+            (
+                "layer --kind norm",
+                "column, row, mlp, attention, embedding, transformer",
+            ),
+            ("layer --kind row --input f --hidden 8", "--hidden"),
+            ("layer --kind mlp --activation relu", "gelu, swiglu"),
             (
                 "explore --seq 0",
                 "'--seq <S>': expected a number of tokens from 1 to 1048576",

@@ -27,6 +27,14 @@ impl Machine {
         }
     }
 
+    /// A node without faults for `ranks` ranks, by this seed.
+    pub fn node_of(&self, ranks: usize, schedule_seed: u64) -> tileweave::Result<Node> {
+        match self {
+            Machine::Sim => Node::sim(SimConfig::new(ranks, schedule_seed)),
+            Machine::Cuda(driver) => Ok(Node::new(driver.clone())),
+        }
+    }
+
     /// The node for a run of `ranks` ranks.
     pub fn node(&self, ranks: usize, args: &RunArgs) -> Result<Node, Failure> {
         match self {
@@ -45,10 +53,7 @@ impl Machine {
 
     /// A node without faults for `ranks` ranks, by the first seed.
     pub fn plain_node(&self, ranks: usize) -> tileweave::Result<Node> {
-        match self {
-            Machine::Sim => Node::sim(SimConfig::new(ranks, 0)),
-            Machine::Cuda(driver) => Ok(Node::new(driver.clone())),
-        }
+        self.node_of(ranks, 0)
     }
 
     /// Ranks where the user names no number.

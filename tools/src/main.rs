@@ -8,6 +8,7 @@ mod explore;
 mod failure;
 #[allow(dead_code, reason = "ptxas's report is for the tests of the kernels")]
 mod kernels;
+mod layer;
 mod overlap;
 mod picture;
 mod run;
@@ -70,6 +71,10 @@ fn perform(parsed: cli::Parsed, json: bool) -> Result<(String, u8), Failure> {
         cli::Parsed::Overlap(args) => {
             let report = overlap::run(&args)?;
             if json { report.to_json() } else { report.to_text() }
+        }
+        cli::Parsed::Layer(args) => {
+            let report = layer::run(&args)?;
+            if json { report.to_json()? } else { report.to_table() }
         }
         cli::Parsed::BenchGpu(args) => {
             let report = bench::run(&args)?;

@@ -4,14 +4,15 @@ use std::path::Path;
 
 use serde::Deserialize;
 
-use super::heads;
 use super::part::Part;
 use super::source::Checkpoint;
+use crate::dtype::DType;
 use crate::error::{Error, Result};
+use crate::layer::{Options, TransformerSpec};
 use crate::op::chunk;
 
-/// The sizes of a model that its tensors' shapes follow from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What is to be known of a model beside its tensors: the sizes that their shapes follow from, and the norms' eps.
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Llama {
     /// Columns of the hidden state.
     pub hidden: usize,
@@ -25,6 +26,8 @@ pub struct Llama {
     pub head_size: usize,
     /// Rows of the embedding.
     pub vocabulary: usize,
+    /// Of the norms.
+    pub norm_eps: f32,
 }
 
 /// How the tensors are named.
@@ -49,7 +52,7 @@ impl Default for LlamaNames {
     }
 }
 
-/// The parameters of one layer on one rank, as [`TransformerLayer`](crate::layer) takes them.
+/// The parameters of one layer on one rank, as [`TransformerLayer`](crate::layer::TransformerLayer) takes them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LlamaLayer {
     /// `input_layernorm`, whole.
@@ -120,8 +123,8 @@ impl LlamaNames {
 }
 
 impl Llama {
-    /// The sizes as a model's `config.json` tells them. Where it does not, there are as many KV heads as heads, and a head's size is
-    /// the hidden size over the heads.
+    /// As a model's `config.json` tells it. Where it does not, there are as many KV heads as heads, a head's size is the hidden size over
+    /// the heads, and eps 1e-5.
     ///
     /// # Errors
     /// [`Error::BadArgument`] for a file that cannot be read or lacks a size.
@@ -134,6 +137,7 @@ impl Llama {
             num_key_value_heads: Option<usize>,
             head_dim: Option<usize>,
             vocab_size: usize,
+            rms_norm_eps: Option<f32>,
         }
         let path = path.as_ref();
         let wrong = |why: String| Error::bad_argument("the configuration", path.display(), why);
@@ -148,7 +152,15 @@ impl Llama {
             kv_heads: config.num_key_value_heads.unwrap_or(heads),
             head_size: config.head_dim.unwrap_or(config.hidden_size / heads.max(1)),
             vocabulary: config.vocab_size,
+            norm_eps: config.rms_norm_eps.unwrap_or(1e-5),
         })
+    }
+
+    /// A layer of it.
+    pub fn spec(&self, options: Options) -> TransformerSpec {
+        TransformerSpec::new(self.hidden, self.heads, self.kv_heads, self.intermediate, options)
+            .head_size(self.head_size)
+            .eps(self.norm_eps)
     }
 
     /// A layer's parameters on a rank.
@@ -165,7 +177,10 @@ impl Llama {
             ..
         } = *self;
         let of = |module: &str| names.of(layer, module);
-        let own = heads::of_rank(heads, kv_heads, world, rank)?;
+        if rank >= world {
+            return Err(Error::bad_argument("rank", rank, format!("one below {world}")));
+        }
+        let own = self.spec(Options::new(0, DType::F32)).attention.heads_of(world, rank)?;
         let rows = |range: &std::ops::Range<usize>| range.start * head_size..range.end * head_size;
         let (q, kv) = (rows(&own.q), rows(&own.kv));
         let (q_rows, kv_rows) = (heads * head_size, kv_heads * head_size);

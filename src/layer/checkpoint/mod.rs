@@ -20,7 +20,6 @@
 //! ```
 
 mod header;
-mod heads;
 mod llama;
 mod part;
 mod source;

@@ -1,5 +1,6 @@
 //! Where a rank's parameter stands in a checkpoint.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 
 use crate::error::{Error, Result};
@@ -141,13 +142,14 @@ impl Part {
         })
     }
 
-    /// The way back: puts its bytes where they stand in whole tensors in memory.
+    /// The way back: puts its bytes where they stand in whole tensors in memory. A tensor that is not there begins with zeros.
     ///
     /// # Errors
-    /// [`Error::BadArgument`] for bytes of another length, and as [`Part::cut`].
-    pub fn put<'a>(&self, size: usize, bytes: &[u8], mut of: impl FnMut(&str) -> Option<&'a mut [u8]>) -> Result<()> {
+    /// [`Error::BadArgument`] for bytes of another length, and where a tensor that is there has another.
+    pub fn put(&self, size: usize, bytes: &[u8], tensors: &mut BTreeMap<String, Vec<u8>>) -> Result<()> {
         self.scatter(size, bytes, |piece, offset, from| {
-            let whole = of(&piece.tensor).ok_or_else(|| piece.missing())?;
+            let zeros = || vec![0; piece.shape.iter().product::<usize>() * size];
+            let whole = tensors.entry(piece.tensor.clone()).or_insert_with(zeros);
             piece.fits(whole.len(), size)?;
             whole[offset as usize..][..from.len()].copy_from_slice(from);
             Ok(())

@@ -3,7 +3,7 @@
 //! Worst cases of several operations in a row bound nothing, so a composite layer is judged by an experiment: it is computed twice, once
 //! exactly and once with every matrix that the layer stores rounded where it is stored ([`Rounding`]). With E the largest distance between
 //! the two in a tensor and u the type's unit roundoff, every element of it may be off by `4 E + 8 u max|y|`. Layers of one operation in each direction
-//! have the bound of that operation ([`Gemm`]). Told in `docs/numerics.md`.
+//! have the bound of that operation ([`Gemm`](super::Gemm)). Told in `docs/numerics.md`.
 //!
 //! Tensors go by the names of `torch.nn` and Hugging Face: [`Kind`] lists them. A gradient is `d` and its tensor's name.
 //!
@@ -108,6 +108,12 @@ pub struct Given {
 }
 
 impl Given {
+    /// With these ids, and no tensor yet.
+    pub fn of_ids(ids: Vec<i64>) -> Given {
+        let tensors = BTreeMap::new();
+        Given { tensors, ids }
+    }
+
     /// Gives a tensor.
     pub fn insert(&mut self, name: &str, matrix: Matrix) {
         self.tensors.insert(name.into(), matrix);

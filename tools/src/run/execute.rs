@@ -54,7 +54,7 @@ pub struct Outcome {
 }
 
 /// The most that one rank's heap may have. An operation that would have more goes through this in several rounds.
-fn heap_share(machine: &Machine, node: &Node, ranks: usize, crew: Crew) -> usize {
+pub fn heap_share(machine: &Machine, node: &Node, ranks: usize, crew: Crew) -> usize {
     /// Of what is available: operands and results, in two routes and in f64, need the rest.
     const OF_HOST_MEMORY: u64 = 4;
     /// Processes must agree, and what is available changes while they ask.
@@ -203,14 +203,8 @@ pub fn execute(
         .map(|(rank, route)| spec_of(rank, route))
         .chain(crew.specs(shape.ranks))
         .collect();
-    // Whoever runs this program wants it run, by NCCL where that is faster. On the simulated node there is none, which is worth
-    // a word only where it was asked for.
-    let policy = match (machine, args.route) {
-        (Machine::Sim, route) if route != RouteArg::Nccl => NcclPolicy::Never,
-        _ => NcclPolicy::Own,
-    };
     let config = GroupConfig::default()
-        .nccl(policy)
+        .nccl(nccl_policy(machine, args.route))
         .deadline(std::time::Duration::from_millis(args.deadline_ms));
     let config = match args.in_switch() {
         true => config.numerics(Numerics::InSwitch),
@@ -312,7 +306,16 @@ pub fn execute(
     })
 }
 
-fn describe_devices(node: &Node, name: &str, ranks: usize) -> String {
+/// Whoever runs this program wants it run, by NCCL where that is faster. On the simulated node there is none, which is worth
+/// a word only where it was asked for.
+pub fn nccl_policy(machine: &Machine, route: RouteArg) -> NcclPolicy {
+    match (machine, route) {
+        (Machine::Sim, route) if route != RouteArg::Nccl => NcclPolicy::Never,
+        _ => NcclPolicy::Own,
+    }
+}
+
+pub fn describe_devices(node: &Node, name: &str, ranks: usize) -> String {
     match node.device_count() {
         devices if devices >= ranks => name.into(),
         devices => format!("{name}, {ranks} virtual ranks on {devices}"),
@@ -448,10 +451,10 @@ fn launch_everywhere(node: &Node, lanes: &mut [Lane]) -> Result<(), Failure> {
 
 /// Runs `body` for every rank at once, each on a thread of its own. Of several failures, one that is not the echo of
 /// another rank's is returned.
-pub fn on_every_rank<T: Send>(
+pub fn on_every_rank<L: Send, T: Send>(
     node: &Node,
-    lanes: &mut [Lane],
-    body: impl Fn(&mut Lane) -> tileweave::Result<T> + Sync,
+    lanes: &mut [L],
+    body: impl Fn(&mut L) -> tileweave::Result<T> + Sync,
 ) -> Result<Vec<T>, Failure> {
     let all_attached = Barrier::new(lanes.len());
     let outcomes: Vec<_> = std::thread::scope(|scope| {
@@ -503,16 +506,16 @@ fn download(lanes: &[Lane], sizes: &[LaunchSize]) -> Result<Results, Failure> {
     Ok(results)
 }
 
-/// Bytes and signals that each rank has sent so far: as the machine saw them where it does, else as its kernels counted.
+/// What each rank has sent so far.
 fn traffic(node: &Node, lanes: &[Lane]) -> Vec<(u64, u64)> {
-    let of_rank = |lane: &Lane| {
-        let counted = || {
-            let stats = lane.rank.stats();
-            (stats.bytes_sent(), stats.signals_sent)
-        };
-        node.driver()
-            .observed_traffic(lane.rank.place())
-            .unwrap_or_else(counted)
+    lanes.iter().map(|lane| traffic_of(node, &lane.rank)).collect()
+}
+
+/// Bytes and signals that a rank has sent so far: as the machine saw them where it does, else as its kernels counted.
+pub fn traffic_of(node: &Node, rank: &Rank) -> (u64, u64) {
+    let counted = || {
+        let stats = rank.stats();
+        (stats.bytes_sent(), stats.signals_sent)
     };
-    lanes.iter().map(of_rank).collect()
+    node.driver().observed_traffic(rank.place()).unwrap_or_else(counted)
 }

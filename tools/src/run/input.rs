@@ -146,7 +146,7 @@ fn from_file(args: &RunArgs, ranks: usize, simulated: bool, file: &File) -> Resu
         if !wanted {
             return Err(tensor.wrong(format!("{} takes none: expected a file without it", op.name())));
         }
-        tensor.expect(dtype, dims, named)?;
+        tensor.expect(dtype, dims, "x", named)?;
         Ok(Some(tensor))
     };
     let addend = optional("addend", shape.reduces_gemm(), &shape.addend_dims(), "[P, M, N]")?;
@@ -154,8 +154,8 @@ fn from_file(args: &RunArgs, ranks: usize, simulated: bool, file: &File) -> Resu
     let weight = optional("weight", op.has_gemm(), &[shape.n, shape.k], "[N, K]")?;
     let tail = args.residual_norm.map(|eps| -> Result<_, Failure> {
         let (residual, gamma) = (file.tensor("residual")?, file.tensor("gamma")?);
-        residual.expect(dtype, &[shape.m, shape.n], "[M, N]")?;
-        gamma.expect(dtype, &[shape.n], "[N]")?;
+        residual.expect(dtype, &[shape.m, shape.n], "x", "[M, N]")?;
+        gamma.expect(dtype, &[shape.n], "x", "[N]")?;
         Ok((eps, residual, gamma))
     });
     let tail = tail.transpose()?;

@@ -5,19 +5,19 @@
 //! same operands also run on the other route, and the bits are compared.
 
 mod check;
-mod crew;
+pub mod crew;
 mod exact;
-mod execute;
+pub mod execute;
 pub mod fault;
 mod graph;
-mod input;
+pub mod input;
 pub mod output;
 mod processes;
-mod random;
+pub mod random;
 mod record;
 mod report;
 mod shape;
-mod tensors;
+pub mod tensors;
 mod timing;
 
 use std::time::Duration;
@@ -29,6 +29,7 @@ use tileweave::Op;
 use crate::cli::{Device, RunArgs};
 use crate::device;
 use crate::failure::Failure;
+pub use check::digest;
 use crew::Crew;
 use fault::Fault;
 use output::Place;
@@ -113,7 +114,7 @@ pub fn run(args: &RunArgs) -> Result<Option<Report>, Failure> {
         bitwise_equal_unfused: verdict.bitwise_equal_unfused,
         bitwise_equal_across_ranks: verdict.bitwise_equal_across_ranks,
         tail: problem.tail.map(|_| "residual-norm".into()),
-        result_digest: check::digest(outcome.results.all()),
+        result_digest: digest(outcome.results.all()),
         bytes_sent: outcome.bytes_sent,
         signals_sent: outcome.signals_sent,
         elapsed_ms: outcome.elapsed_ms,
@@ -147,7 +148,7 @@ fn check_options(args: &RunArgs, crew: Crew) -> Result<(), Failure> {
 }
 
 /// Turns on standard error, if a person watches it.
-fn spinner() -> ProgressBar {
+pub fn spinner() -> ProgressBar {
     let bar = ProgressBar::new_spinner(); // draws nothing where standard error is no terminal
     if let Ok(style) = ProgressStyle::with_template("{spinner} {msg} ({elapsed})") {
         bar.set_style(style);

@@ -96,21 +96,34 @@ impl Place {
 
 /// Writes `y.rank0`, `y.rank1`, ..., and `residual.rank0`, ... where residuals were updated.
 pub fn write(place: &Place, shape: &Shape, dtype: DType, results: &Results) -> Result<(), Failure> {
+    let mut tensors = Vec::new();
+    for (name, of_ranks) in [("y", &results.y), ("residual", &results.residual)] {
+        for (rank, bytes) in of_ranks.iter().enumerate() {
+            let block = shape.result_of(rank);
+            let shape = vec![block.rows(), block.cols()];
+            tensors.push((format!("{name}.rank{rank}"), shape, bytes.as_slice()));
+        }
+    }
+    write_tensors(place, dtype, tensors)
+}
+
+/// Writes tensors: name, shape, bytes.
+pub fn write_tensors<'a>(
+    place: &Place,
+    dtype: DType,
+    tensors: impl IntoIterator<Item = (String, Vec<usize>, &'a [u8])>,
+) -> Result<(), Failure> {
     let failed = |what: String| place.failed(what);
     let tag = match dtype {
         DType::Bf16 => Dtype::BF16,
         DType::F16 => Dtype::F16,
         DType::F32 => Dtype::F32,
     };
-    let mut tensors = Vec::new();
-    for (name, of_ranks) in [("y", &results.y), ("residual", &results.residual)] {
-        for (rank, bytes) in of_ranks.iter().enumerate() {
-            let block = shape.result_of(rank);
-            let view = TensorView::new(tag, vec![block.rows(), block.cols()], bytes)
-                .map_err(|error| failed(error.to_string()))?;
-            tensors.push((format!("{name}.rank{rank}"), view));
-        }
-    }
+    let views = tensors.into_iter().map(|(name, shape, bytes)| {
+        let view = TensorView::new(tag, shape, bytes).map_err(|error| failed(error.to_string()))?;
+        Ok((name, view))
+    });
+    let tensors = views.collect::<Result<Vec<_>, Failure>>()?;
     let metadata = HashMap::from([("format".to_string(), "pt".to_string())]); // as PyTorch's own files say
     let bytes = safetensors::serialize(tensors, Some(metadata)).map_err(|error| failed(error.to_string()))?;
     place.write(&bytes)

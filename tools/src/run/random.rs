@@ -31,6 +31,14 @@ pub fn normal(dtype: DType, seed: u64, tensor: Tensor, count: usize, scale: f64)
     bytes
 }
 
+/// `count` elements of a tensor of this name, about standard normal.
+pub fn named(seed: u64, name: &str, count: usize) -> impl Iterator<Item = f64> {
+    // Away from the numbered tensors' streams.
+    let letters = name.bytes().fold(u64::MAX, |hash, byte| mix(hash ^ u64::from(byte)));
+    let stream = mix(mix(seed) ^ letters);
+    (0..count as u64).map(move |index| standard(stream, index))
+}
+
 /// Four words of three 21-bit uniform numbers each.
 fn standard(stream: u64, index: u64) -> f64 {
     const PART: u64 = (1 << 21) - 1;

@@ -94,12 +94,20 @@ impl File {
         SafeTensors::deserialize(&self.bytes).map_err(|error| Failure::bad_input(format!("{}: {error}", self.name)))
     }
 
-    fn list(&self) -> String {
-        let mut names: Vec<String> = match self.parsed() {
-            Ok(tensors) => tensors.names().into_iter().map(|name| format!("`{name}`")).collect(),
-            Err(_) => Vec::new(),
-        };
+    /// Every tensor's name, in order.
+    pub fn names(&self) -> Vec<String> {
+        let tensors = self.parsed();
+        let mut names: Vec<String> = tensors
+            .iter()
+            .flat_map(|tensors| tensors.names())
+            .map(String::from)
+            .collect();
         names.sort();
+        names
+    }
+
+    fn list(&self) -> String {
+        let mut names: Vec<String> = self.names().iter().map(|name| format!("`{name}`")).collect();
         let more = names.len().saturating_sub(8);
         names.truncate(8);
         match (names.is_empty(), more) {
@@ -120,6 +128,19 @@ impl<'a> Found<'a> {
         }
     }
 
+    pub fn shape(&self) -> &[usize] {
+        self.view.shape()
+    }
+
+    /// Its elements, if they are I64.
+    pub fn integers(&self) -> Result<Vec<i64>, Failure> {
+        if self.view.dtype() != Dtype::I64 {
+            return Err(self.wrong("expected I64".into()));
+        }
+        let elements = self.bytes().as_chunks().0.iter();
+        Ok(elements.map(|raw| i64::from_le_bytes(*raw)).collect())
+    }
+
     /// The dimensions, if there are as many as `form` names.
     pub fn dims<const COUNT: usize>(&self, form: &str) -> Result<[usize; COUNT], Failure> {
         self.view
@@ -128,10 +149,11 @@ impl<'a> Found<'a> {
             .map_err(|_| self.wrong(format!("expected {COUNT} dimensions, {form}")))
     }
 
-    /// Checks type and shape against x's.
-    pub fn expect(&self, dtype: DType, dims: &[usize], form: &str) -> Result<(), Failure> {
+    /// Checks type and shape; `like`: the tensor that has the type.
+    pub fn expect(&self, dtype: DType, dims: &[usize], like: &str, form: &str) -> Result<(), Failure> {
         if self.dtype()? != dtype {
-            return Err(self.wrong(format!("expected {}, as x is", dtype.to_string().to_uppercase())));
+            let dtype = dtype.to_string().to_uppercase();
+            return Err(self.wrong(format!("expected {dtype}, as {like} is")));
         }
         if self.view.shape() != dims {
             return Err(self.wrong(format!("expected {dims:?}, {form}")));

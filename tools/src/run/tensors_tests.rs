@@ -32,12 +32,12 @@ fn errors_name_the_tensor_what_it_is_and_what_it_should_be() {
     let file = read(file(HEADER, 24)).expect("whole");
     let weight = file.tensor("weight").expect("weight");
     let said = |result: Result<(), Failure>| result.expect_err("wrong").message;
-    let message = said(weight.expect(DType::Bf16, &[1, 3], "[N, K]"));
+    let message = said(weight.expect(DType::Bf16, &[1, 3], "x", "[N, K]"));
     assert!(
         message.contains("`weight`") && message.contains("F32") && message.contains("expected BF16"),
         "{message}"
     );
-    let message = said(weight.expect(DType::F32, &[4, 3], "[N, K]"));
+    let message = said(weight.expect(DType::F32, &[4, 3], "x", "[N, K]"));
     assert!(
         message.contains("[1, 3]") && message.contains("expected [4, 3], [N, K]"),
         "{message}"

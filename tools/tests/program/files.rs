@@ -8,9 +8,9 @@ use safetensors::tensor::{Dtype, TensorView};
 
 use super::{Ended, Folder, tileweave};
 
-type Tensors<'a> = &'a [(&'a str, &'a [usize], &'a [f32])];
+pub type Tensors<'a> = &'a [(&'a str, &'a [usize], &'a [f32])];
 
-fn write(path: &Path, tensors: Tensors) {
+pub fn write(path: &Path, tensors: Tensors) {
     let bytes: Vec<Vec<u8>> = tensors
         .iter()
         .map(|(.., values)| values.iter().flat_map(|value| value.to_le_bytes()).collect())
@@ -24,7 +24,7 @@ fn write(path: &Path, tensors: Tensors) {
     safetensors::serialize_to_file(views.collect::<Vec<_>>(), None, path).expect("written");
 }
 
-fn read(path: &Path) -> HashMap<String, (Vec<usize>, Vec<f32>)> {
+pub fn read(path: &Path) -> HashMap<String, (Vec<usize>, Vec<f32>)> {
     let bytes = std::fs::read(path).expect("the program wrote it");
     let tensors = SafeTensors::deserialize(&bytes).expect("whole");
     let values = |data: &[u8]| {

@@ -8,6 +8,7 @@ mod files;
 mod hosts;
 #[cfg(target_os = "linux")]
 mod launchers;
+mod layer;
 mod operations;
 mod overlap;
 #[cfg(target_os = "linux")]

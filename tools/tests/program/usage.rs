@@ -91,7 +91,7 @@ fn without_json_standard_output_stays_empty_on_failure() {
 
 #[test]
 fn commands_that_are_not_there_are_unknown() {
-    for command in ["", "layer"] {
+    for command in ["", "train"] {
         assert_eq!(tileweave(command).code, 2, "{command}");
     }
 }
