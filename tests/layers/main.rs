@@ -29,7 +29,7 @@ fn extent() -> impl Strategy<Value = usize> {
 prop_compose! {
     fn linear()(
         split in prop::sample::select(vec![Split::Column, Split::Row]),
-        world in prop::sample::select(vec![1usize, 2, 3, 4, 8]), m in prop_oneof![1 => Just(0usize), 9 => extent()],
+        world in 1usize..=8, m in prop_oneof![1 => Just(0usize), 9 => extent()],
         inputs in extent(), outputs in extent(), dtype in prop::sample::select(DTYPES.to_vec()), bias in any::<bool>(),
         sequence_parallel in any::<bool>(), f32_wire in any::<bool>(), accumulate in any::<bool>(), gap in 0usize..4,
         whole in prop::bool::weighted(0.3), end in 0usize..3, data_seed in any::<u64>(),
