@@ -99,7 +99,7 @@ enum {
 
 // Kernels of a rank alone (csrc/kernels/local): what a launch of an entry does, `TwLocal::what`, and where its operands are in
 // `TwLocal::mat`.
-enum { TW_NORM_FORWARD = 0, TW_NORM_BACKWARD = 1, TW_NORM_GRADIENTS = 2 };  // `norm`
+enum { TW_NORM_FORWARD = 0, TW_NORM_BACKWARD = 1, TW_NORM_GRADIENTS = 2 };  // `normalise`
 enum {
   TW_NORM_X = 0, TW_NORM_GAMMA = 1, TW_NORM_BETA = 2, TW_NORM_Y = 3, TW_NORM_STATS = 4, TW_NORM_DY = 5, TW_NORM_ADD = 6,
   TW_NORM_DX = 7, TW_NORM_DGAMMA = 8, TW_NORM_DBETA = 9

@@ -5,6 +5,7 @@ mod common;
 
 use common::*;
 use proptest::prelude::*;
+use tileweave::local::{Activate, Activation};
 use tileweave::reference::{self, Expected};
 use tileweave::{
     DType, Epilogue, Error, Gemm, GroupConfig, Layout, Mainloop, Op, OpSpec, Operands, Path, Rank, Result, Want,
@@ -127,6 +128,26 @@ fn run_own(rank: &Rank, c: &Own, data: &Numbers, save: bool) -> Result<(Vec<u8>,
     Ok((out.read()?, saved.map(|saved| saved.read()).transpose()?))
 }
 
+/// What a kernel of its own makes of a product.
+fn activated_alone(rank: &Rank, epilogue: Epilogue, pre: &Expected) -> Vec<u8> {
+    let (rows, cols, dtype) = (pre.rows, pre.cols, pre.dtype);
+    let x = Slab::new(rank, rows, cols, 0, dtype, Some(&pre.value)).unwrap();
+    let mut y = Slab::new(rank, rows, epilogue.columns(cols), 0, dtype, None).unwrap();
+    let activation = match epilogue {
+        Epilogue::Gelu => Activation::Gelu,
+        _ => Activation::SwiGlu,
+    };
+    let (x, y_mat) = (x.mat().unwrap(), y.mat_mut().unwrap());
+    let activate = Activate {
+        activation,
+        x,
+        y: y_mat,
+    };
+    activate.launch(rank).unwrap();
+    rank.synchronize().unwrap();
+    y.read().unwrap()
+}
+
 /// The bits of the product are those of a GEMM without an epilogue, saved or not the result is the same, and within bounds.
 fn check_own(rank: &Rank, c: &Own) -> (Vec<u8>, Vec<u8>) {
     let data = Numbers::new(c);
@@ -146,6 +167,10 @@ fn check_own(rank: &Rank, c: &Own) -> (Vec<u8>, Vec<u8>) {
     );
     let got = reference::decode(c.dtype, &out);
     let pre = given(c.m, c.n, c.dtype, reference::decode(c.dtype, &saved));
+    assert!(
+        activated_alone(rank, c.epilogue, &pre) == out,
+        "{c:?}: not what local::Activate gives"
+    );
     for (what, pre) in [("of saved", &pre), ("of the exact product", &data.product(c))] {
         let compared = after(c.epilogue, pre).compare(0..c.m, 0..c.epilogue.columns(c.n), &got);
         assert!(compared.wrong.is_none(), "{c:?} {what}: {:?}", compared.wrong);
@@ -342,6 +367,29 @@ fn extremes() {
                 assert!(right, "{dtype} {epilogue} of {value}: {pre}, {of}");
             }
         }
+    }
+}
+
+/// A rank that never launches: what needs its rows is NaN, in out and in what is saved.
+#[test]
+fn a_failure_leaves_nan() {
+    let cases = [(70, 64, Mainloop::Portable), (140, 264, Mainloop::Hopper)];
+    for (seed, ((m, n, mainloop), epilogue)) in cases.into_iter().flat_map(|c| BOTH.map(|e| (c, e))).enumerate() {
+        let c = Case::new(Op::AllGatherGemm, 2, m, 2 * n, 64, DType::Bf16).mainloop(mainloop);
+        let c = c.epilogue(epilogue).saved();
+        let node = node(2, seed as u64);
+        let config = GroupConfig::default().deadline(std::time::Duration::from_millis(20));
+        let ranks = node.group(2, &config.sized_for(&c.all_specs(), 2).unwrap()).unwrap();
+        let mut l = Loaded::new(&ranks[0], &c, &Data::new(&c)).unwrap();
+        let plan = ranks[0].plan(&c.spec(0, Path::Fused)).unwrap();
+        l.launch(&plan, m).unwrap();
+        assert!(matches!(ranks[0].synchronize(), Err(Error::Wait { .. })));
+        let result = reference::decode(c.dtype, &l.result().unwrap());
+        let cols = epilogue.columns(n);
+        let (out, saved) = result.split_at(m * cols);
+        let theirs = c.m_of(1);
+        assert!(out[theirs.start * cols..].iter().all(|value| value.is_nan()), "{c:?}");
+        assert!(saved[theirs.start * n..].iter().all(|value| value.is_nan()), "{c:?}");
     }
 }
 

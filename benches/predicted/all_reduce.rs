@@ -31,7 +31,7 @@ fn counterpart(algorithm: &str) -> Result<Counterpart, &'static str> {
         "mscclpp best kernel" | "mscclpp kernel 6" => Ok(Counterpart::Ours(AllReduce::AsChosen)),
         "nccl_symm" | "NCCL symm (fallback)" => Err("NCCL's symmetric kernels, which the model does not have"),
         name if name.starts_with("LL packet one-shot") => Ok(Counterpart::Ours(AllReduce::OneShot)),
-        name if name.starts_with("LL two-shot") => Ok(Counterpart::Ours(AllReduce::TwoShot)),
+        name if name.starts_with("LL two-shot") => Err("a two-shot by packets: ours has signals, and fences"),
         name if name.starts_with("one-shot f32") => Err("what the time includes is not told"),
         _ => Err("another algorithm"),
     }

@@ -20,9 +20,24 @@ fn main() {
     let Some((fused, all_reduce)) = tables::read() else {
         return;
     };
+    // Words that a row must have: its hardware, algorithm, source.
+    let words: Vec<String> = std::env::args()
+        .skip(1)
+        .filter(|word| !word.starts_with("--"))
+        .collect();
+    let wanted = |row: &tables::Row| {
+        words
+            .iter()
+            .all(|word| row.values().any(|cell| cell.contains(word.as_str())))
+    };
+    let (fused, all_reduce) = (keep(fused, wanted), keep(all_reduce, wanted));
     fused::run(&fused, quick);
     println!();
     all_reduce::run(&all_reduce, quick);
+}
+
+fn keep(rows: Vec<tables::Row>, wanted: impl Fn(&tables::Row) -> bool) -> Vec<tables::Row> {
+    rows.into_iter().filter(wanted).collect()
 }
 
 /// The described machine that a table's words mean, and what has to be said of it.

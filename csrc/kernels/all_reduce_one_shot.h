@@ -46,8 +46,11 @@ class OneShot {
     Octet own[Source::kOctets];
     TW_UNROLL
     for (uint32_t v = 0; v < Source::kOctets; ++v) {
+      if (exists<Source>(p, block, v)) own[v] = Source::partial(p, block, values, v);
+    }
+    TW_UNROLL
+    for (uint32_t v = 0; v < Source::kOctets; ++v) {
       if (!exists<Source>(p, block, v)) continue;
-      own[v] = Source::partial(p, block, values, v);
       if (s.alive) packets.send(s, block, v, own[v]);
       packets.round(own[v]);
     }
@@ -58,18 +61,11 @@ class OneShot {
       Group<Source> sum;
       bool ok = s.alive;
       s.stamps.begin_wait(TW_WAIT_PACKET, t, p.group.world);
-      for (uint32_t r = 0; r < p.group.world; ++r) {
-        s.stamps.came(r, 0);
-        TW_UNROLL
-        for (uint32_t i = 0; i < Group<Source>::kSize; ++i) {
-          if (!ok || !exists<Source>(p, block, v0 + i)) continue;
-          Octet o = own[v0 + i];
-          if (r != p.group.rank) ok = packets.receive(s, t, block, v0 + i, r, o);
-          if (r == 0) {
-            sum.o[i] = o;
-          } else {
-            add_to(sum.o[i], o);
-          }
+      for (uint32_t r = 0; r < p.group.world; ++r) s.stamps.came(r, 0);
+      TW_UNROLL
+      for (uint32_t i = 0; i < Group<Source>::kSize; ++i) {
+        if (ok && exists<Source>(p, block, v0 + i)) {
+          ok = packets.template add_up<true>(s, t, block, v0 + i, own[v0 + i], sum.o[i]);
         }
       }
       // One vote a group: all of it came, or all of it, and what follows, is NaN. It orders nothing: a packet is read by
@@ -135,18 +131,8 @@ class OneShotItems {
     Octet sum = nan_octet();
     bool ok = s.alive;
     s.stamps.begin_wait(TW_WAIT_PACKET, t, p.group.world);
-    for (uint32_t r = 0; r < p.group.world; ++r) {
-      s.stamps.came(r, 0);
-      if (!mine || !ok) continue;
-      Octet o = sum;
-      ok = packets.receive(s, t, block, v, r, o);
-      if (!ok) continue;
-      if (r == 0) {
-        sum = o;
-      } else {
-        add_to(sum, o);
-      }
-    }
+    for (uint32_t r = 0; r < p.group.world; ++r) s.stamps.came(r, 0);
+    if (mine && ok) ok = packets.template add_up<false>(s, t, block, v, nan_octet(), sum);
     s.alive = Source::Team::sync_and(ok, Site::None);  // as above
     s.stamps.begin(TW_STAMP_REDUCE, t);
     if (mine) store(block, v, sum);

@@ -1,4 +1,4 @@
-// One case for each function of `machine.h`, run on both machines by `tests/conformance`, which computes what must come
+// One case for each function of `machine.h`, and one for `tile/functions.h`, run on both machines by `tests/conformance`, which computes what must come
 // out. `p.k` is the case, by its place in the list and then in Hopper's; a case reads `p.x` and `p.weight` and writes
 // `p.out`. The words that CTAs meet in are in `p.out` and start as 0. No case polls for longer than kPatience.
 #pragma once
@@ -6,11 +6,12 @@
 #include "kernels/conformance_multicast.h"
 #include "kernels/conformance_words.h"
 #include "machine.h"
+#include "tile/functions.h"
 
 #define TW_CONFORMANCE_CASES(X)                                                                              \
   X(identity) X(shared_base) X(barrier) X(votes) X(warp) X(shared_widths) X(global_widths) X(async_copy)     \
   X(matrices) X(matrices_turned) X(mma_bf16) X(mma_f16) X(words) X(message) X(atomics) X(packets) X(clock)     \
-  X(arithmetic) X(conversions) X(hints)
+  X(arithmetic) X(conversions) X(hints) X(functions)
 
 namespace tw {
 namespace conformance {
@@ -247,6 +248,17 @@ TW_DEV void hints(const TwParams& p) {
   mx::st_global_b32(p.weight + 4 * t, t);
   mx::cta_sync(kHere);
   if (t == 0) mx::discard(p.weight, 4 * kThreads);
+}
+
+// out[9 i ..], as bits: the functions of tile/functions.h of each of the p.m numbers at x.
+TW_DEV void functions(const TwParams& p) {
+  for (mx::u32 i = global_thread(); i < p.m; i += mx::grid() * kThreads) {
+    const float x = mx::bits_f32(word(p.x, i));
+    const float y[] = {fn::exp(x),     fn::log(x),  fn::gauss(x),      fn::normal(x), fn::sigmoid(x),
+                       fn::gelu(x),    fn::gelu_slope(x), fn::silu(x), fn::silu_slope(x)};
+    TW_UNROLL
+    for (int f = 0; f < 9; ++f) put(p, 9 * i + f, mx::f32_bits(y[f]));
+  }
 }
 }  // namespace conformance
 }  // namespace tw

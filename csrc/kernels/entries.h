@@ -32,7 +32,7 @@
 
 // Of a rank alone: each for all types, all of them with TW_LOCAL_THREADS.
 #define TW_ENTRIES_LOCAL(X)                                                                       \
-  X(norm, TW_LOCAL_THREADS, 2) X(activate, TW_LOCAL_THREADS, 2) X(attention, TW_LOCAL_THREADS, 2) \
+  X(normalise, TW_LOCAL_THREADS, 2) X(activate, TW_LOCAL_THREADS, 2) X(attention, TW_LOCAL_THREADS, 1) \
   X(embedding, TW_LOCAL_THREADS, 2) X(cross_entropy, TW_LOCAL_THREADS, 2) X(move_matrix, TW_LOCAL_THREADS, 2)
 
 #define TW_ENTRIES(X)                                                                             \

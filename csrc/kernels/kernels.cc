@@ -85,9 +85,10 @@ TW_PLAIN_KERNEL(all_reduce1) { tw::by_type(p, [&](auto type) { tw::one_shot<tw::
 TW_PLAIN_KERNEL(all_gather) { tw::by_size(p, [&](auto type) { tw::all_gather<tw::CopyConsumer<decltype(type)>>(p); }); }
 
 #define TW_LOCAL_KERNEL(name) TW_KERNEL(name, TW_LOCAL_THREADS, 2)
-TW_LOCAL_KERNEL(norm) { tw::by_access(p, [&](auto access) { tw::norm<decltype(access)>(p.local); }); }
+TW_LOCAL_KERNEL(normalise) { tw::by_access(p, [&](auto access) { tw::norm<decltype(access)>(p.local); }); }
 TW_LOCAL_KERNEL(activate) { tw::by_access(p, [&](auto access) { tw::activate<decltype(access)>(p.local); }); }
-TW_LOCAL_KERNEL(attention) { tw::by_access(p, [&](auto access) { tw::attention<decltype(access)>(p.local); }); }
+// Its backward pass has more in registers than two CTAs an SM could.
+TW_KERNEL(attention, TW_LOCAL_THREADS, 1) { tw::by_access(p, [&](auto access) { tw::attention<decltype(access)>(p.local); }); }
 TW_LOCAL_KERNEL(embedding) { tw::by_access(p, [&](auto access) { tw::embedding<decltype(access)>(p.local); }); }
 TW_LOCAL_KERNEL(cross_entropy) { tw::by_access(p, [&](auto access) { tw::cross_entropy<decltype(access)>(p.local); }); }
 TW_LOCAL_KERNEL(move_matrix) { tw::by_access(p, [&](auto access) { tw::move_matrix<decltype(access)>(p.local); }); }

@@ -37,19 +37,47 @@ class Packets {
     if (wire.wide) keep_packets(to + 32, wire.vector(o, 1), tag);
   }
 
-  // The octet of block `t` from `source`; false where the wait is given up.
-  TW_DEV bool receive(const Session<typename Source::Team>& s, uint32_t t, const Block& b, uint32_t v, uint32_t source, Octet& o) {
-    const gaddr from = at(s, p.group.rank, source, b, v);
-    vec4 data;
-    if (!receive_vector(s, t, from, source, data)) return false;
-    wire.set(o, data, 0);
-    if (!wire.wide) return true;
-    if (!receive_vector(s, t, from + 32, source, data)) return false;
-    wire.set(o, data, 1);
-    return true;
+  // Octet v of block `t`, added up over the ranks in their order; false where a wait is given up. kOwn: this rank's part is
+  // `own`, else it sent itself packets, too.
+  template <bool kOwn>
+  TW_DEV bool add_up(const Session<typename Source::Team>& s, uint32_t t, const Block& b, uint32_t v, const Octet& own, Octet& sum) {
+    if constexpr (Element<T>::kSize == 2) {
+      if (!wire.wide) return add_up_vectors<kOwn, 1>(s, t, b, v, own, sum);
+    }
+    return add_up_vectors<kOwn, 2>(s, t, b, v, own, sum);
   }
 
  private:
+  // Four ranks' packets, or two's of f32, are looked at together: a look costs a latency.
+  template <bool kOwn, uint32_t kVectors>
+  TW_DEV bool add_up_vectors(const Session<typename Source::Team>& s, uint32_t t, const Block& b, uint32_t v, const Octet& own, Octet& sum) {
+    constexpr uint32_t kRanks = 4 / kVectors;
+    const gaddr from = at(s, p.group.rank, 0, b, v);
+    const uint64_t stride = at(s, p.group.rank, 1, b, v) - from;
+    const uint32_t skip = kOwn ? p.group.rank : p.group.world;
+    TW_NO_UNROLL
+    for (uint32_t first = 0; mx::again(first < p.group.world); first += kRanks) {
+      PacketsOf<kRanks, 2 * kVectors> packets = {from + first * stride, stride, first, p.group.world, skip, {}};
+      if (!await_packets(s, t, packets)) return false;
+      TW_UNROLL
+      for (uint32_t i = 0; i < kRanks; ++i) {
+        if (first + i >= p.group.world) continue;
+        Octet o = own;
+        TW_UNROLL
+        for (uint32_t j = 0; j < kVectors; ++j) {
+          const vec4 &one = packets.v[i][2 * j], &two = packets.v[i][2 * j + 1];
+          if (packets.sends(i)) wire.set(o, {{one.v[0], one.v[2], two.v[0], two.v[2]}}, j);
+        }
+        if (first + i == 0) {
+          sum = o;
+        } else {
+          add_to(sum, o);
+        }
+      }
+    }
+    return true;
+  }
+
   // Octet v of a block from `source`, as `on` sees it: by its place in the matrix, so that few rows take little room.
   // Packets are twice their data.
   TW_DEV gaddr at(const Session<typename Source::Team>& s, uint32_t on, uint32_t source, const Block& b, uint32_t v) const {
@@ -57,15 +85,6 @@ class Packets {
     const uint64_t row = uint64_t(source) * p.m + Source::row(p, b, v);
     const uint64_t octet = row * per_row + Source::ordinal(Source::columns(p, b, v).col);
     return heap_of(p, on) + packets_at(p, s.round) + 2 * octet * wire.octet_bytes();
-  }
-
-  // 16 bytes of data: two packets, both looked at before the first is judged.
-  TW_DEV bool receive_vector(const Session<typename Source::Team>& s, uint32_t t, gaddr from, uint32_t source, vec4& data) {
-    const uint32_t tag = packet_tag(s.round);
-    vec4 first = mx::poll_packet(from, tag, Site::PacketPoll), second = mx::poll_packet(from + 16, tag, Site::PacketPoll);
-    if (!await_packet(s, from, source, t, first) || !await_packet(s, from + 16, source, t, second)) return false;
-    data = {{first.v[0], first.v[2], second.v[0], second.v[2]}};
-    return true;
   }
 };
 }  // namespace tw

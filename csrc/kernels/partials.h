@@ -112,7 +112,7 @@ TW_DEV void sum_ranks(const TwParams& p, const Block& b, uint32_t v0, SlotOf slo
     // The next rank's octets are on their way while this one's are added.
     if (p.group.world > 1) next.load(p, b, v0, slot_of(1));
     TW_NO_UNROLL
-    for (uint32_t r = 1; r < p.group.world; ++r) {
+    for (uint32_t r = 1; mx::again(r < p.group.world); ++r) {
       const Raw<Source, kWide> here = next;
       if (r + 1 < p.group.world) next.load(p, b, v0, slot_of(r + 1));
       TW_UNROLL
@@ -120,7 +120,7 @@ TW_DEV void sum_ranks(const TwParams& p, const Block& b, uint32_t v0, SlotOf slo
     }
   } else {
     TW_NO_UNROLL
-    for (uint32_t r = 1; r < p.group.world; ++r) {
+    for (uint32_t r = 1; mx::again(r < p.group.world); ++r) {
       const Slot<Source> from = slot_of(r);
       TW_UNROLL
       for (uint32_t i = 0; i < Group<Source>::kSize; ++i) {

@@ -42,12 +42,24 @@ TW_DEV void sm90_slim(const TwParams& p, Math math) {
       [] {}, math, [](auto join) { join(); });
 }
 
+// No lambdas: one so long becomes a function of its own, and wgmma wants none between its instructions.
+template <class Tile>
+struct SlimGemm {
+  const TwParams& p;
+  TW_DEV void operator()() const { gemm_by<GemmSource<Tile>>(p, RingProducts<Tile>{p, {}}); }
+};
+template <class Tile>
+struct SlimOneShot {
+  const TwParams& p;
+  TW_DEV void operator()() const { one_shot_by<GemmSource<Tile>>(p, RingProducts<Tile>{p, {}}); }
+};
+
 template <class Tile>
 TW_DEV void sm90_slim_gemm(const TwParams& p) {
-  sm90_slim<Tile>(p, [&] { gemm_by<GemmSource<Tile>>(p, RingProducts<Tile>{p, {}}); });
+  sm90_slim<Tile>(p, SlimGemm<Tile>{p});
 }
 template <class Tile>
 TW_DEV void sm90_slim_one_shot(const TwParams& p) {
-  sm90_slim<Tile>(p, [&] { one_shot_by<GemmSource<Tile>>(p, RingProducts<Tile>{p, {}}); });
+  sm90_slim<Tile>(p, SlimOneShot<Tile>{p});
 }
 }  // namespace tw

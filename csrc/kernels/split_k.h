@@ -105,7 +105,7 @@ class SplitK {
       if (exists<Source>(p, block, v)) sum.o[v] = load(first, v);
     }
     TW_NO_UNROLL
-    for (uint32_t s = 1; s < p.splits; ++s) {
+    for (uint32_t s = 1; mx::again(s < p.splits); ++s) {
       TW_UNROLL
       for (uint32_t v = 0; v < Source::kOctets; ++v) {
         if (exists<Source>(p, block, v)) add_to(sum.o[v], load(first + s * p.cluster, v));

@@ -21,25 +21,73 @@ TW_DEV void keep_packets(gaddr to, const vec4& data, uint32_t tag) {
 
 TW_DEV bool is_here(const vec4& packet, uint32_t tag) { return packet.v[1] == tag && packet.v[3] == tag; }
 
-// One thread's wait for one packet in its own rank's heap, of which `v` is the last look; false once it gives up. Bounded
-// like every wait. When it came is stamped at every look, not kept: registers are few where packets are waited for.
-template <class Team>
-TW_DEV bool await_packet(const Session<Team>& s, gaddr from, uint32_t peer, uint32_t tile, vec4& v) {
+// Packets of several ranks, from rank `first` on, at one place of each: kEach neighbours. `skip`: a rank that sends none.
+template <uint32_t kRanks, uint32_t kEach>
+struct PacketsOf {
+  gaddr from;       // of rank `first`, in this rank's heap
+  uint64_t stride;  // to the next rank's
+  uint32_t first, world, skip;
+  vec4 v[kRanks][kEach];
+
+  TW_DEV bool sends(uint32_t i) const { return first + i < world && first + i != skip; }
+
+  // Looks at all of them, so that the looks cost one latency; the rank of the first that is not there, or `world`.
+  TW_DEV uint32_t look(uint32_t tag) {
+    TW_UNROLL
+    for (uint32_t i = 0; i < kRanks; ++i) {
+      TW_UNROLL
+      for (uint32_t e = 0; e < kEach; ++e) {
+        if (sends(i)) v[i][e] = mx::poll_packet(from + i * stride + 16 * e, tag, Site::PacketPoll);
+      }
+    }
+    uint32_t missing = world;
+    TW_UNROLL
+    for (uint32_t i = kRanks; i-- > 0;) {
+      TW_UNROLL
+      for (uint32_t e = 0; e < kEach; ++e) {
+        if (sends(i) && !is_here(v[i][e], tag)) missing = first + i;
+      }
+    }
+    return missing;
+  }
+  // A tag of that rank's that is not `tag`.
+  TW_DEV uint32_t seen(uint32_t rank, uint32_t tag) const {
+    uint32_t other = tag;
+    TW_UNROLL
+    for (uint32_t i = 0; i < kRanks; ++i) {
+      TW_UNROLL
+      for (uint32_t e = 0; e < kEach; ++e) {
+        if (first + i != rank) continue;
+        if (v[i][e].v[1] != tag) other = v[i][e].v[1];
+        if (v[i][e].v[3] != tag) other = v[i][e].v[3];
+      }
+    }
+    return other;
+  }
+};
+
+// One thread's wait for such packets; false once it gives up. Bounded like every wait. When a rank's came is stamped at every
+// look, not kept: registers are few where packets are waited for.
+template <class Team, uint32_t kRanks, uint32_t kEach>
+TW_DEV bool await_packets(const Session<Team>& s, uint32_t tile, PacketsOf<kRanks, kEach>& packets) {
   const uint32_t tag = packet_tag(s.round);
-  if (is_here(v, tag)) return true;
-  const Wanted wanted = {TW_WAIT_PACKET, peer, tile, from, tag, false};
+  uint32_t missing = packets.look(tag);
+  if (missing == packets.world) return true;
   const uint64_t began = mx::time_ns();
-  Surroundings around = look_around(s.p, s.epoch, peer);
-  v = mx::poll_packet(from, tag, Site::PacketPoll);
-  while (!is_here(v, tag)) {  // bounded: by the deadline
-    if (!keep_waiting(s.p, s.epoch, wanted, around, v.v[1] != tag ? v.v[1] : v.v[3], began)) return false;
+  do {  // bounded: by the deadline
+    const uint32_t peer = missing;
+    const Surroundings around = look_around(s.p, s.epoch, peer);
+    missing = packets.look(tag);
+    if (missing != peer) {
+      // One thread of a warp speaks for it: they wait for packets of one kernel, and all of them would hit one word.
+      mx::elect([&] { note_wait(s.p, peer, began, mx::time_ns()); });
+      continue;
+    }
+    const Wanted wanted = {TW_WAIT_PACKET, peer, tile, packets.from + (peer - packets.first) * packets.stride, tag, false};
+    if (!keep_waiting(s.p, s.epoch, wanted, around, packets.seen(peer, tag), began)) return false;
     mx::pause(began + s.p.group.deadline_ns);
     if (s.p.stamps) s.stamps.came(peer, mx::time_ns());
-    around = look_around(s.p, s.epoch, peer);
-    v = mx::poll_packet(from, tag, Site::PacketPoll);
-  }
-  // One thread of a warp speaks for it: they wait for packets of one kernel, and all of them would hit one word.
-  mx::elect([&] { note_wait(s.p, peer, began, mx::time_ns()); });
+  } while (missing != packets.world);
   return true;
 }
 }  // namespace tw

@@ -343,7 +343,7 @@ class Session {
   // Every round is retired once, by all threads of one CTA or (between the rounds of a launch) by one thread, when all of
   // this rank's reads of its half are done and no peer may write there yet: that needs this round's credit or the next hello.
   TW_DEV void clear_packets(uint64_t of, uint32_t first, uint32_t step) {
-    if (of / 2 % (kPacketClearPeriod / 2) != 0) return;
+    if (of / 2 % (kPacketClearPeriod / 2) != kPacketClearPeriod / 2 - 1) return;
     const gaddr begin = own_heap(p) + packets_at(p, of);
     for (uint64_t at = uint64_t(first) * 16; at < p.group.packets_half; at += uint64_t(step) * 16) {
       mx::st_packet(begin + at, {{0, 0, 0, 0}});

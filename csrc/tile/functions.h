@@ -9,7 +9,7 @@
 //   sigmoid    2.5   1 / (1 + exp(-x))
 //   gelu       6.0   x normal(x); where normal(x) is subnormal, half a subnormal unit times |x| more
 //   silu       3.0   x sigmoid(x); the same
-//   gelu_slope, silu_slope: |error| <= 2^-21: both have a zero, about which nothing holds relative to their value.
+//   gelu_slope, silu_slope: |error| <= 2^-22: both have a zero, about which nothing holds relative to their value.
 //
 // NaN gives NaN. gelu and silu of -infinity are NaN, as their formulas are. Choices between values are made by `?:`, never by
 // control flow.

@@ -11,7 +11,7 @@ use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::group::Rank;
 use crate::local::{FirstBad, Ids, LogitStats, LossBackward, LossFromStats};
-use crate::memory::{Mat, MatMut};
+use crate::memory::{Mat, MatMut, RawMat};
 use crate::op::{Op, OpSpec, Operands, Plan, chunk};
 
 /// The numbers of a row that a rank tells the others: its largest logit, the sum of `exp(x - largest)`, the target's.
@@ -259,12 +259,7 @@ impl VocabParallelCrossEntropy {
         }
     }
 
-    fn check(
-        &self,
-        m: usize,
-        logits: (&str, &crate::memory::RawMat),
-        row: (&str, &crate::memory::RawMat),
-    ) -> Result<()> {
+    fn check(&self, m: usize, logits: (&str, &RawMat), row: (&str, &RawMat)) -> Result<()> {
         let options = &self.spec.options;
         check_m(options.max_m, m)?;
         check_mat(logits.0, logits.1, [m, self.part.len()], options.dtype, m, &self.rank)?;

@@ -3,13 +3,13 @@
 use std::ops::Range;
 
 use super::memory::{Carver, Workspace};
-use super::operands::{check_m, check_mat, check_training};
+use super::operands::{check_mat, check_training};
 use super::options::{Options, Rows, at_least_one};
 use super::sends::Sends;
 use crate::error::{Error, Result};
 use crate::group::Rank;
 use crate::local::{EmbeddingBackward as Local, EmbeddingLookup, FirstBad, Ids};
-use crate::memory::{Mat, MatMut};
+use crate::memory::{Mat, MatMut, RawMat};
 use crate::op::{Op, OpSpec, Operands, Plan, chunk};
 
 /// `y[i] = table[ids[i]]`, the table whole; equal on every rank.
@@ -250,11 +250,9 @@ impl VocabParallelEmbedding {
         [self.part.len(), self.spec.hidden]
     }
 
-    fn check(&self, m: usize, name: &str, stream: &crate::memory::RawMat) -> Result<Rows> {
+    fn check(&self, m: usize, name: &str, stream: &RawMat) -> Result<Rows> {
         let options = &self.spec.options;
-        check_m(options.max_m, m)?;
-        let rows = options.rows(m, &self.rank);
-        check_mat(name, stream, [rows.own, self.spec.hidden], options.dtype, m, &self.rank)?;
-        Ok(rows)
+        options.check_stream(m, self.spec.hidden, &[(name, Some(stream))], &self.rank)?;
+        Ok(options.rows(m, &self.rank))
     }
 }

@@ -2,17 +2,19 @@
 
 use super::column::ColumnParallelLinear;
 use super::memory::{Batch, Carver, LayerId, Saved, Workspace};
-use super::operands::{Backward, Forward, check_m, check_mat, check_optional, check_training};
-use super::options::{Options, Rows, at_least_one};
-use super::parameters::{LinearShape, MlpGradients, MlpParameters};
+use super::operands::check_training;
+use super::options::{Options, at_least_one};
+use super::parameters::{MlpGradients, MlpParameters};
 use super::row::RowParallelLinear;
 use super::sends::Sends;
 use super::spec::{LinearSpec, Split};
 use crate::error::Result;
 use crate::group::Rank;
-use crate::local::{ActivateBackward, Activation};
+use crate::local::Activation;
 use crate::memory::{Mat, MatMut};
 use crate::op::{Epilogue, OpSpec};
+
+mod passes;
 
 /// `y = act(x W1^T + b1) W2^T + b2`, whole; equal on every rank.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -243,134 +245,5 @@ impl ParallelMlp {
             let kept = self.keep(rows, true, carver)?;
             self.run_back(pass, kept, &mut workspace.open(self.workspace_bytes()?)?)
         })
-    }
-
-    /// What lies between the layers, `saved` for a backward pass or not.
-    pub(super) fn keep<'a>(&self, rows: Rows, saved: bool, carver: &mut Carver<'a>) -> Result<Kept<'a>> {
-        let (options, m) = (&self.spec.options, rows.all);
-        let mut take = |needed: bool, cols: usize| needed.then(|| carver.take(m, cols, options.dtype)).transpose();
-        Ok(Kept {
-            x: take(saved && options.sequence_parallel, self.spec.hidden)?,
-            product: take(saved, self.products * self.part)?,
-            activation: carver.take(m, self.part, options.dtype)?,
-        })
-    }
-
-    /// Gradients of the activation and of the product, and with sequence parallelism all rows of dY.
-    fn scratch<'a>(&self, rows: Rows, carver: &mut Carver<'a>) -> Result<(MatMut<'a>, MatMut<'a>, Option<MatMut<'a>>)> {
-        let (options, m) = (&self.spec.options, rows.all);
-        let activation = carver.take(m, self.part, options.dtype)?;
-        let product = carver.take(m, self.products * self.part, options.dtype)?;
-        let all = || carver.take(m, self.spec.hidden, options.dtype);
-        Ok((activation, product, options.sequence_parallel.then(all).transpose()?))
-    }
-
-    /// A forward pass of operands that are right.
-    pub(super) fn run(&self, pass: MlpForward<'_>, mut kept: Kept<'_>) -> Result<()> {
-        let MlpParameters { fc1, fc2 } = pass.parameters;
-        self.fc1.product(Forward {
-            bias: fc1.bias,
-            gathered: kept.x,
-            saved: kept.product,
-            ..Forward::new(pass.m, pass.x, fc1.weight, kept.activation.reborrow())
-        })?;
-        self.fc2.forward(Forward {
-            bias: fc2.bias,
-            residual: pass.residual,
-            ..Forward::new(pass.m, kept.activation.as_mat(), fc2.weight, pass.y)
-        })
-    }
-
-    /// A backward pass of operands that are right.
-    pub(super) fn run_back(&self, pass: MlpBackward<'_>, kept: Kept<'_>, carver: &mut Carver<'_>) -> Result<()> {
-        let (m, accumulate) = (pass.m, pass.accumulate);
-        let rows = self.spec.options.rows(m, &self.rank);
-        let (mut dactivation, mut dproduct, all) = self.scratch(rows, carver)?;
-        let MlpGradients { fc1, fc2 } = pass.gradients;
-        let second = Backward {
-            x: Some(kept.activation.as_mat()),
-            weight: Some(pass.parameters.fc2.weight),
-            dx: Some(dactivation.reborrow()),
-            dweight: fc2.weight,
-            dbias: fc2.bias,
-            accumulate,
-            ..Backward::new(m, pass.dy)
-        };
-        self.fc2.backward_in(second, all)?;
-        if let Some(product) = &kept.product {
-            let activate = ActivateBackward {
-                activation: self.spec.activation,
-                x: product.as_mat(),
-                dy: dactivation.as_mat(),
-                dx: dproduct.reborrow(),
-            };
-            activate.launch(&self.rank)?;
-        }
-        self.fc1.backward(Backward {
-            x: Some(kept.x.as_ref().map_or(pass.x, MatMut::as_mat)),
-            weight: Some(pass.parameters.fc1.weight),
-            dx: pass.dx,
-            dweight: fc1.weight,
-            dbias: fc1.bias,
-            accumulate,
-            ..Backward::new(m, dproduct.as_mat())
-        })
-    }
-
-    fn shapes(&self) -> [LinearShape<'static>; 2] {
-        let MlpSpec {
-            hidden, bias, options, ..
-        } = self.spec;
-        let shape = |name, weight| LinearShape {
-            name,
-            weight,
-            bias,
-            dtype: options.dtype,
-        };
-        [
-            shape("fc1", [self.products * self.part, hidden]),
-            shape("fc2", [hidden, self.part]),
-        ]
-    }
-
-    pub(super) fn check_parameters(&self, given: &MlpParameters<'_>, m: usize) -> Result<()> {
-        let [fc1, fc2] = self.shapes();
-        fc1.check(&given.fc1, m, &self.rank)?;
-        fc2.check(&given.fc2, m, &self.rank)
-    }
-
-    pub(super) fn check_gradients(&self, given: &MlpGradients<'_>, m: usize) -> Result<()> {
-        let [fc1, fc2] = self.shapes();
-        fc1.check_gradients(&given.fc1, m, &self.rank)?;
-        fc2.check_gradients(&given.fc2, m, &self.rank)
-    }
-
-    fn check(&self, pass: &MlpForward<'_>) -> Result<()> {
-        let (m, options) = (pass.m, &self.spec.options);
-        check_m(options.max_m, m)?;
-        let wanted = [options.rows(m, &self.rank).own, self.spec.hidden];
-        let residual = pass.residual.as_ref();
-        check_optional("residual", residual.is_some(), self.spec.residual)?;
-        let mats = [
-            ("x", Some(&pass.x.raw)),
-            ("residual", residual.map(|mat| &mat.raw)),
-            ("y", Some(&pass.y.raw)),
-        ];
-        for (name, mat) in mats {
-            mat.map_or(Ok(()), |mat| check_mat(name, mat, wanted, options.dtype, m, &self.rank))?;
-        }
-        self.check_parameters(&pass.parameters, m)
-    }
-
-    fn check_back(&self, pass: &MlpBackward<'_>) -> Result<()> {
-        let (m, options) = (pass.m, &self.spec.options);
-        check_m(options.max_m, m)?;
-        let wanted = [options.rows(m, &self.rank).own, self.spec.hidden];
-        let dx = pass.dx.as_ref().map(|dx| &dx.raw);
-        for (name, mat) in [("x", Some(&pass.x.raw)), ("dy", Some(&pass.dy.raw)), ("dx", dx)] {
-            mat.map_or(Ok(()), |mat| check_mat(name, mat, wanted, options.dtype, m, &self.rank))?;
-        }
-        self.check_parameters(&pass.parameters, m)?;
-        self.check_gradients(&pass.gradients, m)
     }
 }

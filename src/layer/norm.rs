@@ -1,17 +1,18 @@
 //! RMSNorm and LayerNorm, of whole rows: with sequence parallelism of this rank's. Nothing travels.
 
-use super::finish::{Finish, Part};
+use super::finish::Finish;
 use super::memory::{Batch, Carver, LayerId, Saved, Workspace};
-use super::operands::{check_m, check_mat, check_optional, check_training};
-use super::options::{Options, Rows, at_least_one};
+use super::operands::{check_m, check_training};
+use super::options::{Options, at_least_one};
 use super::parameters::{NormGradients, NormParameters};
 use super::sends::Sends;
-use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::group::Rank;
-use crate::local::{Norm, NormBackward as Local, NormKind};
+use crate::local::NormKind;
 use crate::memory::{Mat, MatMut};
 use crate::op::OpSpec;
+
+mod passes;
 
 /// A norm; equal on every rank.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -230,105 +231,5 @@ impl ParallelNorm {
         let mut carver = workspace.open(self.workspace_bytes()?)?;
         let row = self.finish.keep(&mut carver)?;
         self.finish.run(self.parts(gradients, 0), row)
-    }
-
-    /// Where its gradients lie in a row, from `at` on.
-    pub(super) fn parts<'a>(&self, gradients: NormGradients<'a>, at: usize) -> Vec<Part<'a>> {
-        if self.spec.in_parts() == 0 {
-            return Vec::new();
-        }
-        let places = [(gradients.gamma, at), (gradients.beta, at + self.spec.hidden)];
-        let part = |(gradient, at): (Option<MatMut<'a>>, usize)| {
-            Some(Part {
-                gradient: gradient?,
-                at,
-            })
-        };
-        places.into_iter().filter_map(part).collect()
-    }
-
-    /// What is saved.
-    pub(super) fn keep<'a>(&self, rows: Rows, carver: &mut Carver<'a>) -> Result<MatMut<'a>> {
-        carver.take(rows.own, 2, DType::F32)
-    }
-
-    pub(super) fn run(&self, pass: NormForward<'_>, stats: Option<MatMut<'_>>) -> Result<()> {
-        let (spec, rank, m) = (&self.spec, &self.rank, pass.m);
-        check_m(spec.options.max_m, m)?;
-        let wanted = [spec.options.rows(m, rank).own, spec.hidden];
-        check_mat("x", &pass.x.raw, wanted, spec.options.dtype, m, rank)?;
-        check_mat("y", &pass.y.raw, wanted, spec.options.dtype, m, rank)?;
-        self.check_parameters("", &pass.parameters, m)?;
-        let norm = Norm {
-            kind: spec.kind,
-            eps: spec.eps,
-            x: pass.x,
-            gamma: pass.parameters.gamma,
-            beta: pass.parameters.beta,
-            y: pass.y,
-            stats,
-        };
-        norm.launch(rank)
-    }
-
-    pub(super) fn run_back(&self, pass: NormBackward<'_>, stats: Mat<'_>) -> Result<()> {
-        let (spec, rank, m) = (&self.spec, &self.rank, pass.m);
-        let wanted = [spec.options.rows(m, rank).own, spec.hidden];
-        let dx = pass.dx.as_ref().map(|dx| &dx.raw);
-        let add = pass.add.as_ref().map(|add| &add.raw);
-        for (name, mat) in [
-            ("x", Some(&pass.x.raw)),
-            ("dy", Some(&pass.dy.raw)),
-            ("add", add),
-            ("dx", dx),
-        ] {
-            mat.map_or(Ok(()), |mat| check_mat(name, mat, wanted, spec.options.dtype, m, rank))?;
-        }
-        self.check_parameters("", &pass.parameters, m)?;
-        self.check_gradients("", &pass.gradients, m)?;
-        let back = Local {
-            kind: spec.kind,
-            x: pass.x,
-            gamma: pass.parameters.gamma,
-            stats,
-            dy: pass.dy,
-            add: pass.add,
-            dx: pass.dx,
-            dgamma: pass.gradients.gamma,
-            dbeta: pass.gradients.beta,
-            accumulate: pass.accumulate,
-        };
-        back.launch(rank)
-    }
-
-    pub(super) fn check_parameters(&self, of: &str, given: &NormParameters<'_>, m: usize) -> Result<()> {
-        let wanted = [1, self.spec.hidden];
-        let check = |name: &str, mat: &Mat<'_>| {
-            check_mat(
-                &format!("{of}{name}"),
-                &mat.raw,
-                wanted,
-                self.spec.options.dtype,
-                m,
-                &self.rank,
-            )
-        };
-        check("gamma", &given.gamma)?;
-        check_optional(&format!("{of}beta"), given.beta.is_some(), self.spec.bias)?;
-        given.beta.as_ref().map_or(Ok(()), |beta| check("beta", beta))
-    }
-
-    pub(super) fn check_gradients(&self, of: &str, given: &NormGradients<'_>, m: usize) -> Result<()> {
-        let wanted = [1, self.spec.hidden];
-        if !self.spec.bias && given.beta.is_some() {
-            return check_optional(&format!("the gradient of {of}beta"), true, false);
-        }
-        for (name, mat) in [("gamma", &given.gamma), ("beta", &given.beta)] {
-            if let Some(mat) = mat {
-                let name = format!("the gradient of {of}{name}");
-                check_mat(&name, &mat.raw, wanted, self.spec.options.dtype, m, &self.rank)?;
-            }
-        }
-        Ok(())
     }
 }

@@ -1,9 +1,11 @@
 //! What the layers of a model have in common.
 
+use super::operands::{check_m, check_mat};
 use super::spec::LinearSpec;
 use crate::dtype::{DType, Wire};
 use crate::error::{Error, Result};
 use crate::group::Rank;
+use crate::memory::RawMat;
 use crate::op::{Axis, Op, OpSpec, chunk};
 use crate::route::Want;
 
@@ -94,6 +96,17 @@ impl Options {
         Rows { all: m, own }
     }
 
+    /// Matrices of what lies between layers, `[rows, cols]`, of a batch that fits; everything that can be wrong with them is
+    /// found before anything is enqueued.
+    pub(super) fn check_stream(&self, m: usize, cols: usize, mats: &[NamedMat<'_>], rank: &Rank) -> Result<()> {
+        check_m(self.max_m, m)?;
+        let wanted = [self.rows(m, rank).own, cols];
+        mats.iter().try_for_each(|(name, mat)| match mat {
+            Some(mat) => check_mat(name, mat, wanted, self.dtype, m, rank),
+            None => Ok(()),
+        })
+    }
+
     /// At least the rows of every batch on every rank. (A last rank may have more of a smaller batch.)
     pub(super) fn most_rows(&self, world: usize) -> Rows {
         let own = match self.sequence_parallel {
@@ -103,6 +116,9 @@ impl Options {
         Rows { all: self.max_m, own }
     }
 }
+
+/// A matrix that may be missing, and what it is called in front of a person.
+pub(super) type NamedMat<'a> = (&'a str, Option<&'a RawMat>);
 
 /// Rows of a batch: all of them, and those that a rank has between layers.
 #[derive(Debug, Clone, Copy)]

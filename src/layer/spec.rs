@@ -192,7 +192,7 @@ impl LinearSpec {
                 &true,
                 "false with an epilogue: the gradient of the product begins with the own columns of y's",
             ),
-            _ if self.out_features % self.products_each() != 0 => refuse(
+            _ if !self.out_features.is_multiple_of(self.products_each()) => refuse(
                 "out_features",
                 &self.out_features,
                 "an even number: SwiGLU takes gates and ups in turn",

@@ -8,7 +8,7 @@ use super::heads::AttentionSpec;
 use super::memory::{Batch, Carver, LayerId, Saved, Workspace};
 use super::mlp::{Kept as MlpKept, MlpBackward, MlpForward, MlpSpec, ParallelMlp};
 use super::norm::{NormBackward, NormForward, NormSpec, ParallelNorm};
-use super::operands::{check_m, check_mat, check_training};
+use super::operands::check_training;
 use super::options::{Options, Rows};
 use super::parameters::{NormParameters, TransformerGradients, TransformerParameters};
 use super::sends::Sends;

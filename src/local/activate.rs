@@ -10,6 +10,7 @@ use crate::memory::{Mat, MatMut};
 const ACTIVATE: Entry = Entry {
     name: "activate",
     shared: 0,
+    ctas_per_sm: 2,
 };
 
 /// Which activation.

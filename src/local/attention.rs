@@ -10,9 +10,10 @@ use crate::memory::{Mat, MatMut};
 const ATTENTION: Entry = Entry {
     name: "attention",
     shared: abi::TW_ATTENTION_SHARED,
+    ctas_per_sm: 1,
 };
-/// Rows of a tile.
-const TILE: usize = 32;
+/// Rows of a tile, and columns of what a CTA sums.
+const TILE: [usize; 2] = [32, 128];
 /// The most columns of a head.
 pub const MOST_HEAD_SIZE: usize = 256;
 
@@ -201,10 +202,10 @@ impl Heads {
         Ok((local, [m, columns(self.heads)], [m, columns(self.kv_heads)]))
     }
 
-    /// Tiles of rows, of all sequences and so many heads.
+    /// Tiles, of all sequences and so many heads.
     fn items(&self, m: usize, heads: usize) -> usize {
-        (m / self.seq)
-            .saturating_mul(self.seq.div_ceil(TILE))
-            .saturating_mul(heads)
+        let [rows, columns] = TILE;
+        let tiles = self.seq.div_ceil(rows) * self.head_size.div_ceil(columns);
+        (m / self.seq).saturating_mul(tiles).saturating_mul(heads)
     }
 }

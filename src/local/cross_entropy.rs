@@ -12,6 +12,7 @@ use crate::memory::{Ids, Mat, MatMut};
 const CROSS_ENTROPY: Entry = Entry {
     name: "cross_entropy",
     shared: abi::TW_LOSS_SHARED,
+    ctas_per_sm: 2,
 };
 
 /// What a part of the logits says of every row: their maximum, the sum of `exp(logit - maximum)`, and the target's logit, or 0 where the

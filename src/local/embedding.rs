@@ -10,13 +10,15 @@ use crate::memory::{Buffer, Ids, Mat, MatMut};
 const LOOKUP: Entry = Entry {
     name: "embedding",
     shared: abi::TW_LOSS_SHARED,
+    ctas_per_sm: 2,
 };
 const BACKWARD: Entry = Entry {
     name: "embedding",
     shared: abi::TW_EMBEDDING_SHARED,
+    ctas_per_sm: 2,
 };
 /// Rows of the table that a CTA has at a time.
-const TABLE_ROWS: usize = 64;
+const TABLE_ROWS: usize = 32;
 
 /// The first id outside the vocabulary that launches have met since it was made or cleared: kernels cannot fail, and a
 /// host that asked after every launch would wait for each.

@@ -12,6 +12,8 @@ use crate::group::Rank;
 pub(super) struct Entry {
     pub name: &'static str,
     pub shared: u32,
+    /// CTAs an SM that it is compiled for.
+    pub ctas_per_sm: u32,
 }
 
 /// Enqueues a kernel that deals `items` out to CTAs; nothing where there are none.
@@ -29,7 +31,8 @@ pub(super) fn enqueue(rank: &Rank, entry: Entry, dtype: DType, items: usize, loc
         ..TwParams::default()
     };
     let launch = Launch {
-        grid: items.min(rank.facts().local_ctas()),
+        // Twice as many CTAs as SMs, of kernels that are compiled for two an SM.
+        grid: items.min((rank.facts().local_ctas() * entry.ctas_per_sm / 2).max(1)),
         threads: abi::TW_LOCAL_THREADS,
         shared: entry.shared,
         cluster: 1,

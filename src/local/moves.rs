@@ -10,6 +10,7 @@ use crate::memory::{Mat, MatMut};
 const MOVE: Entry = Entry {
     name: "move_matrix",
     shared: 0,
+    ctas_per_sm: 2,
 };
 
 /// A matrix into another of its shape and type, bit by bit: rows may lie otherwise.

@@ -8,8 +8,9 @@ use crate::group::Rank;
 use crate::memory::{Mat, MatMut};
 
 const NORM: Entry = Entry {
-    name: "norm",
+    name: "normalise",
     shared: abi::TW_NORM_SHARED,
+    ctas_per_sm: 2,
 };
 /// Columns of a block of `norm_gradients`.
 const GRADIENT_COLUMNS: usize = 32;

@@ -1,5 +1,6 @@
 //! The parameters of a launch: arithmetic on M and addresses, nothing else.
 
+use super::addresses::Addresses;
 use super::config::{Config, Facts, kernel};
 use super::descriptor::hash;
 use super::exchange;
@@ -49,36 +50,6 @@ impl Step {
             launch: kernel.launch(grid, params.cluster),
             params,
             maps,
-        }
-    }
-}
-
-/// Device addresses, 0 where there is none, and leading dimensions.
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Addresses {
-    pub x: (u64, u64),
-    weight: (u64, u64),
-    pub bias: u64,
-    addend: (u64, u64),
-    pub out: (u64, u64),
-    residual: (u64, u64),
-    gamma: u64,
-    saved: (u64, u64),
-}
-
-impl Addresses {
-    pub fn of(a: &Operands<'_>) -> Addresses {
-        let of = |mat: &RawMat| (mat.ptr, mat.ld as u64);
-        let optional = |mat: &Option<crate::memory::Mat<'_>>| mat.as_ref().map_or((0, 0), |mat| of(&mat.raw));
-        Addresses {
-            x: of(&a.x.raw),
-            weight: optional(&a.weight),
-            bias: optional(&a.bias).0,
-            addend: optional(&a.addend),
-            out: of(a.out.raw()),
-            residual: a.residual.as_ref().map_or((0, 0), |residual| of(residual.raw())),
-            gamma: optional(&a.gamma).0,
-            saved: a.saved.as_ref().map_or((0, 0), |saved| of(&saved.raw)),
         }
     }
 }
@@ -192,38 +163,15 @@ impl Maker<'_> {
     }
 
     /// The GEMM of an unfused `config` alone, into a matrix of the operation's type.
-    pub fn gemm_alone(&self, config: &Config, gemm: Kernel, m: u64, [x, weight, out]: [&RawMat; 3]) -> Result<Step> {
-        let of = |mat: &RawMat| (mat.ptr, mat.ld as u64);
-        let (x, weight, out) = (of(x), of(weight), of(out));
-        let a = Addresses {
-            x,
-            weight,
-            out,
-            ..Addresses::default()
-        };
+    pub fn gemm_alone(&self, config: &Config, gemm: Kernel, m: u64, operands: [&RawMat; 3]) -> Result<Step> {
+        let a = Addresses::of_product(operands);
         self.gemm(config, m, self.spec.dtype, a, self.settle(gemm, a)?)
     }
 
     /// A GEMM of this rank's own by `kernel`.
     pub fn own_gemm(&self, config: &Config, kernel: Kernel, g: &Gemm<'_>) -> Result<Step> {
-        let of = |mat: &RawMat| (mat.ptr, mat.ld as u64);
-        let a = Addresses {
-            x: of(&g.x.raw),
-            weight: of(&g.weight.raw),
-            bias: g.bias.as_ref().map_or(0, |bias| bias.raw.ptr),
-            // Who stores a value has read what was there.
-            addend: if g.accumulate { of(&g.out.raw) } else { (0, 0) },
-            out: of(&g.out.raw),
-            saved: g.saved.as_ref().map_or((0, 0), |saved| of(&saved.raw)),
-            ..Addresses::default()
-        };
-        self.gemm(
-            config,
-            g.out.raw.rows as u64,
-            self.spec.dtype,
-            a,
-            self.settle(kernel, a)?,
-        )
+        let (a, m) = (Addresses::of_gemm(g), g.out.raw.rows as u64);
+        self.gemm(config, m, self.spec.dtype, a, self.settle(kernel, a)?)
     }
 
     fn params(&self, desc: TwDescriptor, a: Addresses) -> TwParams {

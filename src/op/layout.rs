@@ -1,4 +1,4 @@
-//! How the operands of a GEMM lie in memory.
+//! How matrices lie in memory: the operands of a GEMM, what a gather leaves.
 
 use crate::abi;
 
@@ -39,6 +39,34 @@ impl std::fmt::Display for Layout {
             Layout::Nt => "NT",
             Layout::Nn => "NN",
             Layout::Tn => "TN",
+        })
+    }
+}
+
+/// How the matrices that an [`Op::AllGather`] brings together stand in the result.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Axis {
+    /// One below the other: rank r's rows are [`chunk`](crate::chunk)`(m, world, r)`.
+    #[default]
+    Rows,
+    /// Side by side: rank r's columns are [`chunk`](crate::chunk)`(n, world, r)`.
+    Columns,
+}
+
+impl Axis {
+    pub(crate) const fn code(self) -> u32 {
+        match self {
+            Axis::Rows => abi::TW_ROWS,
+            Axis::Columns => abi::TW_COLUMNS,
+        }
+    }
+}
+
+impl std::fmt::Display for Axis {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Axis::Rows => "rows",
+            Axis::Columns => "columns",
         })
     }
 }

@@ -1,5 +1,6 @@
 //! Operations: what they are, which kernels carry them out, and their launch.
 
+mod addresses;
 mod budget;
 mod bytes;
 pub(crate) mod check;
@@ -15,6 +16,7 @@ mod layout;
 mod maps;
 pub(crate) mod nccl;
 mod operands;
+mod operation;
 mod plan;
 mod spec;
 mod split;
@@ -32,9 +34,10 @@ pub use epilogue::Epilogue;
 pub use exchange::offered;
 pub use gemm::Gemm;
 pub(crate) use launch::Step;
-pub use layout::Layout;
+pub use layout::{Axis, Layout};
 pub use operands::{Operands, Out, Residual};
+pub use operation::Op;
 pub use plan::Plan;
-pub use spec::{Axis, Mainloop, Op, OpSpec};
+pub use spec::{Mainloop, OpSpec};
 pub use split::chunk;
 pub use tail::Tail;

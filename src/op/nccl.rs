@@ -5,9 +5,10 @@
 //! by a copy a row. Nothing is allocated. A bias is added by rank 0's GEMM, before its product is rounded: there is no
 //! kernel of ours behind the sum. What else would need one, a tail or sums in a wider type, NCCL is not asked for.
 
+use super::addresses::Addresses;
 use super::config::{Config, Facts, gemm_kernel, splits_of};
 use super::kernel::Kernel;
-use super::launch::{Addresses, Maker, Step};
+use super::launch::{Maker, Step};
 use super::operands::Operands;
 use super::{Axis, Op, OpSpec, Tail};
 use crate::driver::DevicePtr;

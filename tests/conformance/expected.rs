@@ -261,12 +261,12 @@ pub fn clock(case: &Case) {
 
 /// f32 values where rounding, signs, subnormals, infinities and NaN matter.
 #[rustfmt::skip]
-const SPECIAL: [u32; 16] = [
+pub const SPECIAL: [u32; 16] = [
     0x0000_0000, 0x8000_0000, 0x0000_0001, 0x807f_ffff, 0x0080_0000, 0x3f80_0000, 0xbf80_0001, 0x3f7f_ffff,
     0x4b80_0000, 0xcb7f_ffff, 0x7f7f_ffff, 0xff7f_ffff, 0x7f80_0000, 0xff80_0000, 0x7fc0_1234, 0xff80_0001,
 ];
 
-fn canonical(x: f32) -> u32 {
+pub fn canonical(x: f32) -> u32 {
     if x.is_nan() { 0x7fff_ffff } else { x.to_bits() }
 }
 
@@ -376,4 +376,8 @@ pub fn conversions(case: &Case) {
 pub fn hints(case: &Case) {
     let x = random(16, THREADS);
     case.run(1, &x, &x, THREADS, |out| assert_eq!(out, x));
+}
+
+pub fn functions(case: &Case) {
+    crate::functions::compare(case);
 }

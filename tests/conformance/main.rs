@@ -1,10 +1,11 @@
-//! Every function of `csrc/machine` against values computed here, bit for bit: on the simulated node, and with
+//! Every function of `csrc/machine`, and of `csrc/tile/functions.h`, against values computed here, bit for bit: on the simulated node, and with
 //! `TILEWEAVE_GPU=1` on this machine's GPU (Hopper's cases on a Hopper). The cases' device side is
 //! `csrc/kernels/conformance.h` and `conformance_hopper.h`.
 
 #[path = "../common/mod.rs"]
 mod common;
 mod expected;
+mod functions;
 mod hopper;
 mod multicast;
 mod run;
@@ -44,6 +45,7 @@ cases!(
     arithmetic,
     conversions,
     hints,
+    functions,
 );
 
 // In the order of TW_CONFORMANCE_HOPPER_CASES.

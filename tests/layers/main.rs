@@ -6,6 +6,7 @@ mod block;
 mod blocks;
 #[path = "../common/mod.rs"]
 mod common;
+mod dealt;
 mod goldens;
 mod linear;
 mod mapping;

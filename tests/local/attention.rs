@@ -325,3 +325,29 @@ fn sequences_are_apart() {
         assert_eq!(o, all[batch * c.seq * row * 2..][..c.seq * row * 2], "sequence {batch}");
     }
 }
+
+/// Where nothing is rounded to a narrower type, values come to a good part of their bounds: a wrong digit would be seen.
+#[test]
+fn bounds_are_not_vacuous() {
+    let c = Case {
+        kv_heads: 2,
+        group: 2,
+        ..plain(50, 32, DType::F32)
+    };
+    let (data, h) = (c.data(), c.reference());
+    let bounds = c.bounds(&data);
+    let part = |name: &str, got: &[u8], want: &[f64], bound: &[f64]| {
+        judge(name, c.dtype, &decode(c.dtype, got), want, |i| bound[i])
+    };
+    let [o, _] = c.forward(PLAIN, &data);
+    let [dq, dk, dv] = c.backward(PLAIN, &data);
+    let want = local::attention_backward(&h, &data.q, &data.k, &data.v, &data.d);
+    let parts = [
+        part("o", &o, &local::attention(&h, &data.q, &data.k, &data.v).0, &bounds.o),
+        part("dq", &dq, &want.dq, &bounds.dq),
+        part("dk", &dk, &want.dk, &bounds.dk),
+        part("dv", &dv, &want.dv, &bounds.dv),
+    ];
+    println!("{parts:.3?}");
+    assert!(parts.iter().all(|part| *part > 0.01), "{parts:?}");
+}

@@ -151,7 +151,8 @@ impl Case {
     }
 }
 
-fn judge_forward(c: &Case, data: &Data, y: &[u8], stats: &[u8]) {
+/// The largest part of its bound that an element of y comes to.
+fn judge_forward(c: &Case, data: &Data, y: &[u8], stats: &[u8]) -> f64 {
     let want = norm(
         &data.x,
         &data.gamma,
@@ -175,13 +176,15 @@ fn judge_forward(c: &Case, data: &Data, y: &[u8], stats: &[u8]) {
             s * relative,
         ]);
     }
-    judge("y", c.dtype, &decode(c.dtype, y), &want, |i| bounds[i]);
+    let part = judge("y", c.dtype, &decode(c.dtype, y), &want, |i| bounds[i]);
     judge("stats", DType::F32, &decode(DType::F32, stats), &data.stats, |i| {
         of_stats[i] + U * data.stats[i].abs()
     });
+    part
 }
 
-fn judge_backward(c: &Case, data: &Data, accumulate: bool, got: &[Vec<u8>; 3]) {
+/// The same of dx.
+fn judge_backward(c: &Case, data: &Data, accumulate: bool, got: &[Vec<u8>; 3]) -> f64 {
     let NormGradients {
         mut dx,
         mut dgamma,
@@ -235,11 +238,12 @@ fn judge_backward(c: &Case, data: &Data, accumulate: bool, got: &[Vec<u8>; 3]) {
             }
         }
     }
-    judge("dx", c.dtype, &decode(c.dtype, &got[0]), &dx, |i| of_dx[i]);
+    let part = judge("dx", c.dtype, &decode(c.dtype, &got[0]), &dx, |i| of_dx[i]);
     judge("dgamma", c.dtype, &decode(c.dtype, &got[1]), &dgamma, |i| of_dgamma[i]);
     if c.centred() {
         judge("dbeta", c.dtype, &decode(c.dtype, &got[2]), &dbeta, |i| of_dbeta[i]);
     }
+    part
 }
 
 proptest! {
@@ -352,5 +356,30 @@ fn nan_stays_in_its_row_and_places_may_be_shared() {
         .unwrap();
         rank.synchronize().unwrap();
         assert_eq!(x.read().unwrap(), c.forward(PLAIN, &data)[0]);
+    }
+}
+
+/// Where nothing is rounded to a narrower type, values come to a good part of their bounds: a wrong digit would be seen.
+#[test]
+fn bounds_are_not_vacuous() {
+    for kind in [NormKind::Rms, NormKind::Layer] {
+        let c = Case {
+            kind,
+            m: 8,
+            d: 700,
+            dtype: DType::F32,
+            eps: 1e-5,
+            beta: false,
+            offset: 0.5,
+            data: 2,
+        };
+        let data = c.data();
+        let [y, stats] = c.forward(PLAIN, &data);
+        let parts = [
+            judge_forward(&c, &data, &y, &stats),
+            judge_backward(&c, &data, false, &c.backward(PLAIN, &data, false)),
+        ];
+        println!("{kind:?}: {parts:.3?}");
+        assert!(parts.iter().all(|part| *part > 0.03), "{kind:?}: {parts:?}");
     }
 }

@@ -108,10 +108,11 @@ pub fn rounded(dtype: DType, want: f64, error: f64) -> f64 {
 }
 
 /// Every value within `bound(i)`, an f32 error, of what is right, when rounded to the type. NaN is NaN in both, and infinities
-/// are equal; a value that may round to infinity may be it.
+/// are equal; a value that may round to infinity may be it. The largest part of its bound that a value comes to.
 #[track_caller]
-pub fn judge(what: &str, dtype: DType, got: &[f64], want: &[f64], bound: impl Fn(usize) -> f64) {
+pub fn judge(what: &str, dtype: DType, got: &[f64], want: &[f64], bound: impl Fn(usize) -> f64) -> f64 {
     assert_eq!(got.len(), want.len(), "{what}");
+    let mut part = 0f64;
     for (i, (got, want)) in got.iter().zip(want).enumerate() {
         let allowed = rounded(dtype, *want, bound(i));
         let infinite = got.is_infinite() && got.signum() == want.signum() && want.abs() + allowed >= overflow(dtype);
@@ -120,7 +121,9 @@ pub fn judge(what: &str, dtype: DType, got: &[f64], want: &[f64], bound: impl Fn
             close || infinite || got == want || (got.is_nan() && want.is_nan()),
             "{what}, {dtype}: element {i} is {got:e}, not {want:e} within {allowed:e}"
         );
+        part = part.max((got - want).abs() / allowed);
     }
+    part
 }
 
 /// Additions that a term of a row of `n` goes through (csrc/tile/row_sum.h).

@@ -12,7 +12,7 @@
 #include "tile/functions.h"
 
 namespace tw {
-constexpr uint32_t kTileRows = 32, kChunkColumns = 64, kMostChunks = 4;
+constexpr uint32_t kTileRows = 32, kChunkColumns = 64, kSumChunks = 2;
 constexpr uint32_t kRowLanes = TW_LOCAL_THREADS / kTileRows, kOthers = kTileRows / kRowLanes;
 static_assert(kRowLanes * 8 == kChunkColumns, "an octet a thread");
 
@@ -36,11 +36,12 @@ struct Head {
   }
 };
 
+// A row's sums, of so many columns as registers have room for: wider heads are done in parts, which compute the scores anew.
 struct Sums {
-  Octet of[kMostChunks];  // of every chunk of columns
+  Octet of[kSumChunks];
   TW_DEV void scale(float by) {
     TW_UNROLL
-    for (uint32_t c = 0; c < kMostChunks; ++c) {
+    for (uint32_t c = 0; c < kSumChunks; ++c) {
       TW_UNROLL
       for (int j = 0; j < 8; ++j) of[c].f[j] = mx::mul(of[c].f[j], by);
     }
@@ -100,36 +101,37 @@ class Tiles {
     for (uint32_t i = 0; i < kOthers; ++i) mx::st_shared_b32(weight_row(which) + (part + i * kRowLanes) * 4, mx::f32_bits(w[i]));
   }
 
-  // After `weigh` and `warp_sync`.
-  TW_DEV void spread(uint32_t which, const Head<A>& b, uint32_t b_tile, Sums& sums) const {
-    Octet y = b.load(b_tile, 0);
+  // After `weigh` and `warp_sync`; of the columns from chunk `first` on.
+  TW_DEV void spread(uint32_t which, const Head<A>& b, uint32_t b_tile, uint32_t first, Sums& sums) const {
+    Octet y = b.load(b_tile, first);
     TW_UNROLL
-    for (uint32_t c = 0; c < kMostChunks; ++c) {
-      if (c >= chunks) break;
-      Cta::sync(Site::LocalChunk);
-      put(b_chunk, y);
-      Cta::sync(Site::LocalChunk);
-      if (c + 1 < chunks) y = b.load(b_tile, c + 1);
-      TW_NO_UNROLL
-      for (uint32_t other = 0; other < kTileRows; other += 4) {
-        const vec4 w = mx::ld_shared_v4(weight_row(which) + other * 4);
-        TW_UNROLL
-        for (uint32_t i = 0; i < 4; ++i) {
-          const saddr at = b_chunk + (other + i) * kRowBytes + part * 32;
-          Octet v;
-          f32_half(mx::ld_shared_v4(at), v, 0);
-          f32_half(mx::ld_shared_v4(at + 16), v, 1);
+    for (uint32_t c = 0; c < kSumChunks; ++c) {
+      if (first + c < chunks) {
+        Cta::sync(Site::LocalChunk);
+        put(b_chunk, y);
+        Cta::sync(Site::LocalChunk);
+        if (c + 1 < kSumChunks && first + c + 1 < chunks) y = b.load(b_tile, first + c + 1);
+        TW_NO_UNROLL
+        for (uint32_t other = 0; other < kTileRows; other += 4) {
+          const vec4 w = mx::ld_shared_v4(weight_row(which) + other * 4);
           TW_UNROLL
-          for (int j = 0; j < 8; ++j) sums.of[c].f[j] = mx::fma(mx::bits_f32(w.v[i]), v.f[j], sums.of[c].f[j]);
+          for (uint32_t i = 0; i < 4; ++i) {
+            const saddr at = b_chunk + (other + i) * kRowBytes + part * 32;
+            Octet v;
+            f32_half(mx::ld_shared_v4(at), v, 0);
+            f32_half(mx::ld_shared_v4(at + 16), v, 1);
+            TW_UNROLL
+            for (int j = 0; j < 8; ++j) sums.of[c].f[j] = mx::fma(mx::bits_f32(w.v[i]), v.f[j], sums.of[c].f[j]);
+          }
         }
       }
     }
   }
 
-  TW_DEV void store(const Head<A>& to, uint32_t tile, const Sums& sums) const {
+  TW_DEV void store(const Head<A>& to, uint32_t tile, uint32_t first, const Sums& sums) const {
     TW_UNROLL
-    for (uint32_t c = 0; c < kMostChunks; ++c) {
-      if (c < chunks) to.store(tile, c, sums.of[c]);
+    for (uint32_t c = 0; c < kSumChunks; ++c) {
+      if (first + c < chunks) to.store(tile, first + c, sums.of[c]);
     }
   }
 };

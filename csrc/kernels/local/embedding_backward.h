@@ -1,16 +1,16 @@
 // The gradient of a table's rows: for each, the sum of dy over the tokens that looked it up, in the order of the tokens, in f32,
 // rounded once. No atomics, so the order is always the same, and no memory but the CTA's.
 //
-// A CTA takes 64 rows of the table at a time, eight a warp. It looks through all ids, 1024 at a time, and lists those of its
+// A CTA takes 32 rows of the table at a time, four a warp. It looks through all ids, 1024 at a time, and lists those of its
 // rows, in order; then its warps go through the list, each adding up the tokens of its own rows, 256 columns at a time. A list
-// that holds all tokens serves for all columns; where more tokens than the list has room for are of these 64 rows, parts of
+// that holds all tokens serves for all columns; where more tokens than the list has room for are of these 32 rows, parts of
 // the list follow each other, and are made anew for the next columns.
 #pragma once
 #include "kernels/local/ids.h"
 #include "tile/row_sum.h"
 
 namespace tw {
-constexpr uint32_t kTableRows = 64, kWarpRows = kTableRows / (TW_LOCAL_THREADS / 32);
+constexpr uint32_t kTableRows = 32, kWarpRows = kTableRows / (TW_LOCAL_THREADS / 32);
 
 // The tokens from `from` up to `to` that are of a block of rows: {token, row} by 8 bytes.
 class TokenList {

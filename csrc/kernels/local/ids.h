@@ -10,7 +10,8 @@ TW_DEV int64_t id_at(const TwMat& ids, uint32_t i) { return int64_t(mx::ld_relax
 struct Place {
   bool here;
   uint32_t at;
-  TW_DEV Place(int64_t id, int64_t first, uint32_t count) : here(id >= first && id - first < int64_t(count)), at(here ? uint32_t(id - first) : 0) {}
+  TW_DEV Place(int64_t id, int64_t first, uint32_t count)
+      : here(id >= first && id - first < int64_t(count)), at(here ? uint32_t(id - first) : 0) {}
 };
 
 // What the first CTA does besides: finds the first of `count` ids that is outside the vocabulary, and is not the one to ignore.

@@ -40,6 +40,7 @@ TW_DEV bool bar_sync_and(u32 id, u32 threads, bool mine, Site) {
                : "memory");
   return all;
 }
+TW_DEV bool again(bool more) { return more; }
 TW_DEV void warp_sync() { asm volatile("bar.warp.sync 0xffffffff;" ::: "memory"); }
 TW_DEV u32 shfl_xor(u32 v, u32 mask) {
   u32 x;

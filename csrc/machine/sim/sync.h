@@ -6,6 +6,7 @@ namespace mx {
 TW_MACHINE void cta_sync(Site s) { tw_sim_barrier(self(), 0, 0, u32(s)); }
 TW_MACHINE bool cta_sync_or(bool mine, Site s) { return tw_sim_barrier(self(), 1, mine, u32(s)); }
 TW_MACHINE bool cta_sync_and(bool mine, Site s) { return tw_sim_barrier(self(), 2, mine, u32(s)); }
+TW_MACHINE bool again(bool more) { return more; }
 TW_MACHINE void warp_sync() { tw_sim_warp_sync(self()); }
 TW_MACHINE u32 shfl_xor(u32 v, u32 mask) { return tw_sim_shuffle(self(), v, (self()->thread ^ mask) % 32); }
 TW_MACHINE u32 shfl(u32 v, u32 lane) { return tw_sim_shuffle(self(), v, lane % 32); }

@@ -39,8 +39,9 @@ TW_MACHINE vec4 multimem_ld_reduce_v4(gaddr a) {
   return {{x, x, x, x}};
 }
 TW_MACHINE void multimem_st_v4(gaddr a, vec4 x) {
-  need(self(), x.v[0]);
-  tw_timed_multicast_store(at_call(3), a);
+  TwWarp* w = at_call(3);
+  need(w, x);
+  tw_timed_multicast_store(w, a);
 }
 TW_MACHINE void fence_alias(Site) { self()->issue += 8; }
 }  // namespace mx

@@ -6,36 +6,58 @@
 namespace mx {
 constexpr u32 kAccess = 3;  // instructions of an access: its own, and what its address takes
 
+TW_MACHINE void need_pieces(TwWarp* w) { w->now = later(w->now, w->pieces); }
+
 TW_MACHINE saddr shared() { return 0; }
-TW_MACHINE void shared_access(u32 bytes) {
+TW_MACHINE void shared_load(u32 bytes) {
   TwWarp* w = self();
   w->issue += kAccess;
-  w->traffic += bytes * w->lanes;
+  w->read += bytes * w->lanes;
+}
+TW_MACHINE void shared_store(u32 bytes) {
+  TwWarp* w = self();
+  w->issue += kAccess;
+  w->written += bytes * w->lanes;
 }
 // All lanes read one word; it is real.
 TW_MACHINE u32 ld_shared_b32(saddr a) {
-  shared_access(4);
+  shared_load(4);
   u32 x;
   memcpy(&x, self()->shared + a, 4);
   return x;
 }
 TW_MACHINE vec4 ld_shared_v4(saddr) {
-  shared_access(16);
+  shared_load(16);
   return {{0, 0, 0, 0}};
 }
-TW_MACHINE void st_shared_b16(saddr, u32) { shared_access(2); }
+TW_MACHINE void st_shared_b16(saddr, u32 x) {
+  need(self(), x);
+  shared_store(2);
+}
 TW_MACHINE void st_shared_b32(saddr a, u32 x) {
-  shared_access(4);
+  need(self(), x);
+  shared_store(4);
   if (self()->lanes == 1) memcpy(self()->shared + a, &x, 4);
 }
-TW_MACHINE void st_shared_b64(saddr, u64) { shared_access(8); }
+TW_MACHINE void st_shared_b64(saddr, u64 x) {
+  need(self(), u32(x));
+  need(self(), u32(x >> 32));
+  shared_store(8);
+}
 TW_MACHINE void st_shared_v4(saddr, vec4 x) {
-  need(self(), x.v[0]);
-  shared_access(16);
+  need_pieces(self());
+  need(self(), x);
+  shared_store(16);
 }
 
 TW_MACHINE u32 load_global(gaddr a, u32 bytes) { return tw_timed_load(at_call(kAccess), a, bytes); }
-TW_MACHINE u32 ld_global_b16(gaddr a) { return load_global(a, 2); }
+// Kernels put two into a word, which has no number then: whoever stores next waits for all of them.
+TW_MACHINE u32 ld_global_b16(gaddr a) {
+  const u32 x = load_global(a, 2);
+  TwWarp* w = self();
+  w->pieces = later(w->pieces, ready(w, x));
+  return x;
+}
 TW_MACHINE u32 ld_global_b32(gaddr a) { return load_global(a, 4); }
 TW_MACHINE vec4 ld_global_v4(gaddr a) {
   const u32 x = load_global(a, 16);
@@ -43,8 +65,10 @@ TW_MACHINE vec4 ld_global_v4(gaddr a) {
 }
 
 TW_MACHINE void store_global(gaddr a, u64 x, u32 bytes) {
-  need(self(), u32(x));
   TwWarp* w = at_call(kAccess);
+  need_pieces(w);
+  need(w, u32(x));
+  if (bytes == 8) need(w, u32(x >> 32));
   if (w->lanes == 1) {
     tw_timed_put(w, a, x, bytes);
   } else {
@@ -55,8 +79,10 @@ TW_MACHINE void st_global_b16(gaddr a, u32 x) { store_global(a, x, 2); }
 TW_MACHINE void st_global_b32(gaddr a, u32 x) { store_global(a, x, 4); }
 TW_MACHINE void st_global_b64(gaddr a, u64 x) { store_global(a, x, 8); }
 TW_MACHINE void st_global_v4(gaddr a, vec4 x) {
-  need(self(), x.v[0]);
-  tw_timed_store(at_call(kAccess), a, 16);
+  TwWarp* w = at_call(kAccess);
+  need_pieces(w);
+  need(w, x);
+  tw_timed_store(w, a, 16);
 }
 
 TW_MACHINE void discard(gaddr, u64) {}
@@ -64,7 +90,7 @@ TW_MACHINE void payload(u32 bytes) { self()->payload = bytes; }
 
 TW_MACHINE void cp_async_16(saddr, gaddr from, u32 bytes) {
   TwWarp* w = at_call(kAccess);
-  w->traffic += 16 * w->lanes;
+  w->written += 16 * w->lanes;
   if (bytes) tw_timed_copy_async(w, from, bytes);
 }
 TW_MACHINE void cp_async_commit() {
@@ -73,7 +99,7 @@ TW_MACHINE void cp_async_commit() {
 }
 template <int N>
 TW_MACHINE void cp_async_wait(Site) {
-  TwWarp* w = at_call(1);
+  TwWarp* w = at_branch(1);
   if (w->async_groups > N) w->now = later(w->now, w->async_done[(w->async_groups - 1 - N) % kTwGroups]);
 }
 }  // namespace mx

@@ -1,19 +1,22 @@
 // What the running warp knows of itself, and the units of its SM that it shares with others.
 // `src/driver/sim/timed/self_c.rs` holds the Rust twins; sizes and offsets are asserted in both.
 //
-// Times are picoseconds. What a warp issues between two calls into Rust is only counted (`issue`, `traffic`, `flops`) and
+// Times are picoseconds. What a warp issues between two calls into Rust is only counted (`issue`, `read`, `written`, `flops`) and
 // becomes time in `settle`: its scheduler is one for every fourth warp of the SM, its tensor core too, shared memory is the
 // SM's. A unit serves whoever comes, one after the other; who comes while it is busy waits.
 //
-// A loaded value is the number of its load, 1 to kTwLoads - 1: whatever computes with it, or stores it, first waits until it is
-// there. So loads overlap as far as the kernel's own code lets them. All other values are 0 or garbage; none of them may
-// decide anything.
+// A loaded value is the number of its load. What is computed from it has that number too, of two the later one's: compilers
+// let arithmetic wait for its operands, and what follows go first. A warp itself waits where an instruction must have the
+// value (a store, a shuffle), and at a branch (a barrier, a poll, the next turn of a loop) for all that has been computed so
+// far. So loads overlap as far as compiled code would let them. All other values are 0 or garbage; none of them may decide
+// anything.
 #pragma once
 #include <stddef.h>
 
 #include "types.h"
 
-constexpr uint32_t kTwLoads = 128;      // numbers of loads under way, reused in turn
+constexpr uint32_t kTwLoads = 16;       // loads that a thread has registers for, 64 of them: one more waits for the oldest
+constexpr uint32_t kTwFirstLoad = 0x7c000000;  // its number; no small integer is one
 constexpr uint32_t kTwGroups = 16;      // commit groups that a warp remembers, of each kind
 
 // A unit that serves one after the other: when it is free, and how long it has been busy.
@@ -36,14 +39,15 @@ struct TwWarp {
   uint64_t now;
   const uint64_t* horizon;                // beyond it others come first
 
-  uint32_t issue, traffic;                // since the last settling: instructions, bytes of shared memory
-  uint64_t flops;                         // of mma
+  uint64_t flops;                         // of mma since the last settling
   uint64_t group_flops;                   // of the open group of wgmma
+  uint32_t issue, read, written;          // since the last settling: instructions, bytes of shared memory
   uint32_t group_traffic, payload;
 
-  uint32_t loads, async_groups;           // numbers given so far
-  uint32_t wgmma_groups, part;            // `part`: of the SM's four, the one that this warp belongs to
+  uint32_t part;                          // of the SM's four, the one that this warp belongs to
+  uint32_t loads, async_groups, wgmma_groups;  // numbers given so far
   uint64_t async_ready;                   // when the open cp.async group's bytes are there
+  uint64_t computed, pieces;              // when all is there that went into arithmetic; the last of loads that lose their number
   uint64_t ready[kTwLoads];
   uint64_t async_done[kTwGroups], wgmma_done[kTwGroups];
 };
@@ -53,11 +57,11 @@ struct TwCosts {
   uint64_t cycle;                         // ps
   uint64_t shared_byte, shared_latency;   // 1/1024 ps, ps
   uint64_t mma_flop, wgmma_flop;          // of one of four tensor cores, 1/1024 ps
-  uint64_t wgmma_latency;                 // ps, of a group behind its last product
+  uint64_t mma_latency, wgmma_latency;    // ps, of an mma, of a group of wgmma behind its last product
 };
 
-static_assert(sizeof(TwUnit) == 16 && sizeof(TwSm) == 144 && sizeof(TwCosts) == 48, "the Rust twins");
-static_assert(sizeof(TwWarp) == 1408 && offsetof(TwWarp, loads) == 104 && offsetof(TwWarp, ready) == 128, "the Rust twin");
+static_assert(sizeof(TwUnit) == 16 && sizeof(TwSm) == 144 && sizeof(TwCosts) == 56, "the Rust twins");
+static_assert(sizeof(TwWarp) == 536 && offsetof(TwWarp, loads) == 112 && offsetof(TwWarp, ready) == 152, "the Rust twin");
 
 extern "C" __thread TwWarp* tw_timed_self;
 
@@ -78,19 +82,31 @@ TW_MACHINE u64 serve(TwUnit& unit, u64 from, u64 time) {
   return unit.free_at;
 }
 
-// Makes time of what has been counted.
+// Makes time of what has been counted. Lanes that do the same as lane 0 did at the same moment ask no unit again.
 TW_MACHINE void settle(TwWarp* w) {
   const u64 from = w->now;
+  if (w->lane) {
+    w->now = from + w->issue * w->costs->cycle + (w->read ? w->costs->shared_latency : 0);
+    w->issue = w->read = w->written = 0;
+    return;
+  }
   if (w->issue) {
     w->now = serve(w->sm->scheduler[w->part], from, w->issue * w->costs->cycle);
     w->issue = 0;
   }
-  if (w->traffic) {
-    w->now = later(w->now, serve(w->sm->shared, from, w->traffic * w->costs->shared_byte >> 10) + w->costs->shared_latency);
-    w->traffic = 0;
+  // Stores are on their way when they have been issued.
+  if (w->written) serve(w->sm->shared, from, w->written * w->costs->shared_byte >> 10);
+  w->written = 0;
+  u64 operands = from;
+  if (w->read) {
+    operands = from + w->costs->shared_latency;
+    w->now = later(w->now, serve(w->sm->shared, from, w->read * w->costs->shared_byte >> 10) + w->costs->shared_latency);
+    w->read = 0;
   }
+  // Products begin with the first operands, and the warp goes on when the last one has begun: its sums are not read here.
   if (w->flops) {
-    w->now = later(w->now, serve(w->sm->tensor[w->part], from, w->flops * w->costs->mma_flop >> 10));
+    const u64 done = serve(w->sm->tensor[w->part], operands, w->flops * w->costs->mma_flop >> 10);
+    w->now = later(w->now, done - w->costs->mma_latency);
     w->flops = 0;
   }
 }
@@ -103,8 +119,29 @@ TW_MACHINE TwWarp* at_call(u32 instructions) {
   return w;
 }
 
-// Whoever is to have the value of a load waits for it.
-TW_MACHINE void need(TwWarp* w, u32 value) {
-  if (value < kTwLoads && w->ready[value] > w->now) w->now = w->ready[value];
+// When a value is there: the number of a load may be an old one's, whose data has come.
+TW_MACHINE u64 ready(const TwWarp* w, u32 value) {
+  const u32 number = value - kTwFirstLoad;
+  return w->loads - number < kTwLoads ? w->ready[number % kTwLoads] : 0;
+}
+
+// Whoever must have a value waits for it.
+TW_MACHINE void need(TwWarp* w, u32 value) { w->now = later(w->now, ready(w, value)); }
+TW_MACHINE void need(TwWarp* w, const vec4& x) {
+  for (u32 i = 0; i < 4; ++i) need(w, x.v[i]);
+}
+
+// Of what is made from two values: the later one.
+TW_MACHINE u32 made_of(TwWarp* w, u32 a, u32 b) {
+  const u64 a_at = ready(w, a), b_at = ready(w, b);
+  w->computed = later(w->computed, later(a_at, b_at));
+  return a_at < b_at ? b : a_at ? a : 0;
+}
+
+// Before whatever ends a straight piece of code.
+TW_MACHINE TwWarp* at_branch(u32 instructions) {
+  TwWarp* w = at_call(instructions);
+  w->now = later(w->now, w->computed);
+  return w;
 }
 }  // namespace mx

@@ -3,23 +3,26 @@
 #include "calls.h"
 
 namespace mx {
-TW_MACHINE void cta_sync(Site) { tw_timed_barrier(at_call(1), 0, 0, 0, 0); }
-TW_MACHINE bool cta_sync_or(bool mine, Site) { return tw_timed_barrier(at_call(2), 0, 0, 1, mine); }
-TW_MACHINE bool cta_sync_and(bool mine, Site) { return tw_timed_barrier(at_call(2), 0, 0, 2, mine); }
-TW_MACHINE void bar_sync(u32 id, u32 threads, Site) { tw_timed_barrier(at_call(1), id, threads, 0, 0); }
-TW_MACHINE bool bar_sync_or(u32 id, u32 threads, bool mine, Site) { return tw_timed_barrier(at_call(2), id, threads, 1, mine); }
-TW_MACHINE bool bar_sync_and(u32 id, u32 threads, bool mine, Site) { return tw_timed_barrier(at_call(2), id, threads, 2, mine); }
-TW_MACHINE void cluster_sync(Site) { tw_timed_cluster_sync(at_call(1)); }
+TW_MACHINE void cta_sync(Site) { tw_timed_barrier(at_branch(1), 0, 0, 0, 0); }
+TW_MACHINE bool cta_sync_or(bool mine, Site) { return tw_timed_barrier(at_branch(2), 0, 0, 1, mine); }
+TW_MACHINE bool cta_sync_and(bool mine, Site) { return tw_timed_barrier(at_branch(2), 0, 0, 2, mine); }
+TW_MACHINE void bar_sync(u32 id, u32 threads, Site) { tw_timed_barrier(at_branch(1), id, threads, 0, 0); }
+TW_MACHINE bool bar_sync_or(u32 id, u32 threads, bool mine, Site) { return tw_timed_barrier(at_branch(2), id, threads, 1, mine); }
+TW_MACHINE bool bar_sync_and(u32 id, u32 threads, bool mine, Site) { return tw_timed_barrier(at_branch(2), id, threads, 2, mine); }
+TW_MACHINE void cluster_sync(Site) { tw_timed_cluster_sync(at_branch(1)); }
 
 TW_MACHINE void warp_sync() { self()->issue += 1; }
 // All lanes have what lane 0 has.
-TW_MACHINE u32 shfl_xor(u32 v, u32) {
-  self()->issue += 2;
+TW_MACHINE u32 shfl(u32 v, u32) {
+  TwWarp* w = at_call(2);
+  need(w, v);
   return v;
 }
-TW_MACHINE u32 shfl(u32 v, u32) {
-  self()->issue += 2;
-  return v;
+TW_MACHINE u32 shfl_xor(u32 v, u32 lane) { return shfl(v, lane); }
+
+TW_MACHINE bool again(bool more) {
+  at_branch(1);
+  return more;
 }
 
 TW_MACHINE void mbar_init(saddr bar, u32 count) { tw_timed_mbar_init(one_lane(2, "mbar_init"), bar, count); }
@@ -29,11 +32,11 @@ TW_MACHINE void mbar_arrive(saddr bar, Site) { tw_timed_mbar_arrive(at_call(2), 
 TW_MACHINE void mbar_arrive_expect_tx(saddr bar, u32 bytes, Site) {
   tw_timed_mbar_arrive(one_lane(2, "mbar_arrive_expect_tx"), bar, ~0u, bytes);
 }
-TW_MACHINE void mbar_wait(saddr bar, u32 parity, Site) { tw_timed_mbar_wait(at_call(3), bar, parity); }
+TW_MACHINE void mbar_wait(saddr bar, u32 parity, Site) { tw_timed_mbar_wait(at_branch(3), bar, parity); }
 
-TW_MACHINE u64 ld_relaxed_sys(gaddr a) { return tw_timed_poll(at_call(2), a, 0); }
-TW_MACHINE u64 poll_relaxed_sys(gaddr a, u64, Site) { return tw_timed_poll(at_call(2), a, 0); }
-TW_MACHINE u64 ld_acquire_sys(gaddr a, Site) { return tw_timed_poll(at_call(2), a, 1); }
+TW_MACHINE u64 ld_relaxed_sys(gaddr a) { return tw_timed_poll(at_branch(2), a, 0); }
+TW_MACHINE u64 poll_relaxed_sys(gaddr a, u64, Site) { return tw_timed_poll(at_branch(2), a, 0); }
+TW_MACHINE u64 ld_acquire_sys(gaddr a, Site) { return tw_timed_poll(at_branch(2), a, 1); }
 TW_MACHINE void st_relaxed_sys(gaddr a, u64 x) { tw_timed_word(one_lane(2, "st_relaxed_sys"), a, x, 0); }
 TW_MACHINE void st_release_sys(gaddr a, u64 x, Site) { tw_timed_word(one_lane(2, "st_release_sys"), a, x, 1); }
 TW_MACHINE u32 atom_add_acq_rel_gpu(gaddr a, u32 x, Site) {
@@ -48,12 +51,16 @@ TW_MACHINE void red_max_relaxed_gpu(gaddr a, u64 x) { tw_timed_max(at_call(2), a
 
 TW_MACHINE vec4 poll_packet(gaddr a, u32, Site) {
   vec4 x;
-  tw_timed_load_packet(at_call(3), a, x.v);
+  tw_timed_load_packet(at_branch(3), a, x.v);
   return x;
 }
 TW_MACHINE vec4 ld_packet(gaddr a) { return poll_packet(a, 0, Site::Count); }
-TW_MACHINE void st_packet(gaddr a, vec4 x) { tw_timed_store_packet(at_call(3), a, x.v); }
+TW_MACHINE void st_packet(gaddr a, vec4 x) {
+  TwWarp* w = at_call(3);
+  need(w, x);
+  tw_timed_store_packet(w, a, x.v);
+}
 
 TW_MACHINE u64 time_ns() { return at_call(1)->now / 1000; }
-TW_MACHINE void pause(u64 until_ns) { tw_timed_pause(at_call(1), until_ns); }
+TW_MACHINE void pause(u64 until_ns) { tw_timed_pause(at_branch(1), until_ns); }
 }  // namespace mx

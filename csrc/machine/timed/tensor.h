@@ -7,7 +7,7 @@ namespace mx {
 TW_MACHINE void ldmatrix_x4(u32 (&)[4], saddr) {
   TwWarp* w = self();
   w->issue += 2;
-  w->traffic += 512;
+  w->read += 512;
 }
 TW_MACHINE void ldmatrix_x4_trans(u32 (&r)[4], saddr row) { ldmatrix_x4(r, row); }
 template <class T>
@@ -48,7 +48,7 @@ TW_MACHINE void wgmma_wait(Acc&, Site) {
 TW_MACHINE void stmatrix_x4(saddr, const u32 (&)[4]) {
   TwWarp* w = self();
   w->issue += 2;
-  w->traffic += 512;
+  w->written += 512;
 }
 template <u32 N>
 TW_MACHINE void reg_alloc() {}

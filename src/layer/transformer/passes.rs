@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::error::Error;
-use crate::memory::RawMat;
+use crate::layer::options::NamedMat;
 
 /// A norm of the stream.
 pub(super) fn norm<'a>(m: usize, x: Mat<'a>, parameters: NormParameters<'a>, y: MatMut<'a>) -> NormForward<'a> {
@@ -175,18 +175,13 @@ impl TransformerLayer {
         self.mlp.check_gradients(&given.mlp, m)
     }
 
-    fn check_mats(&self, m: usize, mats: &[(&str, Option<&RawMat>)]) -> Result<()> {
-        let options = self.options();
-        check_m(options.max_m, m)?;
-        let wanted = [options.rows(m, &self.rank).own, self.spec.norm.hidden];
-        mats.iter().try_for_each(|(name, mat)| match mat {
-            Some(mat) => check_mat(name, mat, wanted, options.dtype, m, &self.rank),
-            None => Ok(()),
-        })
+    fn check_stream(&self, m: usize, mats: &[NamedMat<'_>]) -> Result<()> {
+        self.options().check_stream(m, self.spec.norm.hidden, mats, &self.rank)
     }
 
     pub(super) fn check(&self, pass: &TransformerForward<'_>) -> Result<()> {
-        self.check_mats(pass.m, &[("x", Some(&pass.x.raw)), ("y", Some(&pass.y.raw))])?;
+        let mats = [("x", Some(&pass.x.raw)), ("y", Some(&pass.y.raw))];
+        self.check_stream(pass.m, &mats)?;
         check_sequences(pass.m, pass.seq)?;
         self.check_parameters(&pass.parameters, pass.m)
     }
@@ -194,7 +189,7 @@ impl TransformerLayer {
     pub(super) fn check_back(&self, pass: &TransformerBackward<'_>) -> Result<()> {
         let dx = pass.dx.as_ref().map(|dx| &dx.raw);
         let mats = [("x", Some(&pass.x.raw)), ("dy", Some(&pass.dy.raw)), ("dx", dx)];
-        self.check_mats(pass.m, &mats)?;
+        self.check_stream(pass.m, &mats)?;
         self.check_parameters(&pass.parameters, pass.m)?;
         self.check_gradients(&pass.gradients, pass.m)
     }

@@ -8,12 +8,14 @@ use std::ffi::{CStr, c_char};
 
 use super::gpu::{self, Line};
 use super::rates::NAP;
-use super::self_c::{LOADS, WarpC};
+use super::self_c::{FIRST_LOAD, LOADS, WarpC};
 use super::warp::{Cta, Wait, Warp};
 use super::{Timed, bulk, cluster, mbarrier};
 use crate::abi::TwTensorMap;
 
 const NO_PAYLOAD: u32 = u32::MAX;
+/// The part of a packet's half that kernels decide by.
+const TAG: u64 = 0xffff_ffff_0000_0000;
 
 /// Runs `body` with the three borrows.
 ///
@@ -86,11 +88,16 @@ impl Timed {
         self.traffic[device].0 += u64::from(payload) * u64::from(w.c.lanes);
     }
 
+    /// Room for a load: one so far back has been waited for.
+    fn room_to_load(w: &mut Warp) {
+        w.c.now = w.c.now.max(w.c.ready[w.c.loads.wrapping_add(1) as usize % LOADS]);
+    }
+
     /// A number for a load whose data is there at `at`.
     fn loaded(w: &mut Warp, at: u64) -> u32 {
-        w.c.loads = w.c.loads % (LOADS as u32 - 1) + 1;
-        w.c.ready[w.c.loads as usize] = at;
-        w.c.loads
+        w.c.loads = w.c.loads.wrapping_add(1);
+        w.c.ready[w.c.loads as usize % LOADS] = at;
+        w.c.loads.wrapping_add(FIRST_LOAD)
     }
 
     fn load(&mut self, cta: &Cta, w: &mut Warp, addr: u64, line: Line, bytes: u32) -> u64 {
@@ -132,7 +139,7 @@ impl Timed {
     /// One word to a rank's memory, which can be seen there after a latency.
     fn word(&mut self, cta: &mut Cta, w: &mut Warp, addr: u64, value: u64, release: bool) {
         if release {
-            w.c.now = w.c.now.max(cta.written);
+            w.c.now = w.c.now.max(cta.written) + self.rates.fence;
         }
         let (owner, line) = (self.owner(addr, cta.gpu), self.place(addr));
         let there = if owner == cta.gpu {
@@ -189,6 +196,7 @@ unsafe extern "C" fn tw_timed_load(c: *mut WarpC, addr: u64, bytes: u32) -> u32 
     // SAFETY: passed on.
     unsafe {
         with(enter(c), |timed, cta, w| {
+            Timed::room_to_load(w);
             let line = timed.place(addr);
             let at = timed.load(cta, w, addr, line, bytes);
             Timed::loaded(w, at)
@@ -439,8 +447,9 @@ unsafe extern "C" fn tw_timed_load_packet(c: *mut WarpC, addr: u64, to: *mut u32
             let first = timed.poll(cta, w, began, addr);
             let began = w.polling.take();
             let second = timed.poll(cta, w, began, addr + 8);
-            to.cast::<u64>().write_unaligned(first);
-            to.cast::<u64>().add(1).write_unaligned(second);
+            // Of each half the tag; its data is no load's number here.
+            to.cast::<u64>().write_unaligned(first & TAG);
+            to.cast::<u64>().add(1).write_unaligned(second & TAG);
             let bytes = 16 * u64::from(w.c.lanes);
             let line = timed.place(addr);
             let there = timed.gpus[cta.gpu].load(&timed.rates, cta.sm, w.c.now, line, bytes);
@@ -480,6 +489,7 @@ unsafe extern "C" fn tw_timed_multicast_load(c: *mut WarpC, addr: u64) -> u32 {
     // SAFETY: passed on.
     unsafe {
         with(enter(c), |timed, cta, w| {
+            Timed::room_to_load(w);
             bulk::multicast_load(timed, cta, w, addr).map_or(0, |at| Timed::loaded(w, at))
         })
     }

@@ -19,12 +19,18 @@ const MBARRIER: u64 = 40;
 const CLUSTER: u64 = 180;
 /// Clocks of a load from shared memory: 29 on Hopper by arXiv 2402.13499.
 const SHARED: u64 = 29;
+/// Clocks of an mma m16n8k16: 33 on Ampere and Hopper by arXiv 2402.13499.
+const MMA: u64 = 33;
 /// Clocks of a wgmma behind its last product until its sums may be read: 32 at the least by arXiv 2402.13499.
 const WGMMA: u64 = 32;
 /// Clocks that TMA takes more than an ordinary load, to look at the map and make addresses: about 170 by arXiv 2402.13499.
 const TMA: u64 = 170;
 /// Bytes a clock that an SM takes from the L2, and that it gives (CUDA's metrics count 64 a clock).
 const SM_PORT: f64 = 64.0;
+/// A release at system scope, beyond the acknowledgement of what the CTA has stored: a fence of all that the SM has under way.
+/// Over NVLink NCCL's tuner has 3.4 us for a step with a fence and a flag (simple), 0.6 for one with flags in the data (LL;
+/// 2.30.7, src/graph/tuning.cc). Of the difference the acknowledgement is two ways of 0.8 us.
+const FENCE: u64 = 1_100 * NS;
 /// What a GPU has on its way to peers before a store waits: with it, 400 GB/s are kept up over a microsecond.
 const POSTED_BYTES: f64 = 512e3;
 /// Between two polls a thread sleeps some tens of nanoseconds.
@@ -49,8 +55,9 @@ pub(super) struct Rates {
     pub link: f64,
     /// The same to one peer: more, where links lead to single peers.
     pub pair: f64,
-    /// A word, one way.
+    /// A word, one way: of a ping-pong's way, what the look that finds it does not take.
     pub link_latency: u64,
+    pub fence: u64,
     pub atomic: u64,
     /// How long a GPU's links may be behind before a store waits.
     pub posted: u64,
@@ -85,6 +92,7 @@ impl Rates {
                 shared_latency: cycles(SHARED),
                 mma_flop: (flop / compute.mma_sync_part.value) as u64,
                 wgmma_flop: flop as u64,
+                mma_latency: cycles(MMA),
                 wgmma_latency: cycles(WGMMA),
             },
             barrier: cycles(BARRIER),
@@ -99,7 +107,9 @@ impl Rates {
             l2_bytes: (memory.l2_mb.value * 1e6) as u64,
             link: whole,
             pair,
-            link_latency: us(link.latency_us.value + link.switch_us.value),
+            link_latency: us(link.latency_us.value + link.switch_us.value)
+                .saturating_sub(ns(memory.l2_latency_ns.value) + NAP / 2),
+            fence: FENCE,
             atomic: us(link.atomic_us.value),
             posted: (POSTED_BYTES * whole) as u64,
             launch: us(node.host.launch_us.value),

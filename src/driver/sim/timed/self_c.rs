@@ -1,7 +1,8 @@
 //! The Rust twins of `csrc/machine/timed/self.h`, which tells the fields.
 
-/// Numbers of loads under way.
-pub(super) const LOADS: usize = 128;
+/// Loads under way, and the first one's number.
+pub(super) const LOADS: usize = 16;
+pub(super) const FIRST_LOAD: u32 = 0x7c00_0000;
 const GROUPS: usize = 16;
 
 /// A unit that serves one after the other.
@@ -47,17 +48,20 @@ pub(super) struct WarpC {
     pub costs: *const CostsC,
     pub now: u64,
     pub horizon: *const u64,
-    pub issue: u32,
-    pub traffic: u32,
     pub flops: u64,
     pub group_flops: u64,
+    pub issue: u32,
+    pub read: u32,
+    pub written: u32,
     pub group_traffic: u32,
     pub payload: u32,
+    pub part: u32,
     pub loads: u32,
     pub async_groups: u32,
     pub wgmma_groups: u32,
-    pub part: u32,
     pub async_ready: u64,
+    pub computed: u64,
+    pub pieces: u64,
     pub ready: [u64; LOADS],
     pub async_done: [u64; GROUPS],
     pub wgmma_done: [u64; GROUPS],
@@ -72,11 +76,12 @@ pub(super) struct CostsC {
     pub shared_latency: u64,
     pub mma_flop: u64,
     pub wgmma_flop: u64,
+    pub mma_latency: u64,
     pub wgmma_latency: u64,
 }
 
 const _: () = {
-    assert!(size_of::<Unit>() == 16 && size_of::<SmC>() == 144 && size_of::<CostsC>() == 48);
-    assert!(size_of::<WarpC>() == 1408);
-    assert!(std::mem::offset_of!(WarpC, loads) == 104 && std::mem::offset_of!(WarpC, ready) == 128);
+    assert!(size_of::<Unit>() == 16 && size_of::<SmC>() == 144 && size_of::<CostsC>() == 56);
+    assert!(size_of::<WarpC>() == 536);
+    assert!(std::mem::offset_of!(WarpC, loads) == 112 && std::mem::offset_of!(WarpC, ready) == 152);
 };
