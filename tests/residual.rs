@@ -3,12 +3,9 @@
 
 mod common;
 
-use std::sync::Arc;
-
 use common::*;
 use proptest::prelude::*;
-use tileweave::driver::sim::{SimConfig, SimNode};
-use tileweave::{DType, Error, Exchange, GroupConfig, Mainloop, Node, Numerics, Op, Path, Rank, Tail, Wire, reference};
+use tileweave::{DType, Error, Exchange, Mainloop, Op, Path, Rank, Tail, Wire, reference};
 
 const DTYPES: [DType; 3] = [DType::Bf16, DType::F16, DType::F32];
 const OPS: [Op; 4] = [
@@ -41,13 +38,6 @@ fn cases(n: u32) -> ProptestConfig {
         max_shrink_iters: 100,
         ..ProptestConfig::default()
     }
-}
-
-/// A group with heaps for both routes, one-shot up to so many bytes, on so many CTAs at most (0: as many as fit).
-fn group(node: &Node, c: &Case, one_shot: usize, max_ctas: u32) -> Vec<Rank> {
-    let config = GroupConfig::default().one_shot_bytes(one_shot).max_ctas(max_ctas);
-    node.group(c.world, &config.sized_for(&c.all_specs(), c.world).unwrap())
-        .unwrap()
 }
 
 /// Every bit of a plain sum: in rank order, in f32, the residual last, rounded once.
@@ -108,18 +98,7 @@ proptest! {
     #[test]
     fn several_rounds(c in case(), rows in 100usize..300, seed in any::<u64>()) {
         let c = Case { m: rows, n: c.n.clamp(1, 100), world: c.world.min(4), ..c };
-        let data = Data::new(&c);
-        for path in c.routes() {
-            let whole = run(&c, *path, seed).unwrap();
-            let node = node(c.world, seed);
-            let need = smallest_heap(&node, &c, *path);
-            let ranks = node.group(c.world, &GroupConfig::default().one_shot_bytes(0).heap_bytes(need)).unwrap();
-            for _ in 0..2 {
-                let results = run_on(&ranks, &c, &data, *path).unwrap();
-                judge(&c, &data, &results, "several rounds");
-                prop_assert!(whole == results);
-            }
-        }
+        same_in_several_rounds(&c, seed);
     }
 }
 
@@ -139,18 +118,7 @@ fn mainloops_and_exchanges() {
                 } else {
                     c
                 };
-                let data = Data::new(&c);
-                let mut first = None;
-                for (i, path) in c.routes().iter().enumerate() {
-                    for exchange in [Exchange::Push, Exchange::Pull] {
-                        let c = c.clone().exchange(exchange);
-                        let node = node(3, i as u64);
-                        let results = run_on(&group(&node, &c, 32 << 10, 0), &c, &data, *path).unwrap();
-                        judge(&c, &data, &results, &format!("{path}, {exchange}"));
-                        let first = first.get_or_insert_with(|| results.clone());
-                        assert_eq!(*first, results, "{c:?} {path}, {exchange}, {mainloop}");
-                    }
-                }
+                same_by_every_exchange(&c);
             }
         }
     }
@@ -164,16 +132,7 @@ fn after_the_switch() {
             let c = Case::new(op, 4, 40, 300, 4 * 64, DType::Bf16)
                 .exchange(Exchange::InSwitch)
                 .residual();
-            let mut config = SimConfig::new(4, seed);
-            config.multicast = true;
-            let node = Node::new(Arc::new(SimNode::new(config).unwrap()));
-            let group = GroupConfig::default().numerics(Numerics::InSwitch);
-            let ranks = node.group(4, &group.sized_for(&c.all_specs(), 4).unwrap()).unwrap();
-            let data = Data::new(&c);
-            for path in c.routes() {
-                let results = run_on(&ranks, &c, &data, *path).unwrap();
-                judge(&c, &data, &results, &path.to_string());
-            }
+            in_switch(&c, seed);
         }
     }
 }

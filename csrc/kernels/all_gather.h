@@ -9,8 +9,8 @@
 
 namespace tw {
 
-// What a rank does with gathered rows: a Consumer has tile_m, tile_n, tiles_n and consume(session, tile, rows), where `rows`
-// are the source's, the block's first being row `first` of them.
+// What a rank does with gathered rows: a Consumer has kColumns (kernels/gather_push.h), tile_m, tile_n, tiles_n and
+// consume(session, tile, rows), where `rows` are the source's, the block's first being row `first` of them.
 template <class T>
 struct GatheredRows {
   Matrix<T> m;
@@ -23,7 +23,7 @@ class AllGather {
   Session<Cta> s;
   const TwParams& p;
   const GatherOrder order;
-  const GatherStaging<T> staging;
+  const GatherStaging<T, Consumer::kColumns> staging;
 
  public:
   TW_DEV explicit AllGather(const TwParams& params)
@@ -67,6 +67,7 @@ class GemmConsumer {
  public:
   using Type = typename Tile::Type;
   using Source = GemmSource<Tile>;
+  static constexpr bool kColumns = false;
   static constexpr uint32_t kThreads = Tile::kThreads;
   static TW_DEV uint32_t tile_m(const TwParams&) { return Tile::kM; }
   static TW_DEV uint32_t tile_n(const TwParams&) { return Tile::kN; }
@@ -104,6 +105,7 @@ class GemmConsumer {
 template <class T>
 struct CopyConsumer {
   using Type = T;
+  static constexpr bool kColumns = true;
   static constexpr uint32_t kThreads = TW_TILE_MEMORY_THREADS, kSize = Element<T>::kSize;
   static TW_DEV uint32_t tile_m(const TwParams& p) { return p.gather_rows; }
   static TW_DEV uint32_t tile_n(const TwParams& p) { return p.n; }

@@ -22,17 +22,20 @@ TW_DEV Span columns_of_source(const TwParams& p, uint32_t source) {
   return p.columns ? chunk_of(p.columns, p.k, source) : Span{0, p.k};
 }
 
-template <class T>
+// kColumns: whether matrices may stand side by side, as in plain all-gathers alone.
+template <class T, bool kColumns = false>
 struct GatherStaging {
   const TwParams& p;
   const uint32_t own_begin;   // first row of this rank's chunk
-  const uint32_t own_bytes;   // of one of its rows
   const uint32_t panel_rows;  // of a source, in a half
   const uint32_t row_bytes;   // from one to the next
   TW_DEV GatherStaging(const TwParams& params, const GatherOrder& order)
-      : p(params), own_begin(chunk_of(p.m, p.chunk, p.group.rank).begin),
-        own_bytes(columns_of_source(p, p.group.rank).size() * Element<T>::kSize), panel_rows(p.slots * order.tile_m),
+      : p(params), own_begin(chunk_of(p.m, p.chunk, p.group.rank).begin), panel_rows(p.slots * order.tile_m),
         row_bytes(ceil_div(p.k * Element<T>::kSize, 16) * 16) {}
+  // Of one of this rank's rows.
+  TW_DEV uint32_t own_bytes() const {
+    return (kColumns ? columns_of_source(p, p.group.rank).size() : p.k) * Element<T>::kSize;
+  }
   TW_DEV uint64_t bytes() const { return uint64_t(p.group.world) * panel_rows * row_bytes; }
   TW_DEV uint32_t pitch() const { return row_bytes / Element<T>::kSize; }
   TW_DEV gaddr at(uint64_t round, uint32_t on, uint32_t source) const {
@@ -46,13 +49,14 @@ TW_DEV uint32_t rank_before(const TwParams& p, uint32_t distance) {
 
 // Pushes rows [t.block.row, + t.block.rows) to the peers `first_peer` to `last_peer` ranks before this one and publishes them as
 // piece `signal`. Four vectors are loaded before the first is stored: a push is bounded by latencies else.
-template <class Team, class T>
-TW_DEV void push_piece(Session<Team>& s, const GatherStaging<T>& staging, const GatherTile& t, uint32_t signal, uint32_t first_peer,
-                       uint32_t last_peer) {
+template <class Team, class T, bool kColumns>
+TW_DEV void push_piece(Session<Team>& s, const GatherStaging<T, kColumns>& staging, const GatherTile& t, uint32_t signal,
+                       uint32_t first_peer, uint32_t last_peer) {
   constexpr uint32_t kSize = Element<T>::kSize, kAhead = 4;
   const TwParams& p = s.p;
   s.stamps.begin(TW_STAMP_PUSH, t.index);
-  const uint32_t vectors = ceil_div(staging.own_bytes, 16), row0 = t.block.row - staging.own_begin, count = t.block.rows * vectors;
+  const uint32_t own_bytes = staging.own_bytes(), vectors = ceil_div(own_bytes, 16);
+  const uint32_t row0 = t.block.row - staging.own_begin, count = t.block.rows * vectors;
   for (uint32_t first = Team::thread(); s.alive && first < count; first += kAhead * Team::threads()) {
     vec4 v[kAhead];
     uint32_t valid[kAhead];
@@ -60,7 +64,7 @@ TW_DEV void push_piece(Session<Team>& s, const GatherStaging<T>& staging, const 
     TW_UNROLL
     for (uint32_t i = 0; i < kAhead; ++i) {
       const uint32_t at = first + i * Team::threads(), row = at / vectors, chunk = at % vectors;
-      valid[i] = at < count ? min_u32(16, staging.own_bytes - chunk * 16) : 0;
+      valid[i] = at < count ? min_u32(16, own_bytes - chunk * 16) : 0;
       offset[i] = uint64_t(t.local_row + row) * staging.row_bytes + chunk * 16;
       v[i] = valid[i] ? load_16<kSize>(Matrix<T>{p.x, p.x_ld}.at(row0 + row, 0) + chunk * 16, valid[i]) : vec4{{0, 0, 0, 0}};
     }
@@ -86,9 +90,9 @@ TW_DEV void push_piece(Session<Team>& s, const GatherStaging<T>& staging, const 
 // This rank's rows of round `q`: pieces `first`, `first` + `step`, ..., in the order in which they are needed. The rank before
 // this one needs them first, behind its own; the next one last (schedule/gather.h). Many rows go to one after the other,
 // so that all have what they need next as soon as links can bring it; of few, that would take P - 1 releases in place of one.
-template <class Team, class T>
-TW_DEV void push_rows(Session<Team>& s, const GatherOrder& order, const GatherStaging<T>& staging, uint32_t q, uint32_t first,
-                      uint32_t step) {
+template <class Team, class T, bool kColumns>
+TW_DEV void push_rows(Session<Team>& s, const GatherOrder& order, const GatherStaging<T, kColumns>& staging, uint32_t q,
+                      uint32_t first, uint32_t step) {
   if (s.p.group.world == 1) return;
   const uint32_t rank = s.p.group.rank, pieces = order.pieces(), peers = s.p.group.world - 1;
   const uint32_t at_once = s.p.in_turn ? 1 : peers;

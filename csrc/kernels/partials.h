@@ -131,7 +131,7 @@ TW_DEV void sum_ranks(const TwParams& p, const Block& b, uint32_t v0, SlotOf slo
 }
 
 // Adds the partials of a block's octets from `v0` on, slot_of(r) being rank r's, from rank 0's upwards, or has the switch
-// add what slot_of(kSwitch) stands for; then what ends a sum (`end_sum`). A rank's own partial went through staging too: each thread reads back
+// add what slot_of(kSwitch) stands for; then `end_sum`. A rank's own partial went through staging too: each thread reads back
 // what it wrote, or what another role wrote and signalled. kSwitched: whether this operation has sums of the switch.
 template <class Source, bool kSwitched, class SlotOf>
 TW_DEV void sum_partials(const Session<typename Source::Team>& s, const Block& b, uint32_t v0, uint32_t row0, SlotOf slot_of,

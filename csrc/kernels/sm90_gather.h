@@ -8,6 +8,8 @@
 // whose rows travel meanwhile. A CTA without peers' rows could multiply through all rounds before its communicator has
 // pushed the first, and an mbarrier tells two phases apart, not three: so the communicator arrives, too, and both it and
 // math arrive for a round once they have seen the end of the round before.
+//
+// An epilogue is for blocks of at most 128 columns: with 256, two roles that are short of registers would have to spill.
 #pragma once
 #include "kernels/gather_push.h"
 #include "kernels/sm90_roles.h"
@@ -85,7 +87,9 @@ TW_DEV void sm90_gather(const TwParams& p) {
         ChunkWriter<Tile> chunks;
         Stamps<Sm90Math> stamps(p);
         for (uint32_t q = 0; q < p.panels; ++q) {
-          walk.each(q, [&](const GatherTile& t) { multiply_output<Tile, false>(p, p.m, t.index, t.block, ring, chunks, stamps); });
+          walk.each(q, [&](const GatherTile& t) {
+            multiply_output<Tile, false, Tile::kN <= 128>(p, p.m, t.index, t.block, ring, chunks, stamps);
+          });
           mx::elect([&] {
             if (q != 0) mx::mbar_wait(Sm90Ring<Tile>::round_read(), (q - 1) & 1, Site::RoundRead);
             mx::mbar_arrive(Sm90Ring<Tile>::round_read(), Site::RoundRead);

@@ -30,7 +30,7 @@ TW_DEV void sm90_gemm(const TwParams& p) {
         Sm90Ring<Tile> ring;
         ChunkWriter<Tile> chunks;
         Stamps<Sm90Math> stamps(p);
-        each([&](uint32_t t, const Block& b) { multiply_output<Tile, true>(p, p.m, t, b, ring, chunks, stamps); });
+        each([&](uint32_t t, const Block& b) { multiply_output<Tile, true, true>(p, p.m, t, b, ring, chunks, stamps); });
         stamps.close();
       },
       [](auto join) { join(); });

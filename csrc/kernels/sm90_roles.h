@@ -117,8 +117,8 @@ TW_DEV void multiply_partial(const TwParams& p, uint32_t index, const Block& b, 
   stamps.end();
 }
 
-// Math of a block of the output. kWide: which may be f32.
-template <class Tile, bool kWide>
+// Math of a block of the output. kWide: which may be f32, without an epilogue then. kActivates: which may have one.
+template <class Tile, bool kWide, bool kActivates>
 TW_DEV void multiply_output(const TwParams& p, uint32_t rows, uint32_t index, const Block& b, Sm90Ring<Tile>& ring,
                             ChunkWriter<Tile>& chunks, Stamps<Sm90Math>& stamps) {
   typename Tile::Values values;
@@ -126,6 +126,10 @@ TW_DEV void multiply_output(const TwParams& p, uint32_t rows, uint32_t index, co
   stamps.next(TW_STAMP_STORE);
   if (kWide && p.desc.wire == TW_F32) {
     write_output<Tile, kWide>(p, rows, b, values, live, chunks);
+  } else if (kActivates && p.desc.epilogue == TW_EPILOGUE_GELU) {
+    write_activated<Tile, true>(p, rows, b, values, live, chunks);
+  } else if (kActivates && p.desc.epilogue) {
+    write_activated<Tile, false>(p, rows, b, values, live, chunks);
   } else {
     write_output<Tile, false>(p, rows, b, values, live, chunks);
   }

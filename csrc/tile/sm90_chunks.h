@@ -172,8 +172,7 @@ TW_DEV void write_box_32(saddr chunk, uint32_t half, const Octet& o) {
   }
 }
 
-// Writes a block of an output matrix of `rows` rows: product + addend + bias, or what an epilogue makes of it; NaN where `live` is
-// false. kWide: in f32, without an epilogue.
+// Writes a block of an output matrix of `rows` rows: product + addend + bias, or NaN where `live` is false. kWide: in f32.
 template <class Tile, bool kWide>
 TW_DEV void write_output(const TwParams& p, uint32_t rows, const Block& b, const typename Tile::Values& values, bool live,
                          ChunkWriter<Tile>& chunks) {
@@ -198,18 +197,6 @@ TW_DEV void write_output(const TwParams& p, uint32_t rows, const Block& b, const
         if (live && p.bias) add_to(o[i + half], bias);
       }
     }
-    if constexpr (!kWide) {
-      if (p.desc.epilogue) {
-        TW_UNROLL
-        for (uint32_t i = 0; i < kPerChunk; i += 2) {
-          Octet two[2] = {o[i], o[i + 1]};
-          activate<Source>(p, {p, b, c * kPerChunk + i}, two);
-          o[i] = two[0];
-          o[i + 1] = two[1];
-        }
-        if (p.desc.epilogue == TW_EPILOGUE_SWIGLU) continue;  // it is stored, and there are no boxes
-      }
-    }
     if (!boxes) {
       using Out = typename Wire<T, kWide>::Type;
       TW_UNROLL
@@ -232,6 +219,43 @@ TW_DEV void write_output(const TwParams& p, uint32_t rows, const Block& b, const
     } else {
       write_box_16(chunk, packed);
     }
+    chunks.close();
+  }
+}
+
+// The same with an epilogue, octet by octet: functions take registers. kGelu: GELU, else SwiGLU, which never has boxes.
+template <class Tile, bool kGelu>
+TW_DEV void write_activated(const TwParams& p, uint32_t rows, const Block& b, const typename Tile::Values& values, bool live,
+                            ChunkWriter<Tile>& chunks) {
+  using T = typename Tile::Type;
+  using Source = GemmSource<Tile>;
+  const ChunkGrid<Tile> grid(b, false);
+  const bool boxes = kGelu && by_box(p, rows, grid, Tile::warpgroup());
+  [[maybe_unused]] Halves<Source> halves;
+  TW_UNROLL
+  for (uint32_t c = 0; c < Tile::kOctets / 4; ++c) {
+    if (!grid.exists(Tile::warpgroup(), c)) continue;
+    vec4 packed[4] = {};
+    TW_UNROLL
+    for (uint32_t i = 0; i < 4; ++i) {
+      const OctetPlace<Source> at(p, b, c * 4 + i);
+      Octet o = nan_octet();
+      if (live) {
+        o = partial_of<Tile>(p, b, values, at.v);
+        add_bias<T>(p, at.cols, o);
+      }
+      activate<Source, kGelu>(p, at, o);
+      if constexpr (!kGelu) {
+        halves.add(p, b, at, o);
+      } else if (boxes) {
+        packed[i] = Element<T>::pack(o);
+      } else {
+        store_at<Source>({p.out, p.out_ld}, at, o);
+      }
+    }
+    if (!boxes) continue;
+    const saddr chunk = chunks.open();
+    write_box_16(chunk, packed);
     chunks.close();
   }
 }

@@ -93,6 +93,12 @@ pub(crate) fn hopper(spec: &OpSpec, m: u64, setting: &Setting) -> Result<(), &'s
     Ok(())
 }
 
+/// Whether Hopper's widest blocks are out of the question: threads that gather, or hold 256 columns, leave no register for an activation.
+/// The same on both routes, whose products have the same bits.
+pub(crate) fn narrow(spec: &OpSpec) -> bool {
+    spec.op == Op::AllGatherGemm && spec.epilogue.is_some()
+}
+
 /// The choice for `op`, which is `spec`'s or, for its GEMM alone on the unfused path, `None`.
 pub(crate) fn choose(spec: &OpSpec, op: Option<Op>, m: u64, setting: &Setting) -> Choice {
     let mainloop = match hopper(spec, m, setting) {
@@ -122,9 +128,10 @@ pub(crate) fn choose(spec: &OpSpec, op: Option<Op>, m: u64, setting: &Setting) -
     }
     let tile = if one_shot(spec, m, setting) {
         Tile::Slim
-    } else if spec
-        .columns
-        .map_or(blocks(Tile::Wide) >= WIDE_BLOCKS, |columns| columns == 256)
+    } else if !narrow(spec)
+        && spec
+            .columns
+            .map_or(blocks(Tile::Wide) >= WIDE_BLOCKS, |columns| columns == 256)
     {
         Tile::Wide
     } else {

@@ -1,6 +1,7 @@
 //! What an operation is, without its data.
 
 use super::epilogue::Epilogue;
+use super::heuristics::narrow;
 use super::layout::{Axis, Layout};
 use super::operation::Op;
 use super::staging::MAX_GRID;
@@ -260,6 +261,10 @@ impl OpSpec {
         }
         if let Some(columns) = self.columns.filter(|columns| ![128, 256].contains(columns)) {
             return Err(Error::bad_argument("columns", columns, "128 or 256"));
+        }
+        if self.columns == Some(256) && narrow(self) {
+            let expected = format!("128: {} has no wider blocks with an epilogue", self.op);
+            return Err(Error::bad_argument("columns", 256, expected));
         }
         if let Some(reducers) = self.reducers.filter(|reducers| *reducers != 0) {
             if self.op != Op::GemmAllReduce {

@@ -34,6 +34,7 @@ fn by_contract_split(
     (world, splits): (usize, usize),
     dtype: DType,
     wire: Wire,
+    residual: Option<&[f64]>,
     row: usize,
     col: usize,
 ) -> f32 {
@@ -60,14 +61,13 @@ fn by_contract_split(
         };
         sum = Some(sum.map_or(sent, |sum: f32| sum + sent));
     }
-    round(
-        dtype,
-        sum.unwrap_or(0.0) + gemm.bias.map_or(0.0, |bias| bias[col] as f32),
-    )
+    let biased = sum.unwrap_or(0.0) + gemm.bias.map_or(0.0, |bias| bias[col] as f32);
+    let residual = residual.map_or(0.0, |residual| residual[row * gemm.n + col] as f32);
+    round(dtype, biased + residual)
 }
 
 fn by_contract(gemm: &Gemm, world: usize, dtype: DType, wire: Wire, row: usize, col: usize) -> f32 {
-    by_contract_split(gemm, (world, 1), dtype, wire, row, col)
+    by_contract_split(gemm, (world, 1), dtype, wire, None, row, col)
 }
 
 #[test]
@@ -111,12 +111,20 @@ proptest! {
         let own: Vec<Vec<f64>> = (0..world as u64).map(|rank| scaled(numbers(dtype, seed ^ (3 + rank), m * n))).collect();
         let addends: Vec<&[f64]> = if with_addend { own.iter().map(|own| &own[..]).collect() } else { Vec::new() };
         let gemm = Gemm { m, n, k, x: &x, weight: &weight, bias: with_bias.then_some(&bias[..]), addends: &addends };
-        let expected = gemm.reduce(world, dtype, wire);
-        let got: Vec<f64> = (0..m * n)
-            .map(|i| f64::from(by_contract_split(&gemm, (world, splits), dtype, wire, i / n, i % n)))
-            .collect();
-        let comparison = expected.compare(0..m, 0..n, &got);
-        prop_assert!(comparison.wrong.is_none(), "{:?}", comparison.wrong);
+        let residual = scaled(numbers(dtype, seed ^ 99, m * n));
+        for (residual, expected) in [
+            (None, gemm.reduce(world, dtype, wire)),
+            (Some(&residual[..]), gemm.reduce_onto(&residual, world, dtype, wire)),
+        ] {
+            let got: Vec<f64> = (0..m * n)
+                .map(|i| f64::from(by_contract_split(&gemm, (world, splits), dtype, wire, residual, i / n, i % n)))
+                .collect();
+            let comparison = expected.compare(0..m, 0..n, &got);
+            prop_assert!(comparison.wrong.is_none(), "{:?}", comparison.wrong);
+            // Without what is added it is another sum.
+            let other: Vec<f64> = got.iter().map(|got| got + 3.0 * scale).collect();
+            prop_assert!(dtype != DType::F32 || expected.compare(0..m, 0..n, &other).wrong.is_some());
+        }
     }
 }
 

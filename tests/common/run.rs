@@ -1,8 +1,13 @@
 //! A case on a group: operands on the devices, launches, results.
 
-use tileweave::{Error, GroupConfig, Layout, Node, Op, Operands, Out, Path, Plan, Rank, Residual, Result};
+use std::sync::Arc;
 
-use super::{Case, Data, Slab, node};
+use tileweave::driver::sim::{SimConfig, SimNode};
+use tileweave::{
+    Error, Exchange, GroupConfig, Layout, Node, Numerics, Op, Operands, Out, Path, Plan, Rank, Residual, Result,
+};
+
+use super::{Case, Data, Slab, check_traffic, judge, node};
 
 fn of_tail(residual: &mut Option<Slab>, updates: bool) -> Result<Option<Residual<'_>>> {
     Ok(match (residual, updates) {
@@ -195,4 +200,61 @@ pub fn run(c: &Case, path: Path, seed: u64) -> Result<Vec<Vec<u8>>> {
     let node = node(c.world, seed);
     let ranks = group_for(&node, c)?;
     run_on(&ranks, c, &Data::new(c), path)
+}
+
+/// A group with heaps for both routes, one-shot up to so many bytes, on so many CTAs at most (0: as many as fit).
+pub fn group(node: &Node, c: &Case, one_shot: usize, max_ctas: u32) -> Vec<Rank> {
+    let config = GroupConfig::default().one_shot_bytes(one_shot).max_ctas(max_ctas);
+    node.group(c.world, &config.sized_for(&c.all_specs(), c.world).unwrap())
+        .unwrap()
+}
+
+/// Several rounds in one launch, on every route and twice, in the smallest heap: the bits of one round.
+pub fn same_in_several_rounds(c: &Case, seed: u64) {
+    let data = Data::new(c);
+    for path in c.routes() {
+        let whole = run(c, *path, seed).unwrap();
+        let node = node(c.world, seed);
+        let need = smallest_heap(&node, c, *path);
+        let config = GroupConfig::default().one_shot_bytes(0).heap_bytes(need);
+        let ranks = node.group(c.world, &config).unwrap();
+        for _ in 0..2 {
+            let results = run_on(&ranks, c, &data, *path).unwrap();
+            judge(c, &data, &results, "several rounds");
+            assert!(whole == results, "{c:?} {path}");
+        }
+        check_traffic(&node, &ranks);
+    }
+}
+
+/// Pushed and pulled, on every route: one result.
+pub fn same_by_every_exchange(c: &Case) {
+    let data = Data::new(c);
+    let mut first = None;
+    for (i, path) in c.routes().iter().enumerate() {
+        for exchange in [Exchange::Push, Exchange::Pull] {
+            let c = c.clone().exchange(exchange);
+            let node = node(c.world, i as u64);
+            let results = run_on(&group(&node, &c, 32 << 10, 0), &c, &data, *path).unwrap();
+            judge(&c, &data, &results, &format!("{path}, {exchange}"));
+            let first = first.get_or_insert_with(|| results.clone());
+            assert_eq!(*first, results, "{c:?} {path}");
+        }
+    }
+}
+
+/// Where the switch adds, on every route: within its bound.
+pub fn in_switch(c: &Case, seed: u64) {
+    let mut config = SimConfig::new(c.world, seed);
+    config.multicast = true;
+    let node = Node::new(Arc::new(SimNode::new(config).unwrap()));
+    let group = GroupConfig::default().numerics(Numerics::InSwitch);
+    let ranks = node
+        .group(c.world, &group.sized_for(&c.all_specs(), c.world).unwrap())
+        .unwrap();
+    let data = Data::new(c);
+    for path in c.routes() {
+        let results = run_on(&ranks, c, &data, *path).unwrap();
+        judge(c, &data, &results, &path.to_string());
+    }
 }

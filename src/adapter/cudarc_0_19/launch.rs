@@ -7,11 +7,11 @@ use cudarc::driver::CudaStream;
 
 use super::element::SliceElement;
 use super::guards::{Order, Taker};
-use super::operands::SliceOperands;
+use super::operands::{SliceOperands, SliceResidual};
 use super::{check, check_rank_stream};
 use crate::error::{Error, Result};
 use crate::memory::{Mat, MatMut};
-use crate::op::{Operands, Out, Plan};
+use crate::op::{Operands, Out, Plan, Residual};
 
 impl Plan {
     /// Enqueues the operation on the rank's stream, as [`Plan::launch`], on cudarc's slices. `stream` is the rank's.
@@ -83,6 +83,7 @@ impl Plan {
             addend,
             mut residual,
             gamma,
+            mut saved,
             mut out,
         } = operands;
         let mut take = Taker::new(stream, order);
@@ -91,7 +92,13 @@ impl Plan {
         let bias = take.read("bias", &bias)?;
         let addend = take.read("addend", &addend)?;
         let gamma = take.read("gamma", &gamma)?;
-        let residual = residual.as_mut().map(|mat| take.write("residual", mat)).transpose()?;
+        let (mut added, mut updated) = (None, None);
+        match &mut residual {
+            Some(SliceResidual::Read(mat)) => added = take.read("residual", &Some(*mat))?,
+            Some(SliceResidual::Update(mat)) => updated = Some(take.write("residual", mat)?),
+            None => {}
+        }
+        let saved = saved.as_mut().map(|mat| take.write("saved", mat)).transpose()?;
         let out = take.write("out", &mut out)?;
         // What a slice could not wait for, cudarc has noted.
         check(stream.context(), "device_ptr")?;
@@ -120,8 +127,12 @@ impl Plan {
             weight: weight.map(mat),
             bias: bias.map(mat),
             addend: addend.map(mat),
-            residual: residual.map(mat_mut),
+            residual: match updated {
+                Some(updated) => Some(Residual::Update(mat_mut(updated))),
+                None => added.map(|added| Residual::Read(mat(added))),
+            },
             gamma: gamma.map(mat),
+            saved: saved.map(mat_mut),
             out: if in_place {
                 Out::InPlace(mat_mut(out))
             } else {

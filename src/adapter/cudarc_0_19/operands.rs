@@ -9,6 +9,13 @@ use super::matrix::{Matrix, MatrixMut};
 #[expect(unused, reason = "for the documentation's links")]
 use crate::op::Operands;
 
+/// What a tail adds: [`Residual`](crate::Residual).
+#[derive(Debug)]
+pub(super) enum SliceResidual<'a, T> {
+    Read(Matrix<'a, T>),
+    Update(MatrixMut<'a, T>),
+}
+
 /// The data of one launch, as [`Operands`] are, of slices. All have one type.
 #[derive(Debug)]
 pub struct SliceOperands<'a, T> {
@@ -17,8 +24,9 @@ pub struct SliceOperands<'a, T> {
     pub(super) weight: Option<Matrix<'a, T>>,
     pub(super) bias: Option<Matrix<'a, T>>,
     pub(super) addend: Option<Matrix<'a, T>>,
-    pub(super) residual: Option<MatrixMut<'a, T>>,
+    pub(super) residual: Option<SliceResidual<'a, T>>,
     pub(super) gamma: Option<Matrix<'a, T>>,
+    pub(super) saved: Option<MatrixMut<'a, T>>,
     /// Also the input, where there is no `x`.
     pub(super) out: MatrixMut<'a, T>,
 }
@@ -50,6 +58,7 @@ impl<'a, T: SliceElement> SliceOperands<'a, T> {
             addend: None,
             residual: None,
             gamma: None,
+            saved: None,
             out: data,
         }
     }
@@ -70,11 +79,27 @@ impl<'a, T: SliceElement> SliceOperands<'a, T> {
         }
     }
 
-    /// With what a tail needs: \[m, n\], replaced by its sum with the result, and \[1, n\].
+    /// With what [`Tail::Residual`](crate::Tail::Residual) adds, of out's shape.
+    pub fn residual(self, residual: Matrix<'a, T>) -> Self {
+        SliceOperands {
+            residual: Some(SliceResidual::Read(residual)),
+            ..self
+        }
+    }
+
+    /// With what [`Tail::RmsNorm`](crate::Tail::RmsNorm) needs: \[m, n\], replaced by its sum with the result, and \[1, n\].
     pub fn tail(self, residual: MatrixMut<'a, T>, gamma: Matrix<'a, T>) -> Self {
         SliceOperands {
-            residual: Some(residual),
+            residual: Some(SliceResidual::Update(residual)),
             gamma: Some(gamma),
+            ..self
+        }
+    }
+
+    /// With where an epilogue leaves what it was computed from, \[m, n\]: [`Operands::saved`].
+    pub fn saved(self, saved: MatrixMut<'a, T>) -> Self {
+        SliceOperands {
+            saved: Some(saved),
             ..self
         }
     }
@@ -88,10 +113,20 @@ impl<'a, T: SliceElement> SliceOperands<'a, T> {
             read("bias", &self.bias),
             read("addend", &self.addend),
             read("gamma", &self.gamma),
-            self.residual.as_ref().map(|mat| ("residual", mat.slice.stream())),
+            self.residual.as_ref().map(|residual| ("residual", residual.stream())),
+            self.saved.as_ref().map(|mat| ("saved", mat.slice.stream())),
             Some(("out", self.out.slice.stream())),
         ]
         .into_iter()
         .flatten()
+    }
+}
+
+impl<T: SliceElement> SliceResidual<'_, T> {
+    fn stream(&self) -> &Arc<CudaStream> {
+        match self {
+            SliceResidual::Read(mat) => DeviceSlice::stream(mat.slice),
+            SliceResidual::Update(mat) => mat.slice.stream(),
+        }
     }
 }

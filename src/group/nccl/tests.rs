@@ -202,6 +202,11 @@ fn what_nccl_cannot_is_refused_with_the_reason() {
     let ar = || asked(Op::GemmAllReduce, 512, 64);
     for (spec, why) in [
         (ar().tail(Tail::RmsNorm { eps: 0.0 }), "no residual and RMSNorm"),
+        (ar().tail(Tail::Residual), "no residual behind its sum"),
+        (
+            asked(Op::AllGather, 512, 0).axis(crate::Axis::Columns),
+            "one behind the other, not side by side",
+        ),
         (ar().wire(Wire::F32), "sums in the operands' own type, bf16, not in f32"),
         (ar().exchange(crate::Exchange::Pull), "pull was asked for"),
     ] {

@@ -46,6 +46,12 @@ fn unusable_specs_name_the_argument() {
             "epilogue is SwiGLU: expected none: all-gather has no GEMM",
         ),
         (
+            of(Op::AllGatherGemm, 8, 8, 8)
+                .epilogue(Epilogue::Gelu)
+                .blocks(256, true),
+            "columns is 256: expected 128: all-gather-gemm has no wider blocks with an epilogue",
+        ),
+        (
             of(Op::AllGatherGemm, 7, 8, 8).epilogue(Epilogue::SwiGlu),
             "n is 7: expected an even number: SwiGLU takes columns in pairs, a gate's and what it lets through",
         ),
