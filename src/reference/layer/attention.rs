@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::super::local;
-use super::{Given, Heads, Matrix, Rounding};
+use super::{Given, Heads, Matrix, Rounding, noise};
 
 const NAMES: [&str; 3] = ["q_proj", "k_proj", "v_proj"];
 
@@ -96,14 +96,16 @@ pub(super) fn backward(
         let columns = |heads: &Range<usize>| heads.start * size..heads.end * size;
         let heads = [&q_heads, &kv_heads, &kv_heads];
         let [q, k, v] = [0, 1, 2].map(|i| kept.parts[i].columns(columns(heads[i])));
-        let d_parts = local::attention_backward(
-            &kept.of(q_heads.len(), kv_heads.len()),
-            &q.values,
-            &k.values,
-            &v.values,
-            &d_out.columns(columns(&q_heads)).values,
-        );
-        let d_parts = [d_parts.dq, d_parts.dk, d_parts.dv];
+        let (of, d_out) = (kept.of(q_heads.len(), kv_heads.len()), d_out.columns(columns(&q_heads)));
+        let d_parts = local::attention_backward(&of, &q.values, &k.values, &v.values, &d_out.values);
+        let mut d_parts = [d_parts.dq, d_parts.dk, d_parts.dv];
+        if let Some(sample) = r.sample() {
+            let magnitudes = noise::of_attention(&of, &q.values, &k.values, &v.values, &d_out.values);
+            d_parts
+                .iter_mut()
+                .zip(&magnitudes)
+                .for_each(|(values, of)| noise::add(sample, values, of));
+        }
         let d_parts = d_parts.map(|values| {
             let cols = values.len() / kept.x.rows.max(1);
             r.store(Matrix::new(kept.x.rows, cols, values))

@@ -1,7 +1,7 @@
 //! Norms, the MLP, the loss, and the transformer layer of them and of attention.
 
 use super::super::{chunk, local};
-use super::{Between, Given, Heads, Matrix, Rounding, attention};
+use super::{Between, Given, Heads, Matrix, Rounding, attention, noise};
 
 /// What an MLP keeps for its backward pass.
 pub(super) struct Kept {
@@ -123,7 +123,15 @@ fn normed_backward(r: &Rounding, of: Of, x: &Matrix, gamma: &[f64], dy: &Matrix)
         let rows = chunk(x.rows, shards, rank);
         let [x, dy] = [x, dy].map(|matrix| matrix.some_rows(rows.clone()).values);
         let part = local::norm_backward(&x, gamma, of.eps, of.centred, &dy);
-        dx.extend(part.dx);
+        let mut of_rows = part.dx;
+        if let Some(sample) = r.sample() {
+            noise::add(
+                sample,
+                &mut of_rows,
+                &noise::of_norm(&x, gamma, of.eps, of.centred, &dy),
+            );
+        }
+        dx.extend(of_rows);
         dgamma.push(part.dgamma);
         dbeta.push(part.dbeta);
     }

@@ -14,8 +14,8 @@ const PARALLEL: usize = 1 << 20;
 pub enum Rounding {
     /// In f64, on one rank.
     Exact,
-    /// As layers do, wherever they store a matrix.
-    Stored(Setting),
+    /// As layers do, wherever they store a matrix. The number tells samples of what f32 leaves from each other.
+    Stored(Setting, u64),
 }
 
 /// What a layer's roundings depend on.
@@ -32,18 +32,26 @@ pub struct Setting {
 }
 
 impl Rounding {
+    /// Which sample it is, where anything is rounded.
+    pub(super) fn sample(&self) -> Option<u64> {
+        match self {
+            Rounding::Exact => None,
+            Rounding::Stored(_, sample) => Some(*sample),
+        }
+    }
+
     /// Ranks with partials of their own.
     pub(super) fn world(&self) -> usize {
         match self {
             Rounding::Exact => 1,
-            Rounding::Stored(setting) => setting.world,
+            Rounding::Stored(setting, _) => setting.world,
         }
     }
 
     /// Ranks with rows of their own.
     pub(super) fn shards(&self) -> usize {
         match self {
-            Rounding::Stored(setting) if setting.sequence_parallel => setting.world,
+            Rounding::Stored(setting, _) if setting.sequence_parallel => setting.world,
             _ => 1,
         }
     }
@@ -68,7 +76,7 @@ impl Rounding {
     pub(super) fn stored(&self, values: Vec<f64>) -> Vec<f64> {
         match self {
             Rounding::Exact => values,
-            Rounding::Stored(setting) => Rounding::round(setting.dtype, &values),
+            Rounding::Stored(setting, _) => Rounding::round(setting.dtype, &values),
         }
     }
 
@@ -76,7 +84,7 @@ impl Rounding {
     pub(super) fn kept(&self, values: Vec<f64>) -> Vec<f64> {
         match self {
             Rounding::Exact => values,
-            Rounding::Stored(_) => Rounding::round(DType::F32, &values),
+            Rounding::Stored(..) => Rounding::round(DType::F32, &values),
         }
     }
 
@@ -84,7 +92,7 @@ impl Rounding {
     pub(super) fn product(&self, x: &Matrix, w: &Matrix) -> Matrix {
         let turned = w.turned();
         let mut values = vec![0.0; x.rows * w.rows];
-        let in_f32 = matches!(self, Rounding::Stored(setting) if setting.dtype == DType::F32);
+        let in_f32 = matches!(self, Rounding::Stored(setting, _) if setting.dtype == DType::F32);
         let rows_from = |first: usize, out: &mut [f64]| {
             for (at, out) in out.chunks_mut(w.rows.max(1)).enumerate() {
                 let x = &x.values[(first + at) * x.cols..][..x.cols];
@@ -149,7 +157,7 @@ impl Rounding {
     /// Partials on their way: rounded to the wire's type, added in f32, not rounded again.
     pub(super) fn summed(&self, partials: &[Matrix]) -> Matrix {
         let wired = partials.iter().map(|partial| match self {
-            Rounding::Stored(setting) if setting.world > 1 => {
+            Rounding::Stored(setting, _) if setting.world > 1 => {
                 Rounding::round(setting.wire.dtype(setting.dtype), &partial.values)
             }
             _ => partial.values.clone(),
@@ -167,7 +175,7 @@ impl Rounding {
     fn add(&self, a: f64, b: f64) -> f64 {
         match self {
             Rounding::Exact => a + b,
-            Rounding::Stored(_) => f64::from((a + b) as f32),
+            Rounding::Stored(..) => f64::from((a + b) as f32),
         }
     }
 
