@@ -103,7 +103,7 @@ pub fn run(rows: &[Row], quick: bool) {
     }
     println!("All-reduces alone: published -> predicted, microseconds [predicted]");
     let (mut by_kind, mut by_source) = (Errors::default(), Errors::default());
-    for (case, predicted) in cases.iter().zip(in_parallel(&cases, predict)) {
+    in_parallel(&cases, predict, |case, predicted| {
         let (row, us) = (case.row, case.us);
         let name = format!(
             "{} P {} {} {} bytes",
@@ -130,7 +130,7 @@ pub fn run(rows: &[Row], quick: bool) {
                 left_out.add("the kernels do not serve it");
             }
         }
-    }
+    });
     println!();
     by_kind.print("all-reduce alone, by algorithm");
     by_source.print("the same, by source");

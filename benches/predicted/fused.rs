@@ -99,7 +99,7 @@ pub fn run(rows: &[Row], quick: bool) {
     println!("bound: min(1, gemm / communication), the most that can be hidden, by the prediction");
     let (mut gemms, mut baselines, mut speedups) = (Errors::default(), Errors::default(), Errors::default());
     let mut fuse = Score::default();
-    for (case, predicted) in cases.iter().zip(in_parallel(&cases, predict)) {
+    in_parallel(&cases, predict, |case, predicted| {
         let (row, g) = (case.row, case.gemm);
         let name = format!(
             "{} {} P {} M {} N {} K {}",
@@ -115,7 +115,7 @@ pub fn run(rows: &[Row], quick: bool) {
             Err(error) => {
                 println!("{name}: {error}");
                 left_out.add("the kernels do not serve it");
-                continue;
+                return;
             }
         };
         let group = format!("{}, {}", text(row, "hw"), text(row, "source"));
@@ -154,7 +154,7 @@ pub fn run(rows: &[Row], quick: bool) {
             cells.push(case.note.into());
         }
         println!("{name}: {}", cells.join("; "));
-    }
+    });
     println!();
     gemms.print("GEMM alone");
     baselines.print("GEMM + NCCL");

@@ -10,8 +10,9 @@ mod judge;
 #[path = "../tables/mod.rs"]
 mod tables;
 
-use std::sync::Mutex;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc;
 
 use tileweave::machines::Description;
 
@@ -31,9 +32,9 @@ fn main() {
             .all(|word| row.values().any(|cell| cell.contains(word.as_str())))
     };
     let (fused, all_reduce) = (keep(fused, wanted), keep(all_reduce, wanted));
-    fused::run(&fused, quick);
-    println!();
     all_reduce::run(&all_reduce, quick);
+    println!();
+    fused::run(&fused, quick);
 }
 
 fn keep(rows: Vec<tables::Row>, wanted: impl Fn(&tables::Row) -> bool) -> Vec<tables::Row> {
@@ -58,26 +59,36 @@ fn machine(hardware: &str, world: usize) -> Option<(Description, &'static str)> 
     (world <= node.gpus as usize).then_some((node, note))
 }
 
-/// All answers, in order, by as many threads as there are cores: simulated nodes know nothing of each other.
-fn in_parallel<C: Sync, R: Send>(cases: &[C], answer: impl Fn(&C) -> R + Sync) -> Vec<R> {
+/// Tells all answers in order, each as soon as it and those before it are there, by as many threads as there are cores:
+/// simulated nodes know nothing of each other.
+fn in_parallel<C: Sync, R: Send>(cases: &[C], answer: impl Fn(&C) -> R + Sync, mut tell: impl FnMut(&C, R)) {
     let next = AtomicUsize::new(0);
-    let slots: Vec<Mutex<Option<R>>> = cases.iter().map(|_| Mutex::new(None)).collect();
+    let (tells, told) = mpsc::channel();
     std::thread::scope(|scope| {
         for _ in 0..std::thread::available_parallelism().map_or(1, usize::from) {
-            scope.spawn(|| {
-                loop {
-                    let at = next.fetch_add(1, Ordering::Relaxed);
-                    let Some(case) = cases.get(at) else {
-                        return;
-                    };
-                    *slots[at].lock().expect("no thread panics with it") = Some(answer(case));
-                    eprintln!("row {} of {}", at + 1, cases.len());
+            let (tells, next, answer) = (tells.clone(), &next, &answer);
+            scope.spawn(move || {
+                while let Some((at, case)) = next_of(cases, next) {
+                    tells.send((at, answer(case))).expect("somebody listens");
                 }
             });
         }
+        drop(tells);
+        let mut early = BTreeMap::new();
+        for at in 0..cases.len() {
+            let result = loop {
+                if let Some(result) = early.remove(&at) {
+                    break result;
+                }
+                let (which, result) = told.recv().expect("every case is answered");
+                early.insert(which, result);
+            };
+            tell(&cases[at], result);
+        }
     });
-    let all = slots
-        .into_iter()
-        .map(|slot| slot.into_inner().expect("no thread panicked"));
-    all.map(|answer| answer.expect("every case was taken")).collect()
+}
+
+fn next_of<'a, C>(cases: &'a [C], next: &AtomicUsize) -> Option<(usize, &'a C)> {
+    let at = next.fetch_add(1, Ordering::Relaxed);
+    Some((at, cases.get(at)?))
 }

@@ -48,10 +48,11 @@ class Packets {
   }
 
  private:
-  // Four ranks' packets, or two's of f32, are looked at together: a look costs a latency.
+  // Two ranks' packets are looked at together, or both vectors of one: a look costs a latency, and more take registers that
+  // sm_80 does not have.
   template <bool kOwn, uint32_t kVectors>
   TW_DEV bool add_up_vectors(const Session<typename Source::Team>& s, uint32_t t, const Block& b, uint32_t v, const Octet& own, Octet& sum) {
-    constexpr uint32_t kRanks = 4 / kVectors;
+    constexpr uint32_t kRanks = 2 / kVectors;
     const gaddr from = at(s, p.group.rank, 0, b, v);
     const uint64_t stride = at(s, p.group.rank, 1, b, v) - from;
     const uint32_t skip = kOwn ? p.group.rank : p.group.world;

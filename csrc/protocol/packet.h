@@ -71,23 +71,25 @@ struct PacketsOf {
 template <class Team, uint32_t kRanks, uint32_t kEach>
 TW_DEV bool await_packets(const Session<Team>& s, uint32_t tile, PacketsOf<kRanks, kEach>& packets) {
   const uint32_t tag = packet_tag(s.round);
-  uint32_t missing = packets.look(tag);
-  if (missing == packets.world) return true;
-  const uint64_t began = mx::time_ns();
-  do {  // bounded: by the deadline
-    const uint32_t peer = missing;
-    const Surroundings around = look_around(s.p, s.epoch, peer);
-    missing = packets.look(tag);
+  uint64_t began = 0;
+  uint32_t peer = packets.world;  // whose are waited for; first nobody's
+  for (;;) {                      // bounded: by the deadline
+    const bool waits = peer != packets.world;
+    Surroundings around = {};
+    if (waits) around = look_around(s.p, s.epoch, peer);
+    const uint32_t missing = packets.look(tag);
+    // One thread of a warp speaks for it: they wait for packets of one kernel, and all of them would hit one word.
+    if (waits && missing != peer) mx::elect([&] { note_wait(s.p, peer, began, mx::time_ns()); });
+    if (missing == packets.world) return true;
+    if (!waits) began = mx::time_ns();
     if (missing != peer) {
-      // One thread of a warp speaks for it: they wait for packets of one kernel, and all of them would hit one word.
-      mx::elect([&] { note_wait(s.p, peer, began, mx::time_ns()); });
+      peer = missing;
       continue;
     }
     const Wanted wanted = {TW_WAIT_PACKET, peer, tile, packets.from + (peer - packets.first) * packets.stride, tag, false};
     if (!keep_waiting(s.p, s.epoch, wanted, around, packets.seen(peer, tag), began)) return false;
     mx::pause(began + s.p.group.deadline_ns);
     if (s.p.stamps) s.stamps.came(peer, mx::time_ns());
-  } while (missing != packets.world);
-  return true;
+  }
 }
 }  // namespace tw

@@ -74,14 +74,11 @@ impl Description {
             at_work(field, figure.value, &figure.source)?;
         }
         told("link.multicast", &link.multicast.source)?;
-        let switch = &link.switch_us;
-        told("link.switch_us", &switch.source)?;
-        if !(0.0..=MOST).contains(&switch.value) {
-            return Err(Error::bad_argument(
-                "link.switch_us",
-                switch.value,
-                "0 or more microseconds",
-            ));
+        for (field, figure) in [("link.switch_us", &link.switch_us), ("link.fence_us", &link.fence_us)] {
+            told(field, &figure.source)?;
+            if !(0.0..=MOST).contains(&figure.value) {
+                return Err(Error::bad_argument(field, figure.value, "0 or more microseconds"));
+            }
         }
         Ok(())
     }

@@ -136,6 +136,8 @@ pub struct Link {
     pub multicast: Figure<bool>,
     /// An atomic operation at system scope on a peer's memory, there and back.
     pub atomic_us: Figure,
+    /// A release at system scope of what has been stored to peers, beyond the acknowledgement of that.
+    pub fence_us: Figure,
 }
 
 /// What the host's side takes part in.

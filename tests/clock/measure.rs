@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use tileweave::driver::Driver;
-use tileweave::driver::sim::{SimConfig, SimNode, Usage};
+use tileweave::driver::sim::{Asked, SimConfig, SimNode, Usage};
 use tileweave::machines::Description;
 use tileweave::{Buffer, DType, GroupConfig, Node, Op, OpSpec, Operands, Path, Rank, Want, chunk};
 
@@ -26,6 +26,8 @@ pub struct Seen {
     /// By rank: payload bytes and signal words that left.
     pub sent: Vec<(u64, u64)>,
     pub usage: Vec<Usage>,
+    /// Where calls are counted.
+    pub asked: Vec<Asked>,
 }
 
 pub fn named(name: &str) -> Description {
@@ -112,6 +114,7 @@ pub fn measure(node: SimConfig, op: Op, [m, n, k]: [usize; 3], world: usize, cas
         ns,
         sent: sent.collect(),
         usage: sim.usage().expect("the node runs"),
+        asked: sim.asked().expect("the node runs"),
     }
 }
 

@@ -5,6 +5,7 @@
 
 namespace mx {
 TW_MACHINE void cp_async_16(saddr dst, gaddr src, u32 bytes) {
+  note_at(self(), Call::Copy, src, bytes);
   TwSelf* t = self();
   const u64 at = src - t->own_base;
   const bool plain = bytes == 0 || (at < kTwSliceBytes && at % 16 == 0 && t->own_shadow[at / 16] == kTwHost);
@@ -21,9 +22,13 @@ TW_MACHINE void cp_async_16(saddr dst, gaddr src, u32 bytes) {
   }
   t->shared_shadow[dst / 16] = t->async_tag;
 }
-TW_MACHINE void cp_async_commit() { self()->async_tag += kTwClockOne; }
+TW_MACHINE void cp_async_commit() {
+  note(self(), Call::CopyCommit);
+  self()->async_tag += kTwClockOne;
+}
 template <int N>
 TW_MACHINE void cp_async_wait(Site s) {
+  note(self(), Call::CopyWait, N);
   TwSelf* t = self();
   // The open group is not waited for: the newest complete one is N + 1 before it.
   const u32 newest = (u32(t->async_tag >> kTwClockShift) & 0x1ffffff) - 1 - N;

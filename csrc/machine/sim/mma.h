@@ -22,6 +22,7 @@ TW_MACHINE void record(TwSelf* t, u32 kind, u32 d, u32 a, u32 b) {
 }
 
 TW_MACHINE void load_matrices(u32 kind, u32 (&r)[4], saddr row) {
+  note(self(), Call::MatrixLoad, kind);
   TwSelf* t = self();
   if (t->row_count == t->row_room) tw_sim_mma_grow(t);
   t->mma_rows[t->row_count++] = row;
@@ -39,6 +40,7 @@ constexpr u32 kMmaKind<f16> = kTwMmaF16;
 
 template <class T>
 TW_MACHINE void mma(float (&d)[4], const u32 (&a)[4], const u32 (&b)[2]) {
+  note(self(), Call::Mma);
   static_assert(kMmaKind<T> != 0, "mma: bf16 or f16");
   TwSelf* t = self();
   record(t, kMmaKind<T>, register_of(t, d), register_of(t, a), register_of(t, b));
@@ -59,6 +61,7 @@ TW_MACHINE u64 frame_of_caller() {
 
 template <class Acc>
 TW_MACHINE void mma_wait(Acc& acc, Site s) {
+  note(self(), Call::MmaWait);
   asm volatile("" ::"r"(&acc) : "memory");
   tw_sim_mma_wait(self(), frame_of_caller(), u32(s));
   asm volatile("" ::"r"(&acc) : "memory");

@@ -13,6 +13,7 @@ TW_MACHINE bool shared_known(const TwSelf* t, u64 tag) {
 
 template <class V>
 TW_MACHINE V load_shared(saddr a) {
+  note(self(), Call::SharedLoad, sizeof(V));
   TwSelf* t = self();
   if (u64(a) + sizeof(V) > t->shared_bytes || a % sizeof(V) || !shared_known(t, t->shared_shadow[a / 16])) {
     tw_sim_shared_check(t, a, sizeof(V), 0);
@@ -40,6 +41,7 @@ TW_MACHINE bool not_stored(const TwSelf* t, u64 tag) {
 
 template <class V>
 TW_MACHINE void store_shared(saddr a, V x) {
+  note(self(), Call::SharedStore, sizeof(V));
   TwSelf* t = self();
   if (u64(a) + sizeof(V) > t->shared_bytes || a % sizeof(V) || not_stored(t, t->shared_shadow[a / 16])) {
     tw_sim_shared_check(t, a, sizeof(V), 1);

@@ -28,6 +28,7 @@ TW_MACHINE void wgmma_fence(Acc&...) {
 
 template <class T, u32 N>
 TW_MACHINE void wgmma(float (&d)[N / 2], u64 a, u64 b, bool add) {
+  note(self(), Call::Wgmma, N);
   static_assert(kMmaKind<T> != 0, "wgmma: bf16 or f16");
   static_assert(N == 64 || N == 128 || N == 256, "wgmma: N is 64, 128 or 256");
   TwSelf* t = self();
@@ -36,10 +37,14 @@ TW_MACHINE void wgmma(float (&d)[N / 2], u64 a, u64 b, bool add) {
   wgmma_record(t, {a, b, u32(t->stack_base - reinterpret_cast<u64>(d)), N | kMmaKind<T> << 16 | u32(add) << 24});
 }
 
-TW_MACHINE void wgmma_commit() { wgmma_record(self(), {}); }
+TW_MACHINE void wgmma_commit() {
+  note(self(), Call::WgmmaCommit);
+  wgmma_record(self(), {});
+}
 
 template <int N, class Acc>
 TW_MACHINE void wgmma_wait(Acc& acc, Site s) {
+  note(self(), Call::WgmmaWait, N);
   static_assert(N >= 0 && N < 8, "wgmma_wait: 0 to 7 groups stay pending");
   asm volatile("" ::"r"(&acc) : "memory");
   tw_sim_wgmma_wait(self(), frame_of_caller(), N, u32(s));
@@ -47,7 +52,10 @@ TW_MACHINE void wgmma_wait(Acc& acc, Site s) {
 }
 
 // Row j of matrix i goes to the address that lane 8 i + j gives, and counts as written by that lane.
-TW_MACHINE void stmatrix_x4(saddr row, const u32 (&r)[4]) { tw_sim_stmatrix(self(), row, r); }
+TW_MACHINE void stmatrix_x4(saddr row, const u32 (&r)[4]) {
+  note(self(), Call::MatrixStore);
+  tw_sim_stmatrix(self(), row, r);
+}
 
 template <u32 N>
 TW_MACHINE void reg_alloc() {

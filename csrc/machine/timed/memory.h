@@ -10,11 +10,13 @@ TW_MACHINE void need_pieces(TwWarp* w) { w->now = later(w->now, w->pieces); }
 
 TW_MACHINE saddr shared() { return 0; }
 TW_MACHINE void shared_load(u32 bytes) {
+  note(self(), Call::SharedLoad, bytes);
   TwWarp* w = self();
   w->issue += kAccess;
   w->read += bytes * w->lanes;
 }
 TW_MACHINE void shared_store(u32 bytes) {
+  note(self(), Call::SharedStore, bytes);
   TwWarp* w = self();
   w->issue += kAccess;
   w->written += bytes * w->lanes;
@@ -50,7 +52,10 @@ TW_MACHINE void st_shared_v4(saddr, vec4 x) {
   shared_store(16);
 }
 
-TW_MACHINE u32 load_global(gaddr a, u32 bytes) { return tw_timed_load(at_call(kAccess), a, bytes); }
+TW_MACHINE u32 load_global(gaddr a, u32 bytes) {
+  note_at(self(), Call::Load, a, bytes);
+  return tw_timed_load(at_call(kAccess), a, bytes);
+}
 // Kernels put two into a word, which has no number then: whoever stores next waits for all of them.
 TW_MACHINE u32 ld_global_b16(gaddr a) {
   const u32 x = load_global(a, 2);
@@ -65,6 +70,7 @@ TW_MACHINE vec4 ld_global_v4(gaddr a) {
 }
 
 TW_MACHINE void store_global(gaddr a, u64 x, u32 bytes) {
+  note_at(self(), Call::Store, a, bytes);
   TwWarp* w = at_call(kAccess);
   need_pieces(w);
   need(w, u32(x));
@@ -79,6 +85,7 @@ TW_MACHINE void st_global_b16(gaddr a, u32 x) { store_global(a, x, 2); }
 TW_MACHINE void st_global_b32(gaddr a, u32 x) { store_global(a, x, 4); }
 TW_MACHINE void st_global_b64(gaddr a, u64 x) { store_global(a, x, 8); }
 TW_MACHINE void st_global_v4(gaddr a, vec4 x) {
+  note_at(self(), Call::Store, a, 16);
   TwWarp* w = at_call(kAccess);
   need_pieces(w);
   need(w, x);
@@ -89,16 +96,19 @@ TW_MACHINE void discard(gaddr, u64) {}
 TW_MACHINE void payload(u32 bytes) { self()->payload = bytes; }
 
 TW_MACHINE void cp_async_16(saddr, gaddr from, u32 bytes) {
+  note_at(self(), Call::Copy, from, bytes);
   TwWarp* w = at_call(kAccess);
   w->written += 16 * w->lanes;
   if (bytes) tw_timed_copy_async(w, from, bytes);
 }
 TW_MACHINE void cp_async_commit() {
+  note(self(), Call::CopyCommit);
   TwWarp* w = self();
   w->async_done[w->async_groups++ % kTwGroups] = w->async_ready;
 }
 template <int N>
 TW_MACHINE void cp_async_wait(Site) {
+  note(self(), Call::CopyWait, N);
   TwWarp* w = at_branch(1);
   if (w->async_groups > N) w->now = later(w->now, w->async_done[(w->async_groups - 1 - N) % kTwGroups]);
 }

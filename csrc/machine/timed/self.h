@@ -13,6 +13,7 @@
 #pragma once
 #include <stddef.h>
 
+#include "machine/tally.h"
 #include "types.h"
 
 constexpr uint32_t kTwLoads = 16;       // loads that a thread has registers for, 64 of them: one more waits for the oldest
@@ -36,6 +37,8 @@ struct TwWarp {
   uint8_t* shared;
   TwSm* sm;
   const struct TwCosts* costs;
+  TwTally* tally;                         // machine/tally.h
+  uint64_t piece;
   uint64_t now;
   const uint64_t* horizon;                // beyond it others come first
 
@@ -61,7 +64,7 @@ struct TwCosts {
 };
 
 static_assert(sizeof(TwUnit) == 16 && sizeof(TwSm) == 144 && sizeof(TwCosts) == 56, "the Rust twins");
-static_assert(sizeof(TwWarp) == 536 && offsetof(TwWarp, loads) == 112 && offsetof(TwWarp, ready) == 152, "the Rust twin");
+static_assert(sizeof(TwWarp) == 552 && offsetof(TwWarp, loads) == 128 && offsetof(TwWarp, ready) == 168, "the Rust twin");
 
 extern "C" __thread TwWarp* tw_timed_self;
 

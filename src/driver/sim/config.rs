@@ -219,6 +219,8 @@ pub struct SimConfig {
     /// The node runs what is enqueued by itself and in the wall's time, whoever waits: for callers who poll, or who launch without
     /// being attached, as on a GPU. Results are as ever; schedules are not repeated.
     pub free_running: bool,
+    /// What kernels ask of the machine is counted: see [`SimNode::asked`](super::SimNode::asked).
+    pub counts_calls: bool,
     /// The node has a clock: it runs for the time that this machine would take, and computes nothing.
     pub clock: Option<Box<Description>>,
 }
@@ -241,6 +243,7 @@ impl SimConfig {
             launch_hook: None,
             patience: Duration::from_secs(120),
             free_running: false,
+            counts_calls: false,
             clock: None,
         }
     }

@@ -163,6 +163,7 @@ impl Machine {
     /// A thread has returned from its kernel. True if it was the CTA's last.
     fn fiber_left(&mut self, cta: &mut Cta, f: &mut Fiber) -> Result<bool, Trouble> {
         f.wait = Wait::Exited;
+        self.tallies.left(usize::from(cta.device), f.me.piece);
         cta.exited += 1;
         self.fruitless = 0;
         let warp = &mut cta.warps[f.warp()];

@@ -11,6 +11,7 @@ use super::operands::Known;
 use super::report::Trouble;
 use super::shadow::{self, CLOCK_MAX, CLOCK_ONE};
 use super::stack::FiberStack;
+use super::tally::Tally;
 
 pub(super) type Co = Coroutine<(), (), (), FiberStack>;
 
@@ -71,10 +72,12 @@ pub(super) struct SelfC {
     pub wgmma_room: u32,
     pub wgmma_fenced: u32,
     pub guarded: u32,
+    pub tally: *mut Tally,
+    pub piece: u64,
 }
 
 const _: () = {
-    assert!(size_of::<MmaOp>() == 16 && size_of::<WgmmaOp>() == 24 && size_of::<SelfC>() == 192);
+    assert!(size_of::<MmaOp>() == 16 && size_of::<WgmmaOp>() == 24 && size_of::<SelfC>() == 208);
     assert!(std::mem::offset_of!(SelfC, own_base) == 40 && std::mem::offset_of!(SelfC, row) == 72);
     assert!(std::mem::offset_of!(SelfC, mma_ops) == 120 && std::mem::offset_of!(SelfC, row_room) == 148);
 };

@@ -12,6 +12,7 @@ use super::node::Node;
 use super::shared::{Ask, bad_stream};
 use super::stream::{Command, StreamKey};
 use super::table::{Entry, entries};
+use super::tally::Asked;
 use super::timed::{self, Usage};
 use crate::driver::{Place, Stream};
 use crate::error::{Error, Result};
@@ -131,6 +132,16 @@ impl SimNode {
     /// [`Error::Unavailable`] if the node's thread has ended.
     pub fn usage(&self) -> Result<Vec<Usage>> {
         self.node.shared.ask(|answer| Ask::Usage { answer })
+    }
+
+    /// What the kernels of each device have asked of the machine so far; nothing unless
+    /// [`SimConfig::counts_calls`](super::SimConfig::counts_calls). The same operations on a node that computes and on one with a
+    /// clock, with as many SMs, have the same answer (`docs/clock.md`).
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] if the node's thread has ended.
+    pub fn asked(&self) -> Result<Vec<Asked>> {
+        self.node.shared.ask(|answer| Ask::Asked { answer })
     }
 
     /// Names of the kernels compiled in.

@@ -28,6 +28,7 @@ use super::stack::Slab;
 use super::stream::{StreamKey, StreamState};
 use super::switch::Aliases;
 use super::sync::Published;
+use super::tally::Tallies;
 use super::timed::Timed;
 use super::tma::Load;
 use super::warp::Batch;
@@ -137,6 +138,8 @@ pub(super) struct Machine {
     pub bursts: u64,
     pub threads_live: u32,
     pub threads_room: u32,
+    /// Of a node without a clock.
+    pub tallies: Tallies,
     /// Of a node with a clock: then it runs the kernels.
     pub timed: Option<Box<Timed>>,
 }
@@ -147,7 +150,7 @@ impl Machine {
         let character = Character::draw(config, &mut rng);
         let faults = Faults::new(&config.faults);
         let timed = match &config.clock {
-            Some(node) => Some(Box::new(Timed::new(node, config.gpus, arena.clone())?)),
+            Some(node) => Some(Box::new(Timed::new(node, config, arena.clone())?)),
             None => None,
         };
         let threads_room = config.gpus as u32 * config.sms * SM_THREADS;
@@ -161,6 +164,7 @@ impl Machine {
         Ok(Machine {
             me: std::ptr::null_mut(),
             layout: arena.layout,
+            tallies: Tallies::new(config.counts_calls, &arena.layout, config.gpus),
             foreign: Foreign::new(arena.outside.clone(), config.patience),
             arena,
             character,

@@ -110,8 +110,9 @@ mod sync;
 #[cfg(target_os = "linux")]
 mod table;
 #[cfg(target_os = "linux")]
-mod tensor_map;
+mod tally;
 #[cfg(target_os = "linux")]
+mod tensor_map;
 mod timed;
 #[cfg(target_os = "linux")]
 mod tma;
@@ -127,6 +128,7 @@ mod wgmma;
 #[cfg(target_os = "linux")]
 pub use handle::SimNode;
 #[cfg(target_os = "linux")]
+pub use tally::Asked;
 pub use timed::Usage;
 
 #[cfg(not(target_os = "linux"))]

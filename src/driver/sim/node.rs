@@ -159,6 +159,10 @@ fn answer(m: &mut Machine, ask: Ask) {
             let usage = m.timed.as_ref().map_or_else(Vec::new, |timed| timed.usage());
             answer.send(Ok(usage)).is_ok()
         }
+        Ask::Asked { answer } => {
+            let tallies = m.timed.as_ref().map_or(&m.tallies, |timed| &timed.tallies);
+            answer.send(Ok(tallies.told())).is_ok()
+        }
         Ask::State { answer } => {
             m.pass_time();
             let now = m.timed.as_ref().map_or(m.now, |timed| timed.now_ns());

@@ -119,6 +119,12 @@ impl Machine {
                 wgmma_room,
                 wgmma_fenced: 0,
                 guarded: 0,
+                tally: if lead {
+                    self.tallies.of(device)
+                } else {
+                    std::ptr::null_mut()
+                },
+                piece: 0,
             };
             fibers.push(Fiber {
                 me,

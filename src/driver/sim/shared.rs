@@ -16,6 +16,7 @@ use super::capture::{Capture, Executable, Recorded};
 use super::character::Faults;
 use super::foreign::Outside;
 use super::stream::{Command, StreamKey};
+use super::tally::Asked;
 use super::timed::Usage;
 use crate::error::{Error, Result};
 
@@ -53,6 +54,10 @@ pub(super) enum Ask {
     /// How busy the clock's units were.
     Usage {
         answer: Sender<Result<Vec<Usage>>>,
+    },
+    /// What kernels asked of the machine.
+    Asked {
+        answer: Sender<Result<Vec<Asked>>>,
     },
     /// Schedule digest, simulated time.
     State {

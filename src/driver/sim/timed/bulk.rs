@@ -80,6 +80,7 @@ pub(super) unsafe fn store(w: *mut Warp, to: u64, bytes: u32) {
                 timed.gpus[owner].store(&timed.rates, cta.sm, from, line, bytes.into())
             } else {
                 timed.traffic[cta.gpu].0 += u64::from(payload);
+                cta.sent = w.c.now;
                 let way = (cta.gpu, cta.sm, owner);
                 let (left, _, known) = gpu::store_to(&mut timed.gpus, &timed.rates, way, (from, line, bytes.into()));
                 // Read when it has room on its way, not before.
@@ -154,4 +155,5 @@ pub(super) fn multicast_store(timed: &mut Timed, cta: &mut Cta, w: &mut Warp, ad
     );
     w.c.now = w.c.now.max(left.saturating_sub(timed.rates.posted));
     cta.written = cta.written.max(known);
+    cta.sent = w.c.now;
 }

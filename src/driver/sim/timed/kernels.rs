@@ -60,6 +60,8 @@ impl Timed {
             mbarriers: Vec::new(),
             cluster: cluster.clone(),
             written: 0,
+            sent: 0,
+            fence: 0..0,
             shared: vec![0; launch.shared.div_ceil(16) as usize],
             taken,
         }));

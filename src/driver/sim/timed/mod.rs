@@ -9,6 +9,7 @@
 //!
 //! Words that kernels decide by are real: flags, signals, counters. A store to one is seen when it has arrived.
 
+mod access;
 mod bulk;
 mod callbacks;
 mod cluster;
@@ -19,6 +20,7 @@ mod mbarrier;
 mod rates;
 mod run;
 mod self_c;
+mod signals;
 mod table;
 mod usage;
 mod warp;
@@ -37,8 +39,10 @@ use self::rates::Rates;
 use self::warp::{Cta, Wait, Warp};
 use self::words::{Waiter, Words};
 use super::arena::Arena;
+use super::config::SimConfig;
 use super::stack::Slab;
 use super::stream::StreamKey;
+use super::tally::Tallies;
 use crate::error::Result;
 use crate::machines::Description;
 
@@ -72,12 +76,14 @@ pub(super) struct Timed {
     asked: u64,
     /// Payload bytes and signal words that left for peers.
     traffic: Vec<(u64, u64)>,
+    pub tallies: Tallies,
     arena: Arc<Arena>,
     trouble: Option<String>,
 }
 
 impl Timed {
-    pub fn new(node: &Description, gpus: usize, arena: Arc<Arena>) -> Result<Timed> {
+    pub fn new(node: &Description, config: &SimConfig, arena: Arc<Arena>) -> Result<Timed> {
+        let gpus = config.gpus;
         let rates = Rates::new(node);
         let sms = node.compute.sms.value;
         Ok(Timed {
@@ -95,6 +101,7 @@ impl Timed {
             streams: BTreeMap::new(),
             asked: 0,
             traffic: vec![(0, 0); gpus],
+            tallies: Tallies::new(config.counts_calls, &arena.layout, gpus),
             arena,
             trouble: None,
         })

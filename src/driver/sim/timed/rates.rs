@@ -27,10 +27,6 @@ const WGMMA: u64 = 32;
 const TMA: u64 = 170;
 /// Bytes a clock that an SM takes from the L2, and that it gives (CUDA's metrics count 64 a clock).
 const SM_PORT: f64 = 64.0;
-/// A release at system scope, beyond the acknowledgement of what the CTA has stored: a fence of all that the SM has under way.
-/// Over NVLink NCCL's tuner has 3.4 us for a step with a fence and a flag (simple), 0.6 for one with flags in the data (LL;
-/// 2.30.7, src/graph/tuning.cc). Of the difference the acknowledgement is two ways of 0.8 us.
-const FENCE: u64 = 1_100 * NS;
 /// What a GPU has on its way to peers before a store waits: with it, 400 GB/s are kept up over a microsecond.
 const POSTED_BYTES: f64 = 512e3;
 /// Between two polls a thread sleeps some tens of nanoseconds.
@@ -57,6 +53,7 @@ pub(super) struct Rates {
     pub pair: f64,
     /// A word, one way: of a ping-pong's way, what the look that finds it does not take.
     pub link_latency: u64,
+    /// Of a release, behind stores to peers.
     pub fence: u64,
     pub atomic: u64,
     /// How long a GPU's links may be behind before a store waits.
@@ -109,7 +106,7 @@ impl Rates {
             pair,
             link_latency: us(link.latency_us.value + link.switch_us.value)
                 .saturating_sub(ns(memory.l2_latency_ns.value) + NAP / 2),
-            fence: FENCE,
+            fence: us(link.fence_us.value),
             atomic: us(link.atomic_us.value),
             posted: (POSTED_BYTES * whole) as u64,
             launch: us(node.host.launch_us.value),

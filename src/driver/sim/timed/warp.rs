@@ -91,6 +91,9 @@ pub(super) struct Cta {
     pub cluster: Rc<Cluster>,
     /// When its stores so far are known to be written: a release waits for that.
     pub written: u64,
+    /// When the last of those that went to a peer was issued, and the last fence behind such.
+    pub sent: u64,
+    pub fence: std::ops::Range<u64>,
     /// Real words lie here, at the kernel's own places.
     pub shared: Vec<u128>,
     pub taken: [u32; 4],
@@ -132,6 +135,8 @@ impl Timed {
                     shared: cta.shared.as_mut_ptr().cast(),
                     sm: &raw mut self.gpus[cta.gpu].sms[cta.sm].c,
                     costs: &raw const self.rates.costs,
+                    tally: self.tallies.of(cta.gpu),
+                    piece: 0,
                     now: of.at,
                     horizon: &raw const *self.horizon,
                     flops: 0,
@@ -191,6 +196,7 @@ impl Timed {
                 // SAFETY: kernels and callbacks leave nothing on a fiber's stack that needs dropping.
                 unsafe { co.force_reset() };
             }
+            self.tallies.left(cta.gpu, w.c.piece);
             self.warps[w.index as usize] = (std::ptr::null_mut(), w.stamp + 1);
             self.free.push(w.index);
             self.slab.free(w.stack_slot);
