@@ -54,12 +54,12 @@ pub(super) fn of_attention(h: &Heads, [q, k, v]: [&[f64]; 3], o: &[f64], d_out: 
         let wrong = delta - dot(d_own, &o[at * size..][..size]);
         for (key, [weight, _, slope]) in keys.zip(terms) {
             let (off, both) = (h.scale * weight * wrong, h.scale * weight * (slope + all));
-            for i in 0..size {
+            for (i, own) in own.iter().enumerate() {
                 let (to_q, to_k) = (at * size + i, of(key) + i);
                 q_off[to_q] += off * k[to_k];
-                k_off[to_k] += off * own[i];
+                k_off[to_k] += off * own;
                 of_q[to_q] += both * k[to_k].abs();
-                of_k[to_k] += both * own[i].abs();
+                of_k[to_k] += both * own.abs();
             }
         }
     }
