@@ -203,11 +203,12 @@ pub fn expect(kind: &Kind, given: &Given, setting: &Setting) -> BTreeMap<String,
     bounded.collect()
 }
 
-/// In f32 sums in another order and functions of a few ulp are no smaller than what is stored rounds, and the experiment has none of them: more room
-/// in units of roundoff.
+/// In f32, what sums in another order and functions of a few ulp bring is no smaller than what storing rounds, and the experiment has
+/// none of it: more room, in units of roundoff.
 const ROOM_IN_F32: f64 = 32.0;
 
-/// `4 E + 8 u max|y|` around what is exact, in f32 `4 E + 32 u max|y|`. Where that is not finite anything is right, and everywhere where the rounded one left its type's range.
+/// `4 E + 8 u max|y|` around what is exact, in f32 `4 E + 32 u max|y|`. Where that is not finite anything is right, and everywhere where
+/// the rounded one left its type's range.
 fn by_experiment<'a>(exact: Matrix, rounded: impl Iterator<Item = &'a Matrix>, dtype: DType) -> Expected {
     let (mut farthest, mut largest) = (0.0f64, 0.0f64);
     for rounded in rounded {
