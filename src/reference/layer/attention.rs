@@ -96,15 +96,17 @@ pub(super) fn backward(
         let columns = |heads: &Range<usize>| heads.start * size..heads.end * size;
         let heads = [&q_heads, &kv_heads, &kv_heads];
         let [q, k, v] = [0, 1, 2].map(|i| kept.parts[i].columns(columns(heads[i])));
-        let (of, d_out) = (kept.of(q_heads.len(), kv_heads.len()), d_out.columns(columns(&q_heads)));
+        let of = kept.of(q_heads.len(), kv_heads.len());
+        let [o, d_out] = [&kept.o, &d_out].map(|matrix| matrix.columns(columns(&q_heads)));
         let d_parts = local::attention_backward(&of, &q.values, &k.values, &v.values, &d_out.values);
         let mut d_parts = [d_parts.dq, d_parts.dk, d_parts.dv];
         if let Some(sample) = r.sample() {
-            let magnitudes = noise::of_attention(&of, &q.values, &k.values, &v.values, &d_out.values);
-            d_parts
-                .iter_mut()
-                .zip(&magnitudes)
-                .for_each(|(values, of)| noise::add(sample, values, of));
+            let left_out = noise::of_attention(&of, [&q.values, &k.values, &v.values], &o.values, &d_out.values);
+            for (i, values) in d_parts.iter_mut().take(2).enumerate() {
+                let both = values.iter_mut().zip(&left_out.off[i]);
+                both.for_each(|(value, off)| *value += off);
+                noise::add(sample, values, &left_out.magnitudes[i]);
+            }
         }
         let d_parts = d_parts.map(|values| {
             let cols = values.len() / kept.x.rows.max(1);

@@ -22,34 +22,51 @@ pub(super) fn add(sample: u64, values: &mut [f64], magnitudes: &[f64]) {
     }
 }
 
-/// Of the gradients of q and k.
-pub(super) fn of_attention(h: &Heads, q: &[f64], k: &[f64], v: &[f64], d_out: &[f64]) -> [Vec<f64>; 2] {
+/// Gradients of q and k: what is left out where they are computed from exact numbers.
+pub(super) struct LeftOut {
+    /// What they are off by, since delta is taken from the output as it was stored.
+    pub off: [Vec<f64>; 2],
+    /// What their terms come to without signs.
+    pub magnitudes: [Vec<f64>; 2],
+}
+
+/// `o`: the output as it was stored.
+pub(super) fn of_attention(h: &Heads, [q, k, v]: [&[f64]; 3], o: &[f64], d_out: &[f64]) -> LeftOut {
     let (_, lse) = local::attention(h, q, k, v);
     let (size, group) = (h.head_size, (h.heads / h.kv_heads).max(1));
-    let dot = |a: &[f64], b: &[f64], of: fn(f64) -> f64| a.iter().zip(b).map(|(a, b)| of(a * b)).sum::<f64>();
-    let [mut of_q, mut of_k] = [q, k].map(|matrix| vec![0.0; matrix.len()]);
+    let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
+    let unsigned = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| (a * b).abs()).sum::<f64>();
+    let zeros = || [q, k].map(|matrix| vec![0.0; matrix.len()]);
+    let ([mut q_off, mut k_off], [mut of_q, mut of_k]) = (zeros(), zeros());
     for (at, lse) in lse.iter().enumerate() {
         let (row, head) = (at / h.heads, at % h.heads);
         let (own, d_own) = (&q[at * size..][..size], &d_out[at * size..][..size]);
         let of = |row: usize| (row * h.kv_heads + head / group) * size;
         let keys = row / h.seq * h.seq..=row;
-        let weights: Vec<[f64; 2]> = keys
-            .clone()
-            .map(|key| {
-                let weight = (h.scale * dot(own, &k[of(key)..][..size], |x| x) - lse).exp();
-                [weight, dot(d_own, &v[of(key)..][..size], f64::abs)]
-            })
-            .collect();
-        let delta: f64 = weights.iter().map(|[weight, slope]| weight * slope).sum();
-        for (key, [weight, slope]) in keys.zip(weights) {
-            let both = h.scale * weight * (slope + delta);
-            for i in 0..size {
-                of_q[at * size + i] += both * k[of(key) + i].abs();
-                of_k[of(key) + i] += both * own[i].abs();
+        let terms = keys.clone().map(|key| {
+            let (key, value) = (&k[of(key)..][..size], &v[of(key)..][..size]);
+            let weight = (h.scale * dot(own, key) - lse).exp();
+            [weight, dot(d_own, value), unsigned(d_own, value)]
+        });
+        let terms: Vec<[f64; 3]> = terms.collect();
+        let delta: f64 = terms.iter().map(|[weight, slope, _]| weight * slope).sum();
+        let all: f64 = terms.iter().map(|[weight, _, slope]| weight * slope).sum();
+        let wrong = delta - dot(d_own, &o[at * size..][..size]);
+        for (key, [weight, _, slope]) in keys.zip(terms) {
+            let (off, both) = (h.scale * weight * wrong, h.scale * weight * (slope + all));
+            for (i, own) in own.iter().enumerate() {
+                let (to_q, to_k) = (at * size + i, of(key) + i);
+                q_off[to_q] += off * k[to_k];
+                k_off[to_k] += off * own;
+                of_q[to_q] += both * k[to_k].abs();
+                of_k[to_k] += both * own.abs();
             }
         }
     }
-    [of_q, of_k]
+    LeftOut {
+        off: [q_off, k_off],
+        magnitudes: [of_q, of_k],
+    }
 }
 
 /// Of the gradient of a norm's x.

@@ -14,8 +14,11 @@ fn drawn(rows: usize, cols: usize, seed: u64) -> Matrix {
     Matrix::new(rows, cols, values.collect())
 }
 
+/// Names, rows and columns.
+type Shapes = Vec<(&'static str, usize, usize)>;
+
 /// Every kind, with tensors of these shapes beside `x` `[6, 4]`.
-fn cases() -> Vec<(Kind, Vec<(&'static str, usize, usize)>)> {
+fn cases() -> Vec<(Kind, Shapes)> {
     let heads = Heads {
         heads: 4,
         kv_heads: 2,
