@@ -43,7 +43,7 @@ impl std::fmt::Display for Layout {
     }
 }
 
-/// How the matrices that an [`Op::AllGather`] brings together stand in the result.
+/// How the matrices that an [`Op::AllGather`](crate::Op::AllGather) brings together stand in the result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Axis {
     /// One below the other: rank r's rows are [`chunk`](crate::chunk)`(m, world, r)`.

@@ -16,7 +16,7 @@ pub enum Op {
     ReduceScatter,
     /// `sum over ranks of x`, all of it on every rank.
     AllReduce,
-    /// The ranks' `x`, stacked, or side by side ([`Axis`]).
+    /// The ranks' `x`, stacked, or side by side ([`Axis`](crate::Axis)).
     AllGather,
 }
 
