@@ -75,7 +75,7 @@ fn in_parallel<C: Sync, R: Send>(cases: &[C], answer: impl Fn(&C) -> R + Sync, m
         }
         drop(tells);
         let mut early = BTreeMap::new();
-        for at in 0..cases.len() {
+        for (at, case) in cases.iter().enumerate() {
             let result = loop {
                 if let Some(result) = early.remove(&at) {
                     break result;
@@ -83,7 +83,7 @@ fn in_parallel<C: Sync, R: Send>(cases: &[C], answer: impl Fn(&C) -> R + Sync, m
                 let (which, result) = told.recv().expect("every case is answered");
                 early.insert(which, result);
             };
-            tell(&cases[at], result);
+            tell(case, result);
         }
     });
 }
