@@ -35,8 +35,8 @@ const NORMAL: [u32; 11] = [
 ];
 const LOG2_E: u32 = 0x3fb8_aa3b;
 const DENSITY_0: u32 = 0x3ecc_422a;
-const LN2_HIGH: f32 = 0.693359375;
-const LN2_LOW: f32 = -2.12194440e-4;
+const LN2_HIGH: f32 = 0.693_359_4;
+const LN2_LOW: f32 = -2.121_944_4e-4;
 
 fn polynomial(x: f32, c: &[u32]) -> f32 {
     let mut from_last = c.iter().rev().map(|bits| f32::from_bits(*bits));
