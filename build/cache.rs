@@ -19,12 +19,15 @@ pub struct Cache {
     inputs: Vec<u8>,
 }
 
-/// All of nvcc's sources under `csrc`, with their names; not the simulated machine's.
+/// All of nvcc's sources under `csrc`, with their names; not those of the machines that are simulated.
 fn sources(csrc: &Path, folder: &Path, all: &mut Vec<(String, Vec<u8>)>) -> io::Result<()> {
     for entry in fs::read_dir(folder)? {
         let path = entry?.path();
         if path.is_dir() {
-            if path != csrc.join("machine/sim") {
+            if !["machine/sim", "machine/timed"]
+                .iter()
+                .any(|other| path == csrc.join(other))
+            {
                 sources(csrc, &path, all)?;
             }
         } else if path.extension().is_some_and(|ending| ending == "h" || ending == "cc") {

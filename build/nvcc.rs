@@ -175,11 +175,14 @@ fn watch(csrc: &Path) -> Result<(), String> {
     for name in ["NVCC", "CUDA_HOME", "TILEWEAVE_CUDA_ARCHS", "DOCS_RS"] {
         println!("cargo::rerun-if-env-changed={name}");
     }
-    // cargo watches a folder with all that is in it. The simulated machine is not nvcc's: named here is all but that.
+    // cargo watches a folder with all that is in it. The machines that are simulated are not nvcc's: named here is all but that.
     for folder in [csrc.to_path_buf(), csrc.join("machine")] {
         let entries = fs::read_dir(&folder).map_err(|e| format!("{}: {e}", folder.display()))?;
         for entry in entries.flatten() {
-            if !["machine", "sim"].iter().any(|other| entry.file_name() == *other) {
+            if !["machine", "sim", "timed"]
+                .iter()
+                .any(|other| entry.file_name() == *other)
+            {
                 println!("cargo::rerun-if-changed={}", entry.path().display());
             }
         }

@@ -2,7 +2,9 @@
 // last, adds the partials in rank order from its staging and writes once. schedule/scatter.h has the order; an owner's
 // wait depends on pushes only, and no rank waits between its pushes of a round.
 //
-// `run` does all of it with one team; `reduce` is the owner's part alone, where other roles compute and push, own partials too.
+// `run` does all of it with one team. Where other roles compute and push, own partials too, there is the owner's part alone:
+// `reduce_but_last` by one of the roles, while others compute; and the CTA's last block, which is the rank's own if any is,
+// by `reduce_last` of whoever is free then.
 #pragma once
 #include "kernels/partials.h"
 #include "schedule/scatter.h"
@@ -38,11 +40,11 @@ class ReduceScatter {
   const uint64_t used;
 
  public:
-  TW_DEV explicit ReduceScatter(const TwParams& params)
-      : s(params), p(params), order(scatter_order<Source>(params)), slots(params), used(slots.slot_bytes * order.positions()) {}
+  TW_DEV explicit ReduceScatter(const TwParams& params, Part part = Part::Leads)
+      : s(params, part), p(params), order(scatter_order<Source>(params)), slots(params), used(slots.slot_bytes * order.positions()) {}
 
   TW_DEV void run() {
-    each_round([&](const ScatterTile& t) {
+    each_round([&](const ScatterTile& t, bool) {
       typename Source::Values values;
       if (Source::kMultiplies) s.stamps.begin(TW_STAMP_MATH, t.index);
       Source::compute(p, t.block, values);
@@ -59,21 +61,36 @@ class ReduceScatter {
     s.finish(used);
   }
 
-  TW_DEV void reduce() {
-    each_round([&](const ScatterTile& t) {
-      if (t.owner == p.group.rank) reduce_block(t, true);
+  TW_DEV void reduce_but_last() {
+    each_round([&](const ScatterTile& t, bool is_last) {
+      if (t.owner == p.group.rank && !is_last) reduce_block(t, true);
     });
+    s.agree();
+    s.count_sent();
+    s.stamps.close();
+  }
+  TW_DEV void reduce_last() {
+    for (uint32_t q = 0; q < p.panels; ++q) s.enter_round(q);
+    const ScatterTile t = last();
+    if (t.owner == p.group.rank && t.block.rows) reduce_block(t, true);
   }
   TW_DEV void finish() { s.finish(used); }
 
  private:
+  // What this CTA takes last in the last round, if only rows that do not exist; of nobody where it takes nothing.
+  TW_DEV ScatterTile last() const {
+    const uint32_t positions = order.positions();
+    if (mx::block() >= positions) return {~0u, ~0u, 0, {0, 0, 0, 0}};
+    return order.at(p.panels - 1, mx::block() + (positions - 1 - mx::block()) / mx::grid() * mx::grid());
+  }
+
   template <class Body>
   TW_DEV void each_round(Body body) {
     for (uint32_t q = 0; q < p.panels; ++q) {
       s.open_round(q);
       for (uint32_t f = mx::block(); f < order.positions(); f += mx::grid()) {
         const ScatterTile t = order.at(q, f);
-        if (t.block.rows) body(t);
+        if (t.block.rows) body(t, q + 1 == p.panels && order.positions() - f <= mx::grid());
       }
       s.close_round(q, used);
     }

@@ -61,7 +61,7 @@ TW_DEV void sm90_gather(const TwParams& p) {
   const GatherWalk<Tile> walk(p);
   sm90_roles<Tile, Sm90Pushes>(
       [&] {
-        Session<OneWarp> s(p, false);
+        Session<OneWarp> s(p, Part::Assists);
         Sm90Ring<Tile> ring;
         const GatherStaging<T> staging(p, walk.order);
         for (uint32_t q = 0; q < p.panels; ++q) {

@@ -1,6 +1,7 @@
 // GEMM+RS and GEMM+AR on Hopper. Math never waits for a peer: partials, the rank's own too, leave as chunks by bulk copies
 // into the owner's staging, and the communicator of each CTA reduces what its rank owns of the CTA's blocks, as the portable
-// kernels do (kernels/reduce_scatter.h, all_reduce.h), while the next blocks are computed.
+// kernels do (kernels/reduce_scatter.h, all_reduce.h), while the next blocks are computed. Behind its last product nothing is
+// left to overlap with: of a reduce-scatter all threads of the CTA reduce its last block.
 //
 // Why a wait of a role can never close a circle: math and loader wait for none but roles of their CTA; the storer for
 // chunks, and for credits before it enters a staging half again; a communicator for partials, which storers send without
@@ -27,7 +28,7 @@ struct FragmentSource : GemmSource<Fragments> {
 };
 
 // `Walk::each(p, open, body)` calls open(q) at the start of every round and body(tile, slot, signal) for every
-// block of this CTA; `Walk::Talk` is what the communicator does.
+// block of this CTA; `Walk::talk` is what the communicator does and, where `kRests`, `Walk::rest` what all threads do behind it.
 template <class Tile>
 struct ScatterWalk {
   using Source = FragmentSource<Sm90Fragments<Tile>>;
@@ -46,8 +47,18 @@ struct ScatterWalk {
   }
   using Registers = Sm90Adds;
   static TW_DEV bool only_reduces(const TwParams&) { return false; }
-  static TW_DEV void talk(const TwParams&, ReduceScatter<Source>& work) { work.reduce(); }
-  using Talk = ReduceScatter<Source>;
+  template <class Join>
+  static TW_DEV void talk(const TwParams& p, Join join) {
+    ReduceScatter<Source> work(p);
+    work.reduce_but_last();
+    join();
+  }
+  static constexpr bool kRests = true;
+  static TW_DEV void rest(const TwParams& p) {
+    ReduceScatter<FragmentSource<Sm90Spread<Tile>>> work(p, Part::Follows);
+    work.reduce_last();
+    work.finish();
+  }
 };
 
 template <class Tile>
@@ -77,59 +88,62 @@ struct WaveWalk {
     work.finish();
     return true;
   }
-  static TW_DEV void talk(const TwParams& p, AllReduce<Source>& work) {
+  template <class Join>
+  static TW_DEV void talk(const TwParams& p, Join join) {
+    AllReduce<Source> work(p);
     if (p.reducers) {
       work.stand_by();
     } else {
       work.reduce();
     }
+    join();
+    work.finish();
   }
-  using Talk = AllReduce<Source>;
+  static constexpr bool kRests = false;
 };
 
 template <class Tile, class Walk>
 TW_DEV void sm90_reduce(const TwParams& p) {
   if (Walk::only_reduces(p)) return;
   const auto no_round = [](uint32_t) -> uint64_t { return 0; };
-  sm90_roles<Tile, typename Walk::Registers>(
-      [&] {
-        mx::elect([&] {
-          Sm90Ring<Tile> ring;
-          Walk::each(p, no_round, [&](const auto& t, gaddr, uint32_t) {
-            ring.load(p, {0, p.k}, t.block.col, t.block.rows != 0, load_x_rows(p, t.block.row));
-          });
-        });
-      },
-      [&] {
-        Session<OneWarp> s(p, false);
-        ChunkReader<Tile> chunks;
-        const WireFormat<typename Tile::Type> wire(p.desc.wire);
-        const auto open = [&](uint32_t q) {
-          s.open_round(q);
-          // The peers' reads that a credit tells of were ordinary ones; bulk copies over them are not.
-          if (q != 0) mx::fence_async_global(Site::None);
-          return s.round;
-        };
-        Walk::each(p, open, [&](const auto& t, gaddr slot, uint32_t signal) {
-          if (t.block.rows) mx::elect([&] { store_partial<Tile>(s, t, slot, wire, signal, chunks); });
-        });
-        s.count_sent();
-        s.stamps.close();
-      },
-      [&] {
-        Sm90Ring<Tile> ring;
-        ChunkWriter<Tile> chunks;
-        Stamps<Sm90Math> stamps(p);
-        Walk::each(p, no_round, [&](const auto& t, gaddr, uint32_t) {
-          multiply_partial<Tile>(p, t.index, t.block, ring, chunks, stamps);
-        });
-        stamps.close();
-      },
-      [&](auto join) {
-        typename Walk::Talk work(p);
-        Walk::talk(p, work);
-        join();
-        work.finish();
+  const auto load = [&] {
+    mx::elect([&] {
+      Sm90Ring<Tile> ring;
+      Walk::each(p, no_round, [&](const auto& t, gaddr, uint32_t) {
+        ring.load(p, {0, p.k}, t.block.col, t.block.rows != 0, load_x_rows(p, t.block.row));
       });
+    });
+  };
+  const auto store = [&] {
+    Session<OneWarp> s(p, Part::Assists);
+    ChunkReader<Tile> chunks;
+    const WireFormat<typename Tile::Type> wire(p.desc.wire);
+    const auto open = [&](uint32_t q) {
+      s.open_round(q);
+      // The peers' reads that a credit tells of were ordinary ones; bulk copies over them are not.
+      if (q != 0) mx::fence_async_global(Site::None);
+      return s.round;
+    };
+    Walk::each(p, open, [&](const auto& t, gaddr slot, uint32_t signal) {
+      if (t.block.rows) mx::elect([&] { store_partial<Tile>(s, t, slot, wire, signal, chunks); });
+    });
+    s.count_sent();
+    s.stamps.close();
+  };
+  const auto math = [&] {
+    Sm90Ring<Tile> ring;
+    ChunkWriter<Tile> chunks;
+    Stamps<Sm90Math> stamps(p);
+    Walk::each(p, no_round, [&](const auto& t, gaddr, uint32_t) {
+      multiply_partial<Tile>(p, t.index, t.block, ring, chunks, stamps);
+    });
+    stamps.close();
+  };
+  const auto talk = [&](auto join) { Walk::talk(p, join); };
+  if constexpr (Walk::kRests) {
+    sm90_roles<Tile, typename Walk::Registers>(load, store, math, talk, [&] { Walk::rest(p); });
+  } else {
+    sm90_roles<Tile, typename Walk::Registers>(load, store, math, talk);
+  }
 }
 }  // namespace tw

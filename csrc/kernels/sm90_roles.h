@@ -5,6 +5,7 @@
 //                   warp 1: storer    output chunks to the output or to an owner's staging (tile/sm90_chunks.h)
 //                   warps 2, 3: communicator    the operation's session: reduces, pushes, gives credits, ends it
 //     1, 2          math              products, from the ring to chunks
+//     all                             the rest, behind what all roles have done, where an operation has one
 //
 // Two warps are enough to communicate: with eight 16-byte loads in flight a thread, 132 SMs have 1 MiB in flight, about what
 // 1 TB/s takes at a microsecond, and links give less than half of that. A warpgroup more would leave each thread 128
@@ -24,11 +25,12 @@ constexpr uint32_t kSm90Threads = 128 * (1 + kSm90MathGroups);
 template <uint32_t kOfMove>
 struct Sm90Registers {
   static constexpr uint32_t kMove = kOfMove, kMath = (65536 / kSm90Threads / 8 * 8 * 3 - kMove) / 2;
-  static_assert(kMove % 8 == 0 && kMath % 8 == 0 && kMath >= 160, "Sm90Registers");
+  static constexpr uint32_t kRest = 65536 / kSm90Threads / 8 * 8;  // of all threads alike
+  static_assert(kMove % 8 == 0 && kMath % 8 == 0 && kMath >= 160 && kMove < kRest && kRest < kMath, "Sm90Registers");
 };
 using Sm90Plain = Sm90Registers<40>;     // only loads and stores
 using Sm90Pushes = Sm90Registers<104>;   // pushes rows
-using Sm90Adds = Sm90Registers<120>;     // adds partials
+using Sm90Adds = Sm90Registers<136>;     // adds partials
 using Sm90Reduces = Sm90Registers<152>;  // adds partials, sends and takes in results
 
 // Runs each role on its warps. All join at the end; `talk(join)` has more to do behind that: to end the operation.
@@ -55,6 +57,18 @@ TW_DEV void sm90_roles(Load load, Store store, Math math, Talk talk) {
     math();
     join();
   }
+}
+
+// The same, and what all threads do then.
+template <class Tile, class Registers, class Load, class Store, class Math, class Talk, class Rest>
+TW_DEV void sm90_roles(Load load, Store store, Math math, Talk talk, Rest rest) {
+  sm90_roles<Tile, Registers>(load, store, math, talk);
+  if (mx::warp() / 4 == 0) {
+    mx::reg_alloc<Registers::kRest>();
+  } else {
+    mx::reg_dealloc<Registers::kRest>();
+  }
+  rest();
 }
 
 // A loader's x: boxes of `map_x` from row `row` on.

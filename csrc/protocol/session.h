@@ -21,20 +21,26 @@ namespace tw {
 TW_DEV uint32_t packet_tag(uint64_t round) { return uint32_t(round % 0xffffffffull) + 1; }
 constexpr uint64_t kPacketClearPeriod = 1ull << 30;
 
-// The team of all threads (`Cta`), or that of a role: then one role of the CTA leads, closes rounds and finishes, after all
-// others are done; the others only wait and push.
+// What a team has in an operation. One leads: it says hello and, after all others of its CTA are done, finishes. Those of other
+// roles assist: they only wait and push. Where all threads of a CTA end together what its roles have begun, their session
+// follows the leader's, behind a barrier of the CTA that follows the leader's `agree`: a leader that did not agree has raised
+// the abort word, which is found here.
+enum class Part : uint32_t { Leads, Assists, Follows };
+
+// The team: of all threads (`Cta`), or that of a role.
 template <class Team>
 class Session {
  public:
   const TwParams& p;
   uint64_t epoch, round;    // `round`: the first until the second is opened, and so on
   bool alive;               // equal in all threads of the CTA
-  bool agreed = false;      // every peer's hello of this operation is there and says the same
+  bool agreed;              // every peer's hello of this operation is there and says the same
   uint32_t bytes = 0;       // payload this thread sent to peers
   uint32_t signals = 0;     // words this thread signalled to peers
   Stamps<Team> stamps;
 
-  TW_DEV explicit Session(const TwParams& params, bool leads = true) : p(params), stamps(params) {
+  TW_DEV explicit Session(const TwParams& params, Part part = Part::Leads)
+      : p(params), agreed(part == Part::Follows), stamps(params) {
     const gaddr ctl = own_heap(p);
     uint64_t now = 0;
     Team::one([&] { now = mx::time_ns(); });
@@ -44,7 +50,7 @@ class Session {
     bool dead = false;
     Team::one([&] { dead = aborted(); });
     alive = !Team::sync_or(dead, Site::None);  // a vote that orders nothing
-    if (!leads || mx::block() != 0) return;
+    if (part != Part::Leads || mx::block() != 0) return;
     if (!alive) Team::one([&] { tell_abort(p, mx::ld_relaxed_sys(ctl + offsetof(TwControl, abort))); });
     say_hello();
     // Behind the hello, which peers wait for; this word nobody waits for.

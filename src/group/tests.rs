@@ -89,7 +89,7 @@ fn unusable_groups() {
     );
     let small = message(2, config().heap_bytes(1000));
     assert!(
-        small.starts_with("the heap is too small: a group of 2 with one-shot messages of 65536 bytes needs "),
+        small.starts_with("the heap is too small: a group of 2 with one-shot messages of 131072 bytes needs "),
         "{small}"
     );
     assert!(matches!(

@@ -4,7 +4,7 @@
 mod local;
 mod measure;
 
-use measure::{Case, clocked, measure, named, ns};
+use measure::{Case, Seen, clocked, measure, named, ns};
 use tileweave::Op;
 use tileweave::driver::sim::SimConfig;
 use tileweave::machines::Description;
@@ -98,25 +98,15 @@ fn one_rank_sends_nothing_and_takes_its_gemm() {
 fn the_node_that_computes_asks_for_the_same() {
     for (op, shape) in [
         (Op::GemmReduceScatter, [512, 512, 128]),
+        // Several waves, so that owners reduce while they compute.
+        (Op::GemmReduceScatter, [2048, 4096, 64]),
         (Op::GemmAllReduce, [512, 256, 128]),
         // Few rows a rank: the portable mainloop.
         (Op::GemmReduceScatter, [128, 256, 128]),
         (Op::AllGatherGemm, [512, 256, 128]),
     ] {
         for case in [Case::Fused, Case::Unfused] {
-            let node = named("h100x4");
-            let computing = SimConfig {
-                // The grid, and with it the order of blocks, follows from the SMs.
-                sms: node.compute.sms.value,
-                counts_calls: true,
-                ..SimConfig::new(4, 7)
-            };
-            let clocked = SimConfig {
-                counts_calls: true,
-                ..SimConfig::clocked(&node, 7)
-            };
-            let computed = measure(computing, op, shape, 4, case, 1);
-            let timed = measure(clocked, op, shape, 4, case, 1);
+            let (timed, computed) = both(op, shape, case);
             let what = format!("{op} {shape:?} {case:?}");
             assert_eq!(timed.sent, computed.sent, "{what}");
             assert_eq!(timed.asked, computed.asked, "{what}");
@@ -131,6 +121,38 @@ fn the_node_that_computes_asks_for_the_same() {
             );
         }
     }
+}
+
+/// Whoever is the last of those that share a block's K adds up the others' products: which these are is a matter of time, and
+/// with it their addresses. As many calls, and as much that leaves.
+#[test]
+fn one_shots_with_k_split_ask_for_as_much() {
+    for shape in [[8, 256, 1024], [64, 512, 2048]] {
+        let (timed, computed) = both(Op::GemmAllReduce, shape, Case::Fused);
+        assert_eq!(timed.sent, computed.sent, "{shape:?}");
+        let calls = |seen: &Seen| seen.asked.iter().map(|asked| asked.calls).collect::<Vec<_>>();
+        assert_eq!(calls(&timed), calls(&computed), "{shape:?}");
+        assert!(calls(&timed).iter().all(|calls| *calls > 1000), "{shape:?}");
+    }
+}
+
+/// On the node with a clock, and on the one that computes.
+fn both(op: Op, shape: [usize; 3], case: Case) -> (Seen, Seen) {
+    let node = named("h100x4");
+    let computing = SimConfig {
+        // The grid, and with it the order of blocks, follows from the SMs.
+        sms: node.compute.sms.value,
+        counts_calls: true,
+        ..SimConfig::new(4, 7)
+    };
+    let clocked = SimConfig {
+        counts_calls: true,
+        ..SimConfig::clocked(&node, 7)
+    };
+    (
+        measure(clocked, op, shape, 4, case, 1),
+        measure(computing, op, shape, 4, case, 1),
+    )
 }
 
 /// Another shape, another order of blocks: other calls.
@@ -174,16 +196,19 @@ fn faster_links_slow_nothing_down() {
     }
 }
 
-/// Links that take nothing; with `memory`, device memory and the L2 neither.
+/// Links that take nothing: none are faster than memory. With `memory`, device memory and the L2 take nothing either.
 fn free(node: &Description, memory: bool) -> Description {
-    let mut free = faster_links(node, 4.0);
+    let mut free = node.clone();
+    let rate = if memory { 1e6 } else { node.memory.hbm_gb_per_s.value };
+    free.link.gb_per_s.value = rate;
+    free.link.achieved_gb_per_s.value = rate;
     free.link.latency_us.value = 1e-6;
     free.link.switch_us.value = 0.0;
     free.link.fence_us.value = 0.0;
     free.link.atomic_us.value = 1e-6;
     if memory {
-        free.memory.hbm_gb_per_s.value = 1e6;
-        free.memory.l2_gb_per_s.value = 1e6;
+        free.memory.hbm_gb_per_s.value = rate;
+        free.memory.l2_gb_per_s.value = rate;
         free.memory.hbm_latency_ns.value = 1e-3;
         free.memory.l2_latency_ns.value = 1e-3;
     }
@@ -196,10 +221,10 @@ fn free(node: &Description, memory: bool) -> Description {
 fn links_that_take_nothing_leave_the_gemm() {
     let shape = [4096, 4096, 2048];
     for (op, memory, most) in [
-        (Op::GemmReduceScatter, false, 1.2),
-        (Op::AllGatherGemm, false, 1.12),
-        (Op::GemmReduceScatter, true, 1.2),
-        (Op::AllGatherGemm, true, 1.12),
+        (Op::GemmReduceScatter, false, 1.12),
+        (Op::AllGatherGemm, false, 1.08),
+        (Op::GemmReduceScatter, true, 1.04),
+        (Op::AllGatherGemm, true, 1.01),
     ] {
         let node = free(&named("h100x8"), memory);
         let (fused, gemm) = (

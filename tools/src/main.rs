@@ -2,6 +2,7 @@
 
 mod bench;
 mod cli;
+mod described;
 mod device;
 mod draw;
 mod explore;

@@ -16,6 +16,7 @@ use std::path::PathBuf;
 use clap::Args;
 use tileweave::machines::Description;
 
+use crate::described;
 use crate::failure::Failure;
 use crate::run::output::Place;
 use memory::Memory;
@@ -30,8 +31,9 @@ pub struct ExploreArgs {
     /// llama3-8b, qwen3-32b, llama3-70b, gpt3-175b, llama3-405b or deepseek-v3-dense
     #[arg(long, value_name = "NAME", default_value = "gpt3-175b")]
     pub model: String,
-    /// A described machine: a100x8, h100x8, h200x8, h100x4, h800x8, a800x8, b200x8, b300x8, l40sx4, l20x8 or h200x1
-    #[arg(long, value_name = "NAME", default_value = "h100x8")]
+    /// A described machine: a100x8, h100x8, h200x8, h100x4, h800x8, a800x8, b200x8, b300x8, l40sx4, l20x8 or
+    /// h200x1; or a file that describes one, as those of src/machines do
+    #[arg(long, value_name = "NAME|FILE.json", default_value = "h100x8")]
     pub node: String,
     /// Tokens of a sequence
     #[arg(long, value_name = "S", allow_negative_numbers = true, default_value_t = 2048, value_parser = parse_seq)]
@@ -90,8 +92,7 @@ pub struct Report {
 
 pub fn run(args: &ExploreArgs) -> Result<Report, Failure> {
     let model = models::named(&args.model)?;
-    let node = Description::named(&args.node)
-        .map_err(|_| Failure::bad_value("--node", &args.node, &format!("one of {}", known_nodes())))?;
+    let node = described::node(&args.node)?;
     let most = i32::MAX as usize;
     if args.seq * args.batch > most {
         let expected = format!("at most {most} tokens over all sequences");
@@ -120,10 +121,6 @@ pub fn run(args: &ExploreArgs) -> Result<Report, Failure> {
         place.write(page::html(&report)?.as_bytes())?;
     }
     Ok(report)
-}
-
-fn known_nodes() -> String {
-    Description::names().collect::<Vec<_>>().join(", ")
 }
 
 impl Report {

@@ -10,8 +10,8 @@ use crate::failure::Failure;
 #[derive(Args, Debug, Clone)]
 pub struct OverlapArgs {
     /// A described machine, for which all is predicted: a100x8, h100x8, h200x8, h100x4, h800x8, a800x8, b200x8, b300x8,
-    /// l40sx4, l20x8 or h200x1 [default: h100x8]
-    #[arg(long, value_name = "NAME", conflicts_with = "device")]
+    /// l40sx4, l20x8 or h200x1; or a file that describes one, as those of src/machines do [default: h100x8]
+    #[arg(long, value_name = "NAME|FILE.json", conflicts_with = "device")]
     pub node: Option<String>,
     /// cuda: measure on this machine's GPUs
     #[arg(long, value_enum)]

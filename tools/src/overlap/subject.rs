@@ -12,6 +12,7 @@ use tileweave::{DType, GroupConfig, NcclPolicy, Node, Numerics, OpSpec, Path, Ra
 
 use super::args::OverlapArgs;
 use crate::bench::operands::Pool;
+use crate::described;
 use crate::device::{self, Machine};
 use crate::failure::Failure;
 
@@ -43,10 +44,7 @@ impl Subject {
             let name = format!("{} x {}", driver.device_count(), driver.place_info(place)?.name);
             return Ok(Subject::Cuda { driver, name });
         }
-        let name = args.node.as_deref().unwrap_or(NODE);
-        let known = || Description::names().collect::<Vec<_>>().join(", ");
-        let node =
-            Description::named(name).map_err(|_| Failure::bad_value("--node", name, &format!("one of {}", known())))?;
+        let node = described::node(args.node.as_deref().unwrap_or(NODE))?;
         Ok(Subject::Described {
             node: Box::new(node),
             seed: args.seed,

@@ -257,6 +257,7 @@ fn machines_differ() {
 fn bad_words_name_what_would_be_right() {
     for (words, parts) in [
         ("--node h100x16", ["--node", "h100x16", "h100x8, h200x8"]),
+        ("--node none.json", ["--node", "none.json", "can be read"]),
         ("--model llama9", ["--model", "llama9", "llama3-70b"]),
         ("--op gemm", ["--op", "gemm", "gemm-all-reduce"]),
         ("--shape 128,256", ["--shape", "128,256", "M,N,K"]),
@@ -285,6 +286,39 @@ fn bad_words_name_what_would_be_right() {
         for part in parts {
             assert!(message.contains(part), "`{words}`: {message} lacks {part}");
         }
+    }
+}
+
+/// A machine of the user's own; and one that cannot be.
+#[test]
+fn a_file_describes_a_machine() {
+    let text = include_str!("../../../src/machines/h100x8.json").replace("\"h100x8\"", "\"ours\"");
+    let file = File::new("ours.json");
+    std::fs::write(&file.0, &text).expect("a file");
+    let words = format!("{SMALL} --op gemm-reduce-scatter --node {}", file.0.display());
+    let (ours, named) = (
+        overlap(&words).done(),
+        overlap(&format!("{SMALL} --op gemm-reduce-scatter")).done(),
+    );
+    assert_eq!(rows(&ours)[0]["node"], "ours");
+    assert_eq!(rows(&ours)[0]["fused_ms"], rows(&named)[0]["fused_ms"]);
+    let explored = tileweave(&format!("explore --json --max-tp 2 --node {}", file.0.display())).done();
+    assert_eq!(explored["node"], "ours");
+
+    for (old, new, part) in [
+        (
+            "\"achieved_gb_per_s\": {\"value\": 360.0",
+            "\"achieved_gb_per_s\": {\"value\": 0.0",
+            "link.achieved_gb_per_s",
+        ),
+        ("\"sms\"", "\"sns\"", "compute.sns"),
+        ("\"name\"", "name", "machine description"),
+    ] {
+        assert!(text.contains(old), "{old}");
+        std::fs::write(&file.0, text.replacen(old, new, 1)).expect("a file");
+        let error = overlap(&words).failed(2, "bad_input");
+        let message = error["message"].as_str().expect("a message");
+        assert!(message.contains("--node") && message.contains(part), "{message}");
     }
 }
 
