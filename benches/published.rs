@@ -188,7 +188,7 @@ fn fuse_or_not(rows: &[Row]) {
             wire: DType::Bf16,
         };
         let allowed = Allowed {
-            one_shot_bytes: 64 << 10,
+            one_shot_bytes: 128 << 10,
             numerics: Numerics::InSwitch,
             nccl: NcclPolicy::Never,
             exchanges: &[Exchange::Push, Exchange::Pull, Exchange::InSwitch],

@@ -91,13 +91,13 @@ fn ten_thousand_replays() {
 /// A graph for each batch size, in any order, with eager launches of sizes that have none in between.
 #[test]
 fn buckets_and_eager_launches_in_any_order() {
-    let (buckets, max_m) = ([1, 2, 3, 8, 20, 300], 300);
+    let (buckets, max_m) = ([1, 2, 3, 8, 20, 600], 600);
     let node = common::node(3, 4);
     let (ranks, mut sums) = sums(&node, 3, max_m);
     let plan = &sums[0].plan;
     assert_ne!(
         plan.route(1).kernel,
-        plan.route(300).kernel,
+        plan.route(600).kernel,
         "both algorithms are among them"
     );
     let graphs: Vec<Vec<_>> = buckets

@@ -361,7 +361,7 @@ fn anything_else_on_one_rank_is_caught() {
 /// the error tells both ranks' panels.
 #[test]
 fn another_number_of_rounds_on_one_rank_is_caught() {
-    let base = Case::new(Op::GemmReduceScatter, 3, 400, 40, 24, DType::Bf16);
+    let base = Case::new(Op::GemmReduceScatter, 3, 1000, 40, 24, DType::Bf16);
     let wide = Case { n: 200, ..base.clone() };
     let node = node(3, 7);
     let heap = smallest_heap(&node, &wide, Path::Fused);

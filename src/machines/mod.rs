@@ -200,7 +200,7 @@ impl Description {
         let mut reader = serde_json::Deserializer::from_str(text);
         let description: Description = serde_path_to_error::deserialize(&mut reader).map_err(|error| {
             let path = match error.path().to_string() {
-                path if path == "." => "machine description".to_string(),
+                path if path == "." || path == "?" => "machine description".to_string(),
                 path => path,
             };
             let expected = format!("as described machines have it ({})", error.into_inner());

@@ -21,9 +21,11 @@ const WIDE_BLOCKS: u64 = 64;
 const LEAST_CHUNK: u64 = 64;
 /// GEMMs of fewer rows are split along K, which the Hopper tiles of 128 rows are not.
 const SPLIT_ROWS: u64 = 128;
-/// The least rows of blocks for which they are taken in pairs. An odd one has a partner with nothing to do: at most a sixth.
-/// Without pairs, blocks ask the L2 for half as much again, which holds all SMs of an H100 up by more than that (predicted, docs/clock.md).
-const PAIR_ROWS: u64 = 4;
+/// The least rows of blocks for which they are taken in pairs. An odd one has a partner with nothing to do; without pairs blocks ask
+/// the L2 for half as much again. On the clock (docs/clock.md, 4 and 8 H100, N 2048 to 8192) pairs take 0.83 to 1.07 of the
+/// time from 2 rows of a rank's blocks to 5; of an all-reduce 0.98 to 1.18 up to 7 rows of all blocks, and 0.89 to 1.02 at 8.
+const PAIR_ROWS: u64 = 2;
+const PAIR_ROWS_OF_ALL: u64 = 8;
 
 /// What a choice depends on beside the operation: equal on every rank of a group.
 #[derive(Debug, Clone, Copy)]
@@ -138,7 +140,10 @@ pub(crate) fn choose(spec: &OpSpec, op: Option<Op>, m: u64, setting: &Setting) -
         Tile::Large
     };
     let rows = block_rows(op.unwrap_or(Op::GemmAllReduce), m, setting.world as u64, tile);
-    let least = if tile == Tile::Slim { 2 } else { PAIR_ROWS };
+    let least = match op {
+        Some(Op::GemmAllReduce) if tile != Tile::Slim => PAIR_ROWS_OF_ALL,
+        _ => PAIR_ROWS,
+    };
     // A rank without columns has no blocks to pair, but in a gather, whose ranks must agree, the others may have.
     let some = n > 0 || spec.op == Op::AllGatherGemm;
     let asked = spec.pairs.filter(|_| tile != Tile::Slim);
@@ -206,10 +211,12 @@ mod tests {
         use Mainloop::*;
         let cases = [
             (Op::GemmReduceScatter, 8192, 8192, 8, (Hopper, Tile::Wide, 2)),
-            (Op::GemmReduceScatter, 2048, 8192, 8, (Hopper, Tile::Wide, 1)),
+            (Op::GemmReduceScatter, 2048, 8192, 8, (Hopper, Tile::Wide, 2)),
+            (Op::GemmReduceScatter, 1024, 8192, 8, (Hopper, Tile::Wide, 1)),
             (Op::GemmAllReduce, 2048, 8192, 8, (Hopper, Tile::Wide, 2)),
-            (Op::GemmAllReduce, 512, 4096, 8, (Hopper, Tile::Wide, 2)),
-            (Op::GemmAllReduce, 512, 2048, 8, (Hopper, Tile::Large, 2)),
+            (Op::GemmAllReduce, 512, 4096, 8, (Hopper, Tile::Wide, 1)),
+            (Op::GemmAllReduce, 1024, 1024, 8, (Hopper, Tile::Large, 2)),
+            (Op::GemmAllReduce, 512, 2048, 8, (Hopper, Tile::Large, 1)),
             (Op::GemmAllReduce, 384, 4096, 8, (Hopper, Tile::Large, 1)),
             (Op::GemmAllReduce, 256, 64, 8, (Hopper, Tile::Slim, 2)),
             (Op::GemmAllReduce, 128, 256, 8, (Hopper, Tile::Slim, 2)),

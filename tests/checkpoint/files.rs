@@ -97,7 +97,7 @@ fn what_is_uploaded_is_what_is_loaded() {
     write(&folder.file("model.safetensors"), DType::F32, &tensors);
     let checkpoint = Checkpoint::open(&folder.0).unwrap();
     let node = Node::sim(SimConfig::new(2, 0)).unwrap();
-    for rank in node.group(2, &GroupConfig::default().heap_bytes(1 << 20)).unwrap() {
+    for rank in node.group(2, &GroupConfig::default().heap_bytes(2 << 20)).unwrap() {
         let rows = tileweave::chunk(6, 2, rank.rank());
         for part in [
             Part::rows("w", &[6, 5], rows.clone()).unwrap(),

@@ -199,7 +199,7 @@ fn in_place() {
 #[test]
 fn what_is_refused() {
     let ranks = node(3, 0)
-        .group(3, &GroupConfig::default().heap_bytes(1 << 20))
+        .group(3, &GroupConfig::default().heap_bytes(2 << 20))
         .unwrap();
     let rank = &ranks[1];
     let text = |error: tileweave::Error| error.to_string();

@@ -12,7 +12,7 @@ use tileweave::topology::{Ancestor, Fabric, Gpu, Link, Mig, NvLinkPath, Source, 
 use tileweave::{DType, Exchange, GroupConfig, NcclPolicy, Numerics, Op, Path};
 
 const ALLOWED: Allowed = Allowed {
-    one_shot_bytes: 64 << 10,
+    one_shot_bytes: 128 << 10,
     numerics: Numerics::Exact,
     nccl: NcclPolicy::Never,
     exchanges: &[Exchange::Push],

@@ -262,7 +262,7 @@ fn ranges_of_m_join_and_tell_the_kernel_that_runs() {
     let plan = ranks[0]
         .plan(&OpSpec::new(Op::GemmAllReduce, 512, 64, 4096, BF16))
         .unwrap();
-    assert_eq!(plan.m_ranges(), [0..65, 65..1921, 1921..4097]);
+    assert_eq!(plan.m_ranges(), [0..129, 129..1921, 1921..4097]);
     let kernels: Vec<_> = plan.m_ranges().iter().map(|r| plan.route(r.start).kernel).collect();
     assert_eq!(kernels, ["gemm_ar1_bf16_64", "gemm_ar_bf16_64", "gemm_ar_bf16_128"]);
     assert_eq!(plan.route(usize::MAX), plan.route(4096));
@@ -275,7 +275,8 @@ fn ranges_of_m_join_and_tell_the_kernel_that_runs() {
 #[test]
 fn a_small_heap_takes_several_rounds() {
     let (fake, node) = Fake::node(1);
-    let ranks = node.group(4, &GroupConfig::default().heap_bytes(2 << 20)).unwrap();
+    let config = GroupConfig::default().one_shot_bytes(64 << 10).heap_bytes(2 << 20);
+    let ranks = node.group(4, &config).unwrap();
     let plan = ranks[0].plan(&spec(Op::GemmReduceScatter, 200, 8)).unwrap();
     let (x, w, mut y) = (big(&ranks[0]), big(&ranks[0]), big(&ranks[0]));
     let out = y.mat_mut(250, 200, BF16).unwrap();

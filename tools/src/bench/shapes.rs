@@ -100,7 +100,8 @@ pub fn fused(scale: Scale) -> Vec<Fused> {
         Scale::Tiny => (
             [("tiny row", 256, 512), ("tiny odd row", 136, 288)],
             [("tiny column", 512, 256), ("tiny odd column", 272, 136)],
-            &[256],
+            // More than a one-shot takes.
+            &[520],
             &[2],
         ),
         Scale::Full => (

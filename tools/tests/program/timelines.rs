@@ -97,7 +97,7 @@ fn traces_parse_and_nest() {
         (
             "scatter",
             &format!("--op gemm-reduce-scatter {hopper}"),
-            &["storer", "communicator", "math"],
+            &["storer", "communicator", "math", "CTA"],
             &["math", "store", "push", "wait", "reduce", "end"],
         ),
         (

@@ -289,7 +289,7 @@ inside! {
     fn a_group_keeps_its_streams() {
         let contexts = contexts();
         let id = Id::random().unwrap();
-        let config = config().heap_bytes(1 << 20);
+        let config = config().heap_bytes(2 << 20);
         let node = cuda_node();
         // Threads of one process that join: one group, of all streams.
         let ranks: Vec<Rank> = std::thread::scope(|scope| {

@@ -85,7 +85,7 @@ inside! {
         }
 
         // Replays and eager launches in turn, of other sizes.
-        let ranks = node.group(2, &config().heap_bytes(1 << 20)).unwrap();
+        let ranks = node.group(2, &config().heap_bytes(2 << 20)).unwrap();
         let mut sums: Vec<_> = ranks.iter().map(|rank| Sum::new(rank, 8)).collect();
         let captured: Vec<_> = sums.iter_mut().map(|sum| sum.capture(4).unwrap()).collect();
         for round in 0..6 {

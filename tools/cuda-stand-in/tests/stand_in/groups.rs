@@ -43,7 +43,7 @@ inside! {
     fn sums_in_the_switch() {
         let node = cuda_node();
         let case = Case::new(Op::AllReduce, 2, 16, 64, 0, tileweave::DType::Bf16).exchange(Exchange::InSwitch);
-        let config = config().numerics(Numerics::InSwitch).heap_bytes(1 << 20);
+        let config = config().numerics(Numerics::InSwitch).heap_bytes(2 << 20);
         let ranks = node.group(2, &config).unwrap();
         let data = Data::new(&case);
         let results = run_on(&ranks, &case, &data, Path::Unfused).unwrap();
