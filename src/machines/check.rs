@@ -13,8 +13,10 @@ impl Description {
     /// # Errors
     /// [`Error::BadArgument`], which names the first field that cannot, as `link.gb_per_s`.
     pub fn check(&self) -> Result<()> {
-        if self.name.is_empty() {
-            return Err(Error::bad_argument("name", "empty", "what --node takes"));
+        let plain = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+        if self.name.is_empty() || !self.name.chars().all(plain) {
+            let expected = "letters, digits, `.`, `_` and `-`, one at least";
+            return Err(Error::bad_argument("name", format!("{:?}", self.name), expected));
         }
         if !CLASSES.iter().any(|class| class.name == self.gpu) {
             let known: Vec<&str> = CLASSES.iter().map(|class| class.name).collect();

@@ -110,6 +110,7 @@ fn what_cannot_be_is_named() {
     }
     for (path, value, named) in [
         ("name", json!(""), "name"),
+        ("name", json!("<b>"), "name is"),
         ("gpu", json!("H99"), "H100 NVL"),
         ("gpus", json!(0), "gpus"),
         ("gpus", json!(1), "gpus"),
