@@ -239,6 +239,18 @@ fn links_that_take_nothing_leave_the_gemm() {
     }
 }
 
+/// Where neither links nor memory take anything, ranks take no longer than one that has nobody to communicate with: of what links
+/// do nothing is left.
+#[test]
+fn links_that_take_nothing_cost_nothing() {
+    let (node, shape) = (free(&named("h100x8"), true), [4096, 4096, 2048]);
+    for op in [Op::GemmReduceScatter, Op::AllGatherGemm] {
+        let of = |world| ns(&node, op, shape, world, Case::Fused);
+        let (alone, together) = (of(1), of(4));
+        assert!(together <= alone + alone / 1000, "{op}: {together} beside {alone}");
+    }
+}
+
 /// A launch takes its part, and nothing runs back: as many launches take as many times as long.
 #[test]
 fn launches_take_their_time_one_after_the_other() {
