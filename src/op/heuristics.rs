@@ -128,18 +128,21 @@ pub(crate) fn choose(spec: &OpSpec, op: Option<Op>, m: u64, setting: &Setting) -
             cluster: 1,
         };
     }
+    let (whose, world) = (op.unwrap_or(Op::GemmAllReduce), setting.world as u64);
+    // Every owner's, or source's, rows begin new blocks.
+    let parts = match whose {
+        Op::GemmReduceScatter | Op::AllGatherGemm => world,
+        _ => 1,
+    };
+    let wide = parts * block_rows(whose, m, world, Tile::Wide) * n.div_ceil(Tile::Wide.shape().1);
     let tile = if one_shot(spec, m, setting) {
         Tile::Slim
-    } else if !narrow(spec)
-        && spec
-            .columns
-            .map_or(blocks(Tile::Wide) >= WIDE_BLOCKS, |columns| columns == 256)
-    {
+    } else if !narrow(spec) && spec.columns.map_or(wide >= WIDE_BLOCKS, |columns| columns == 256) {
         Tile::Wide
     } else {
         Tile::Large
     };
-    let rows = block_rows(op.unwrap_or(Op::GemmAllReduce), m, setting.world as u64, tile);
+    let rows = block_rows(whose, m, world, tile);
     let least = match op {
         Some(Op::GemmAllReduce) if tile != Tile::Slim => PAIR_ROWS_OF_ALL,
         _ => PAIR_ROWS,
@@ -224,6 +227,8 @@ mod tests {
             (Op::GemmAllReduce, 128, 8192, 8, (Portable, Tile::Small, 1)),
             (Op::AllGatherGemm, 8192, 1280, 8, (Hopper, Tile::Wide, 2)),
             (Op::AllGatherGemm, 511, 1280, 8, (Hopper, Tile::Large, 1)),
+            // 8 x 14 blocks, if of half as many rows.
+            (Op::AllGatherGemm, 512, 3584, 8, (Hopper, Tile::Wide, 1)),
             (Op::AllGatherGemm, 504, 1280, 8, (Portable, Tile::Small, 1)),
         ];
         for (op, m, n, world, expected) in cases {

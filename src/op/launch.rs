@@ -23,7 +23,8 @@ use crate::route::Path;
 const WINDOW: u32 = 2;
 
 /// Rows of so many bytes in a round go to one peer after the other: what a release costs more for each of them, about two
-/// microseconds (docs/clock.md), is then less than what a link takes for them, 2.6 at 400 GB/s.
+/// microseconds (docs/clock.md), is then less than what a link takes for them, 2.6 at 400 GB/s. Where every CTA has one block at most,
+/// the last peer's rows are waited for whatever the order.
 const IN_TURN_BYTES: u64 = 1 << 20;
 
 /// One kernel, ready to be enqueued.
@@ -366,7 +367,12 @@ impl Maker<'_> {
         params.cluster = on.cluster as u32;
         params.piece = on.piece(op, sizes.row) as u32;
         let pushed = u64::from(params.chunk.min(rounds.panel)) * sizes.row;
-        params.in_turn = u32::from(matches!(op, Op::AllGatherGemm | Op::AllGather) && pushed >= IN_TURN_BYTES);
+        let early_rows_help = match op {
+            Op::AllGather => true,
+            Op::AllGatherGemm => on.gathered(world) > u64::from(grid),
+            _ => false,
+        };
+        params.in_turn = u32::from(early_rows_help && pushed >= IN_TURN_BYTES);
         (params.tiles, params.tiles_n) = blocks(on)?;
         (params.slots, params.wave_slots) = (rounds.units * staging.slots as u32, staging.slots as u32);
         if matches!(op, Op::GemmAllReduce | Op::AllReduce) {

@@ -106,6 +106,12 @@ impl Tiling {
         self.rows.div_ceil(world as u64)
     }
 
+    /// Blocks of a GEMM whose rows are gathered: every rank's rows begin new ones.
+    pub fn gathered(&self, world: usize) -> u64 {
+        let rows = world as u64 * self.paired(self.chunk(world));
+        rows.saturating_mul(self.cols.div_ceil(self.tile.1))
+    }
+
     /// CTAs that have something to do, at least one cluster. Equal on every rank: where columns differ (AG+GEMM) they do not count.
     pub fn work(&self, op: Op, world: usize) -> u64 {
         let blocks = world as u64 * self.paired(self.chunk(world));
