@@ -146,8 +146,13 @@ fn every_block(rank: &RankTimeline, seen: &Seen, what: &str) -> Vec<Vec<u32>> {
             let role = if hopper { Role::Math } else { Role::Cta };
             assert!(!multiplies || track.role == role, "{what}: {kernel}, {track:?}");
             let reduces = p.reducers != 0 && track.cta as u32 >= p.desc.grid - p.reducers;
-            // All threads end a reduce-scatter on Hopper.
-            let ends = hopper && kernel.starts_with("gemm_rs") && count(&[track], Activity::Math) == 0;
+            // All threads end a reduce-scatter on Hopper: they reduce one block at most, and do nothing else.
+            let end = |activity| matches!(activity, Activity::Wait(_) | Activity::Reduce | Activity::End);
+            let ends = hopper
+                && kernel.starts_with("gemm_rs")
+                && track.role == Role::Cta
+                && track.spans.iter().all(|span| end(span.activity))
+                && count(&[track], Activity::Reduce) <= 1;
             assert!(
                 (track.role == Role::Cta) == (!hopper || reduces) || ends,
                 "{what}: {kernel}, {track:?}"

@@ -369,7 +369,7 @@ impl Maker<'_> {
         let pushed = u64::from(params.chunk.min(rounds.panel)) * sizes.row;
         let early_rows_help = match op {
             Op::AllGather => true,
-            Op::AllGatherGemm => on.gathered(world) > u64::from(grid),
+            Op::AllGatherGemm => on.blocks_by_rank(world) > u64::from(grid),
             _ => false,
         };
         params.in_turn = u32::from(early_rows_help && pushed >= IN_TURN_BYTES);

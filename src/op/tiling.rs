@@ -106,20 +106,23 @@ impl Tiling {
         self.rows.div_ceil(world as u64)
     }
 
-    /// Blocks of a GEMM whose rows are gathered: every rank's rows begin new ones.
-    pub fn gathered(&self, world: usize) -> u64 {
-        let rows = world as u64 * self.paired(self.chunk(world));
-        rows.saturating_mul(self.cols.div_ceil(self.tile.1))
+    /// Rows of blocks where every rank's rows begin new ones.
+    fn block_rows(&self, world: usize) -> u64 {
+        world as u64 * self.paired(self.chunk(world))
+    }
+
+    /// Blocks where every rank's rows begin new ones: of what is scattered, or gathered.
+    pub fn blocks_by_rank(&self, world: usize) -> u64 {
+        self.block_rows(world).saturating_mul(self.cols.div_ceil(self.tile.1))
     }
 
     /// CTAs that have something to do, at least one cluster. Equal on every rank: where columns differ (AG+GEMM) they do not count.
     pub fn work(&self, op: Op, world: usize) -> u64 {
-        let blocks = world as u64 * self.paired(self.chunk(world));
         match op {
             Op::GemmAllReduce | Op::AllReduce => self.tiles(),
-            Op::GemmReduceScatter | Op::ReduceScatter => blocks.saturating_mul(self.cols.div_ceil(self.tile.1)),
+            Op::GemmReduceScatter | Op::ReduceScatter => self.blocks_by_rank(world),
             Op::AllGatherGemm => u64::MAX,
-            Op::AllGather => blocks,
+            Op::AllGather => self.block_rows(world),
         }
         .max(self.cluster)
     }
