@@ -50,7 +50,11 @@ const ALL: [Kernel; 17] = [
 
 /// Enqueues it: `m` rows of `d` values, heads of 64, a vocabulary of 1024.
 fn launch(rank: &Rank, kernel: Kernel, [m, d]: [usize; 2]) -> tileweave::Result<()> {
-    let of = |rows: usize, cols: usize| -> tileweave::Result<Buffer> { rank.alloc(rows * cols * 4) };
+    let of = |rows: usize, cols: usize| -> tileweave::Result<Buffer> {
+        let mut buffer = rank.alloc(rows * cols * 4)?;
+        buffer.fill(0)?;
+        Ok(buffer)
+    };
     let (a, b, row, stats) = (of(m, 2 * d)?, of(m, 2 * d)?, of(1, d)?, of(m, 16)?);
     let (mut out, mut more, mut rest) = (of(m, 2 * d)?, of(m, d)?, of(m, d)?);
     let (mut small, mut other) = (of(m, 16)?, of(m, 16)?);
@@ -193,8 +197,16 @@ fn launch(rank: &Rank, kernel: Kernel, [m, d]: [usize; 2]) -> tileweave::Result<
 
 /// Nanoseconds, without the launch's own.
 fn ns(kernel: Kernel, shape: [usize; 2]) -> f64 {
-    let node = named("h100x8");
-    let sim = Arc::new(SimNode::new(SimConfig::clocked(&node, 1)).expect("a node"));
+    took(kernel, shape, SimConfig::clocked(&named("h100x8"), 1)).expect("no fault")
+}
+
+/// The same on any node with a clock.
+fn took(kernel: Kernel, shape: [usize; 2], config: SimConfig) -> tileweave::Result<f64> {
+    let launches = config
+        .clock
+        .as_ref()
+        .map_or(0.0, |node| node.host.launch_us.value * 1e3);
+    let sim = Arc::new(SimNode::new(config).expect("a node"));
     let rank = Node::new(sim.clone())
         .group(1, &GroupConfig::default())
         .expect("a group")
@@ -203,14 +215,29 @@ fn ns(kernel: Kernel, shape: [usize; 2]) -> f64 {
     let driver = driver.driver();
     let [begin, end] = [(); 2].map(|()| driver.event_create(rank.place()).expect("an event"));
     driver.event_record(begin, rank.stream()).expect("recorded");
-    launch(&rank, kernel, shape).expect("a launch");
+    launch(&rank, kernel, shape)?;
     driver.event_record(end, rank.stream()).expect("recorded");
-    rank.synchronize().expect("no fault");
+    rank.synchronize()?;
     let ms = driver
         .event_elapsed_ms(begin, end)
         .expect("both happened")
         .expect("a clock");
-    ms * 1e6 - node.host.launch_us.value * 1e3
+    Ok(ms * 1e6 - launches)
+}
+
+/// With all lanes and values behind the clock (`docs/clock.md`, "Both"), they ask for the same and take the same time.
+#[test]
+fn computing_takes_the_same_time() {
+    let mut node = named("h100x4");
+    node.compute.sms.value = 12;
+    for kernel in ALL {
+        let timing = took(kernel, [64, 1024], SimConfig::clocked(&node, 1)).expect("no fault");
+        let full = SimConfig {
+            computes: true,
+            ..SimConfig::clocked(&node, 1)
+        };
+        assert_eq!(took(kernel, [64, 1024], full).expect("followed"), timing, "{kernel:?}");
+    }
 }
 
 #[test]

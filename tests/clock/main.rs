@@ -4,9 +4,9 @@
 mod local;
 mod measure;
 
-use measure::{Case, Seen, clocked, measure, named, ns};
+use measure::{Case, clocked, measure, named, ns};
 use tileweave::Op;
-use tileweave::driver::sim::SimConfig;
+use tileweave::driver::sim::{Fault, SimConfig};
 use tileweave::machines::Description;
 
 const OPS: [Op; 3] = [Op::GemmReduceScatter, Op::GemmAllReduce, Op::AllGatherGemm];
@@ -91,85 +91,58 @@ fn one_rank_sends_nothing_and_takes_its_gemm() {
     }
 }
 
-/// A time is a function of what warps ask of the machine, in which order, and of nothing else: values it has none. So the node
-/// that computes takes the time of the one that has the clock if its warps ask for the same: loads and stores of the same places,
-/// products, barriers, copies, words. And what leaves each rank is the same.
+/// A node that has a clock and computes: every kernel runs on the clock and again with all lanes and values, where it may ask for
+/// nothing else, call by call. It takes the same time to the nanosecond, and what comes out, and what is sent, is what a node
+/// without a clock computes and sends, bit by bit.
 #[test]
-fn the_node_that_computes_asks_for_the_same() {
-    for (op, shape) in [
-        (Op::GemmReduceScatter, [512, 512, 128]),
+fn timing_mode_and_full_mode_agree_on_the_time() {
+    let whole = named("h100x4");
+    let mut few = whole.clone();
+    few.compute.sms.value = 12;
+    for (node, op, shape) in [
+        (&whole, Op::GemmReduceScatter, [512, 512, 128]),
         // Several waves, so that owners reduce while they compute.
-        (Op::GemmReduceScatter, [2048, 4096, 64]),
-        (Op::GemmAllReduce, [512, 256, 128]),
+        (&few, Op::GemmReduceScatter, [1024, 1280, 64]),
+        (&few, Op::GemmAllReduce, [1024, 1280, 64]),
+        (&few, Op::AllGatherGemm, [1024, 1280, 64]),
+        // Rows and columns that leave lanes and blocks empty; the last rank has fewer rows.
+        (&few, Op::GemmReduceScatter, [389, 328, 72]),
+        (&few, Op::GemmAllReduce, [389, 328, 40]),
+        (&few, Op::AllGatherGemm, [613, 264, 72]),
+        // One-shots, with K split over CTAs: whoever comes last to a block adds up.
+        (&whole, Op::GemmAllReduce, [8, 256, 1024]),
+        (&few, Op::GemmAllReduce, [64, 256, 2048]),
         // Few rows a rank: the portable mainloop.
-        (Op::GemmReduceScatter, [128, 256, 128]),
-        (Op::AllGatherGemm, [512, 256, 128]),
+        (&few, Op::GemmReduceScatter, [128, 256, 128]),
     ] {
+        let ragged = shape[1] % 128 != 0;
         for case in [Case::Fused, Case::Unfused] {
-            let (timed, computed) = both(op, shape, case);
+            let run = |config| measure(config, op, shape, 4, case, 2);
+            let timing = run(SimConfig::clocked(node, 7));
+            let full = run(SimConfig {
+                computes: true,
+                ..SimConfig::clocked(node, 7)
+            });
+            let without = run(SimConfig {
+                // The grid, and with it the order of blocks, follows from the SMs.
+                sms: node.compute.sms.value,
+                multicast: node.link.multicast.value,
+                ..SimConfig::new(4, 7)
+            });
             let what = format!("{op} {shape:?} {case:?}");
-            assert_eq!(timed.sent, computed.sent, "{what}");
-            assert_eq!(timed.asked, computed.asked, "{what}");
+            assert_eq!(full.ns, timing.ns, "{what}");
+            assert_eq!(full.usage, timing.usage, "{what}");
+            assert!(full.ns.iter().all(|ns| *ns > 1000), "{what}: {:?}", full.ns);
+            assert_eq!(full.sent, without.sent, "{what}");
+            // The clock counts lane 0's bytes for its warp.
+            assert!(ragged || timing.sent == full.sent, "{what}");
             assert!(
-                timed.asked.iter().all(|asked| asked.calls > 1000),
-                "{what}: {:?}",
-                timed.asked
-            );
-            assert!(
-                timed.sent.iter().all(|(bytes, signals)| *bytes > 0 && *signals > 0),
+                full.sent.iter().all(|(bytes, signals)| *bytes > 0 && *signals > 0),
                 "{what}"
             );
+            assert!(full.out == without.out && full.out.len() == 4, "{what}: other values");
         }
     }
-}
-
-/// Whoever is the last of those that share a block's K adds up the others' products: which these are is a matter of time, and
-/// with it their addresses. As many calls, and as much that leaves.
-#[test]
-fn one_shots_with_k_split_ask_for_as_much() {
-    for shape in [[8, 256, 1024], [64, 512, 2048]] {
-        let (timed, computed) = both(Op::GemmAllReduce, shape, Case::Fused);
-        assert_eq!(timed.sent, computed.sent, "{shape:?}");
-        let calls = |seen: &Seen| seen.asked.iter().map(|asked| asked.calls).collect::<Vec<_>>();
-        assert_eq!(calls(&timed), calls(&computed), "{shape:?}");
-        assert!(calls(&timed).iter().all(|calls| *calls > 1000), "{shape:?}");
-    }
-}
-
-/// On the node with a clock, and on the one that computes.
-fn both(op: Op, shape: [usize; 3], case: Case) -> (Seen, Seen) {
-    let node = named("h100x4");
-    let computing = SimConfig {
-        // The grid, and with it the order of blocks, follows from the SMs.
-        sms: node.compute.sms.value,
-        counts_calls: true,
-        ..SimConfig::new(4, 7)
-    };
-    let clocked = SimConfig {
-        counts_calls: true,
-        ..SimConfig::clocked(&node, 7)
-    };
-    (
-        measure(clocked, op, shape, 4, case, 1),
-        measure(computing, op, shape, 4, case, 1),
-    )
-}
-
-/// Another shape, another order of blocks: other calls.
-#[test]
-fn what_is_asked_tells_runs_apart() {
-    let asked = |shape, seed| {
-        let node = SimConfig {
-            counts_calls: true,
-            ..SimConfig::clocked(&named("h100x4"), seed)
-        };
-        measure(node, Op::GemmReduceScatter, shape, 4, Case::Fused, 1).asked
-    };
-    let all = asked([512, 512, 128], 7);
-    assert_eq!(all.len(), 4);
-    assert_ne!(all[0], all[1], "ranks have other owners first");
-    assert_ne!(asked([512, 512, 192], 7), all);
-    assert_eq!(asked([512, 512, 128], 8), all);
 }
 
 fn faster_links(node: &Description, by: f64) -> Description {
@@ -251,6 +224,29 @@ fn links_that_take_nothing_cost_nothing() {
     }
 }
 
+/// Where links take nothing, and what SMs do besides products takes nothing either, a fused operation takes its GEMM's time: its
+/// schedule adds nothing, and all of the communication is hidden. (Tensor cores' rate is given apart from the clock.)
+#[test]
+fn links_and_sums_that_take_nothing_give_the_gemms_time() {
+    // Some looks of those who wait, 40 ns apart.
+    const LOOKS: u64 = 100;
+    let mut node = free(&named("h100x8"), true);
+    node.compute.clock_mhz.value = 1e6;
+    for shape in [[4096, 4096, 2048], [2048, 4096, 1024], [8192, 2048, 512]] {
+        for op in OPS {
+            let (fused, gemm) = (
+                ns(&node, op, shape, 4, Case::Fused),
+                ns(&node, op, shape, 4, Case::Gemm),
+            );
+            assert!(
+                (gemm..gemm + LOOKS).contains(&fused),
+                "{op} {shape:?}: {fused} ns beside {gemm}"
+            );
+            assert!(gemm > 20_000, "{op} {shape:?}: {gemm} ns, no GEMM");
+        }
+    }
+}
+
 /// A launch takes its part, and nothing runs back: as many launches take as many times as long.
 #[test]
 fn launches_take_their_time_one_after_the_other() {
@@ -279,6 +275,33 @@ fn a_description_that_cannot_be_is_refused() {
     node.link.achieved_gb_per_s.value = 0.0;
     let error = tileweave::driver::sim::SimNode::new(SimConfig::clocked(&node, 1)).expect_err("no bandwidth");
     assert!(error.to_string().contains("link.achieved_gb_per_s is 0"), "{error}");
+}
+
+/// What has no clock computes, and behind a clock nothing goes wrong.
+#[test]
+fn a_node_that_cannot_be_is_refused() {
+    let clocked = SimConfig::clocked(&named("h100x4"), 1);
+    let refused = |config| {
+        let error = tileweave::driver::sim::SimNode::new(config).expect_err("no such node");
+        error.to_string()
+    };
+    let idle = SimConfig {
+        computes: false,
+        ..SimConfig::new(2, 1)
+    };
+    assert!(refused(idle).contains("true where there is no clock"));
+    let faulty = SimConfig {
+        computes: true,
+        faults: vec![Fault::Slow { device: 0, factor: 2 }],
+        ..clocked.clone()
+    };
+    assert!(refused(faulty).contains("Slow { device: 0, factor: 2 }"));
+    let free = SimConfig {
+        computes: true,
+        free_running: true,
+        ..clocked
+    };
+    assert!(refused(free).contains("free_running"));
 }
 
 /// Large GEMMs come near to what the description says that tensor cores keep up.

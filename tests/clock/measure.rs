@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
+use half::bf16;
 use tileweave::driver::Driver;
-use tileweave::driver::sim::{Asked, SimConfig, SimNode, Usage};
+use tileweave::driver::sim::{SimConfig, SimNode, Usage};
 use tileweave::machines::Description;
 use tileweave::{Buffer, DType, GroupConfig, Node, Op, OpSpec, Operands, Path, Rank, Want, chunk};
 
@@ -26,8 +27,8 @@ pub struct Seen {
     /// By rank: payload bytes and signal words that left.
     pub sent: Vec<(u64, u64)>,
     pub usage: Vec<Usage>,
-    /// Where calls are counted.
-    pub asked: Vec<Asked>,
+    /// By rank: what came out, where kernels compute.
+    pub out: Vec<Vec<bf16>>,
 }
 
 pub fn named(name: &str) -> Description {
@@ -45,7 +46,7 @@ pub fn measure(node: SimConfig, op: Op, [m, n, k]: [usize; 3], world: usize, cas
     let config = GroupConfig::default()
         .sized_for(std::slice::from_ref(&spec), world)
         .expect("sizes");
-    let computes = node.clock.is_none();
+    let computes = node.computes;
     let sim = Arc::new(SimNode::new(node).expect("a node"));
     let ranks = Node::new(sim.clone()).group(world, &config).expect("a group");
     let driver: &dyn Driver = &*sim;
@@ -68,7 +69,9 @@ pub fn measure(node: SimConfig, op: Op, [m, n, k]: [usize; 3], world: usize, cas
                 let mut buffer = rank.alloc(elements * 2).expect("memory");
                 // A node that computes wants operands.
                 if computes {
-                    buffer.fill(0).expect("memory");
+                    let value = |i: usize| bf16::from_f32(((i * 37 + rank.rank() * 11) % 61) as f32 / 8.0 - 3.5);
+                    let values: Vec<bf16> = (0..elements).map(value).collect();
+                    buffer.upload(&values).expect("memory");
                 }
                 buffer
             };
@@ -110,11 +113,17 @@ pub fn measure(node: SimConfig, op: Op, [m, n, k]: [usize; 3], world: usize, cas
         let after = sent(driver, rank);
         (after.0 - before.0, after.1 - before.1)
     });
+    let sent = sent.collect();
+    let out = on.iter().filter(|_| computes).map(|(_, [.., out], [_, outs], _)| {
+        let values = out.to_vec(outs * n).expect("memory");
+        assert!(values.iter().any(|value: &bf16| *value != values[0]), "{op}: all alike");
+        values
+    });
     Seen {
         ns,
-        sent: sent.collect(),
+        sent,
         usage: sim.usage().expect("the node runs"),
-        asked: sim.asked().expect("the node runs"),
+        out: out.collect(),
     }
 }
 

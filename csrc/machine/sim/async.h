@@ -5,7 +5,7 @@
 
 namespace mx {
 TW_MACHINE void cp_async_16(saddr dst, gaddr src, u32 bytes) {
-  note_at(self(), Call::Copy, src, bytes);
+  note(self(), Call::Copy, src, bytes);
   TwSelf* t = self();
   const u64 at = src - t->own_base;
   const bool plain = bytes == 0 || (at < kTwSliceBytes && at % 16 == 0 && t->own_shadow[at / 16] == kTwHost);

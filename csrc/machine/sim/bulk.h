@@ -28,7 +28,7 @@ TW_MACHINE void tma_store_2d(const TwTensorMap& map, saddr src, u32 c0, u32 c1) 
 }
 
 TW_MACHINE void bulk_store(gaddr dst, saddr src, u32 bytes) {
-  note_at(self(), Call::BulkStore, dst, bytes);
+  note(self(), Call::BulkStore, dst, bytes);
   tw_sim_bulk_store(self(), dst, src, bytes);
 }
 TW_MACHINE void bulk_commit() {

@@ -15,11 +15,11 @@ TW_MACHINE void bar_sync(u32 id, u32 threads, Site s) {
   tw_sim_named_barrier(self(), id, threads, 0, 0, u32(s));
 }
 TW_MACHINE bool bar_sync_or(u32 id, u32 threads, bool mine, Site s) {
-  note_vote(self(), id | threads << 8, 1, s);
+  note(self(), Call::Barrier, id | threads << 8, 1);
   return tw_sim_named_barrier(self(), id, threads, 1, mine, u32(s));
 }
 TW_MACHINE bool bar_sync_and(u32 id, u32 threads, bool mine, Site s) {
-  note_vote(self(), id | threads << 8, 2, s);
+  note(self(), Call::Barrier, id | threads << 8, 2);
   return tw_sim_named_barrier(self(), id, threads, 2, mine, u32(s));
 }
 }  // namespace mx

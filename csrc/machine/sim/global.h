@@ -6,7 +6,7 @@
 namespace mx {
 template <class V>
 TW_MACHINE V load_global(gaddr a) {
-  note_at(self(), Call::Load, a, sizeof(V));
+  note(self(), Call::Load, a, sizeof(V));
   TwSelf* t = self();
   const u64 at = a - t->own_base;
   V x;
@@ -20,7 +20,7 @@ TW_MACHINE V load_global(gaddr a) {
 }
 template <class V>
 TW_MACHINE void store_global(gaddr a, V x) {
-  note_at(self(), Call::Store, a, sizeof(V));
+  note(self(), Call::Store, a, sizeof(V));
   TwSelf* t = self();
   const u64 at = a - t->own_base;
   if (at < kTwSliceBytes && at % sizeof(V) == 0 && t->own_shadow[at / 16] != kTwUnallocated && !t->guarded) {

@@ -26,7 +26,7 @@ struct Summand<float> {
 
 template <class T>
 TW_MACHINE vec4 multimem_ld_reduce_v4(gaddr a) {
-  note_at(self(), Call::SwitchLoad, a, 0);
+  note(self(), Call::SwitchLoad, a, 0);
   u64 from[TW_MAX_RANKS];
   const u32 members = tw_sim_multicast_load(self(), a, from);
   vec4 x;
@@ -43,7 +43,7 @@ TW_MACHINE vec4 multimem_ld_reduce_v4(gaddr a) {
   return x;
 }
 TW_MACHINE void multimem_st_v4(gaddr a, vec4 x) {
-  note_at(self(), Call::SwitchStore, a, 0);
+  note(self(), Call::SwitchStore, a, 0);
   tw_sim_multicast_store(self(), a, x.v);
 }
 TW_MACHINE void fence_alias(Site s) {

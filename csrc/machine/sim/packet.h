@@ -10,7 +10,7 @@ TW_MACHINE vec4 poll_packet(gaddr a, u32 tag, Site s) {
 }
 TW_MACHINE vec4 ld_packet(gaddr a) { return poll_packet(a, 0, Site::Count); }
 TW_MACHINE void st_packet(gaddr a, vec4 x) {
-  note_at(self(), Call::Packet, a, 0);
+  note(self(), Call::Packet, a, 0);
   tw_sim_store_packet(self(), a, x.v);
 }
 }  // namespace mx

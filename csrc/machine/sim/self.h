@@ -9,7 +9,7 @@
 //     else the last writer: CTA slot (12 bits) | thread * 2 + async (11) | clock (25) | the bytes it wrote (16)
 // Behind the CTA's threads stand its asynchronous units: `src/driver/sim/shadow.rs`.
 #pragma once
-#include "machine/tally.h"
+#include "machine/noted.h"
 #include "types.h"
 
 constexpr uint64_t kTwUnallocated = 0, kTwUnwritten = 1, kTwHost = 2;
@@ -67,15 +67,17 @@ struct TwSelf {
   uint32_t wgmma_count, wgmma_room;
   uint32_t wgmma_fenced;
   uint32_t guarded;         // devices read each other's memory: stores to the own one ask Rust
-  TwTally* tally;           // machine/tally.h
-  uint64_t piece;
+  uint64_t noted;           // machine/noted.h
 };
 
-static_assert(sizeof(TwMmaOp) == 16 && sizeof(TwWgmmaOp) == 24 && sizeof(TwSelf) == 208, "the Rust twin in src/driver/sim/fiber.rs");
+static_assert(sizeof(TwMmaOp) == 16 && sizeof(TwWgmmaOp) == 24 && sizeof(TwSelf) == 200, "the Rust twin in src/driver/sim/fiber.rs");
 static_assert(offsetof(TwSelf, own_base) == 40 && offsetof(TwSelf, row) == 72 && offsetof(TwSelf, mma_ops) == 120, "TwSelf");
 
 // Set by the executor at every resume. A fiber never changes its thread, so a cached address stays right.
 extern "C" __thread TwSelf* tw_self;
+
+extern "C" void tw_sim_noted(TwSelf*, uint64_t what);
+inline void tell(TwSelf* t, uint64_t what) { tw_sim_noted(t, what); }
 
 namespace mx {
 TW_MACHINE TwSelf* self() { return tw_self; }

@@ -26,7 +26,7 @@ TW_MACHINE void tma_store_2d(const TwTensorMap& map, saddr, u32 c0, u32 c1) {
   tw_timed_tma_store(one_lane(2, "tma_store_2d"), &map, at);
 }
 TW_MACHINE void bulk_store(gaddr to, saddr, u32 bytes) {
-  note_at(self(), Call::BulkStore, to, bytes);
+  note(self(), Call::BulkStore, to, bytes);
   tw_timed_bulk_store(one_lane(2, "bulk_store"), to, bytes);
 }
 TW_MACHINE void bulk_commit() {
@@ -46,12 +46,12 @@ TW_MACHINE void bulk_wait_read(Site) {
 
 template <class T>
 TW_MACHINE vec4 multimem_ld_reduce_v4(gaddr a) {
-  note_at(self(), Call::SwitchLoad, a, 0);
+  note(self(), Call::SwitchLoad, a, 0);
   const u32 x = tw_timed_multicast_load(at_call(3), a);
   return {{x, x, x, x}};
 }
 TW_MACHINE void multimem_st_v4(gaddr a, vec4 x) {
-  note_at(self(), Call::SwitchStore, a, 0);
+  note(self(), Call::SwitchStore, a, 0);
   TwWarp* w = at_call(3);
   need(w, x);
   tw_timed_multicast_store(w, a);

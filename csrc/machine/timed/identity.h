@@ -30,7 +30,7 @@ TW_MACHINE void each_lane(u32 mine, u32 count, F f) {
   settle(w);
   const u64 from = w->now;
   u64 until = from;
-  TwTally* tally = w->tally;
+  const u64 noted = w->noted;
   w->lanes = 1;
   for (u32 i = 0; i < 32 && mine + i < count; ++i) {
     w->now = from;
@@ -38,10 +38,10 @@ TW_MACHINE void each_lane(u32 mine, u32 count, F f) {
     f(mine + i);
     settle(w);
     until = later(until, w->now);
-    w->tally = nullptr;
+    w->noted = 0;
   }
   w->now = until;
-  w->tally = tally;
+  w->noted = noted;
   w->lane = 0;
   w->lanes = 32;
 }

@@ -53,7 +53,7 @@ TW_MACHINE void st_shared_v4(saddr, vec4 x) {
 }
 
 TW_MACHINE u32 load_global(gaddr a, u32 bytes) {
-  note_at(self(), Call::Load, a, bytes);
+  note(self(), Call::Load, a, bytes);
   return tw_timed_load(at_call(kAccess), a, bytes);
 }
 // Kernels put two into a word, which has no number then: whoever stores next waits for all of them.
@@ -70,7 +70,7 @@ TW_MACHINE vec4 ld_global_v4(gaddr a) {
 }
 
 TW_MACHINE void store_global(gaddr a, u64 x, u32 bytes) {
-  note_at(self(), Call::Store, a, bytes);
+  note(self(), Call::Store, a, bytes);
   TwWarp* w = at_call(kAccess);
   need_pieces(w);
   need(w, u32(x));
@@ -85,7 +85,7 @@ TW_MACHINE void st_global_b16(gaddr a, u32 x) { store_global(a, x, 2); }
 TW_MACHINE void st_global_b32(gaddr a, u32 x) { store_global(a, x, 4); }
 TW_MACHINE void st_global_b64(gaddr a, u64 x) { store_global(a, x, 8); }
 TW_MACHINE void st_global_v4(gaddr a, vec4 x) {
-  note_at(self(), Call::Store, a, 16);
+  note(self(), Call::Store, a, 16);
   TwWarp* w = at_call(kAccess);
   need_pieces(w);
   need(w, x);
@@ -96,7 +96,7 @@ TW_MACHINE void discard(gaddr, u64) {}
 TW_MACHINE void payload(u32 bytes) { self()->payload = bytes; }
 
 TW_MACHINE void cp_async_16(saddr, gaddr from, u32 bytes) {
-  note_at(self(), Call::Copy, from, bytes);
+  note(self(), Call::Copy, from, bytes);
   TwWarp* w = at_call(kAccess);
   w->written += 16 * w->lanes;
   if (bytes) tw_timed_copy_async(w, from, bytes);

@@ -13,7 +13,7 @@
 #pragma once
 #include <stddef.h>
 
-#include "machine/tally.h"
+#include "machine/noted.h"
 #include "types.h"
 
 constexpr uint32_t kTwLoads = 16;       // loads that a thread has registers for, 64 of them: one more waits for the oldest
@@ -37,8 +37,7 @@ struct TwWarp {
   uint8_t* shared;
   TwSm* sm;
   const struct TwCosts* costs;
-  TwTally* tally;                         // machine/tally.h
-  uint64_t piece;
+  uint64_t noted;                         // machine/noted.h
   uint64_t now;
   const uint64_t* horizon;                // beyond it others come first
 
@@ -64,14 +63,18 @@ struct TwCosts {
 };
 
 static_assert(sizeof(TwUnit) == 16 && sizeof(TwSm) == 144 && sizeof(TwCosts) == 56, "the Rust twins");
-static_assert(sizeof(TwWarp) == 552 && offsetof(TwWarp, loads) == 128 && offsetof(TwWarp, ready) == 168, "the Rust twin");
+static_assert(sizeof(TwWarp) == 544 && offsetof(TwWarp, loads) == 120 && offsetof(TwWarp, ready) == 160, "the Rust twin");
 
 extern "C" __thread TwWarp* tw_timed_self;
 
 extern "C" {
 // Gives way to warps whose time is earlier.
 void tw_timed_turn(TwWarp*);
+// Where calls are noted: one, and a look at the time.
+void tw_timed_noted(TwWarp*, uint64_t what);
+void tw_timed_looked(TwWarp*, uint64_t ns);
 }
+inline void tell(TwWarp* w, uint64_t what) { tw_timed_noted(w, what); }
 
 namespace mx {
 TW_MACHINE TwWarp* self() { return tw_timed_self; }

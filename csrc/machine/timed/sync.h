@@ -7,24 +7,24 @@ TW_MACHINE void cta_sync(Site) {
   note(self(), Call::Barrier, 0, 0);
   tw_timed_barrier(at_branch(1), 0, 0, 0, 0);
 }
-TW_MACHINE bool cta_sync_or(bool mine, Site s) {
-  note_vote(self(), 0, 1, s);
+TW_MACHINE bool cta_sync_or(bool mine, Site) {
+  note(self(), Call::Barrier, 0, 1);
   return tw_timed_barrier(at_branch(2), 0, 0, 1, mine);
 }
-TW_MACHINE bool cta_sync_and(bool mine, Site s) {
-  note_vote(self(), 0, 2, s);
+TW_MACHINE bool cta_sync_and(bool mine, Site) {
+  note(self(), Call::Barrier, 0, 2);
   return tw_timed_barrier(at_branch(2), 0, 0, 2, mine);
 }
 TW_MACHINE void bar_sync(u32 id, u32 threads, Site) {
   note(self(), Call::Barrier, id | threads << 8, 0);
   tw_timed_barrier(at_branch(1), id, threads, 0, 0);
 }
-TW_MACHINE bool bar_sync_or(u32 id, u32 threads, bool mine, Site s) {
-  note_vote(self(), id | threads << 8, 1, s);
+TW_MACHINE bool bar_sync_or(u32 id, u32 threads, bool mine, Site) {
+  note(self(), Call::Barrier, id | threads << 8, 1);
   return tw_timed_barrier(at_branch(2), id, threads, 1, mine);
 }
-TW_MACHINE bool bar_sync_and(u32 id, u32 threads, bool mine, Site s) {
-  note_vote(self(), id | threads << 8, 2, s);
+TW_MACHINE bool bar_sync_and(u32 id, u32 threads, bool mine, Site) {
+  note(self(), Call::Barrier, id | threads << 8, 2);
   return tw_timed_barrier(at_branch(2), id, threads, 2, mine);
 }
 TW_MACHINE void cluster_sync(Site) {
@@ -73,29 +73,27 @@ TW_MACHINE u64 ld_relaxed_sys(gaddr a) { return tw_timed_poll(at_branch(2), a, 0
 TW_MACHINE u64 poll_relaxed_sys(gaddr a, u64, Site) { return tw_timed_poll(at_branch(2), a, 0); }
 TW_MACHINE u64 ld_acquire_sys(gaddr a, Site) { return tw_timed_poll(at_branch(2), a, 1); }
 TW_MACHINE void st_relaxed_sys(gaddr a, u64 x) {
-  note_at(self(), Call::Word, a, 0);
+  note(self(), Call::Word, a, 0);
   tw_timed_word(one_lane(2, "st_relaxed_sys"), a, x, 0);
 }
 TW_MACHINE void st_release_sys(gaddr a, u64 x, Site) {
-  note_at(self(), Call::Word, a, 1);
+  note(self(), Call::Word, a, 1);
   tw_timed_word(one_lane(2, "st_release_sys"), a, x, 1);
 }
 TW_MACHINE u32 atom_add_acq_rel_gpu(gaddr a, u32 x, Site) {
-  note_at(self(), Call::Atomic, a, 0);
-  note_end(self());
+  note(self(), Call::Atomic, a, 0);
   return tw_timed_atomic_add(one_lane(2, "atom_add_acq_rel_gpu"), a, x);
 }
 TW_MACHINE u32 atom_cas_acq_rel_gpu(gaddr a, u32 want, u32 put, Site) {
-  note_at(self(), Call::Atomic, a, 0);
-  note_end(self());
+  note(self(), Call::Atomic, a, 0);
   return tw_timed_atomic_cas(one_lane(2, "atom_cas_acq_rel_gpu"), a, want, put);
 }
 TW_MACHINE u64 atom_add_relaxed_sys(gaddr a, u64 x) {
-  note_at(self(), Call::Add, a, 1);
+  note(self(), Call::Add, a, 1);
   return tw_timed_add(at_call(2), a, x, 1);
 }
 TW_MACHINE void red_add_relaxed_gpu(gaddr a, u64 x) {
-  note_at(self(), Call::Add, a, 0);
+  note(self(), Call::Add, a, 0);
   tw_timed_add(at_call(2), a, x, 0);
 }
 TW_MACHINE void red_max_relaxed_gpu(gaddr a, u64 x) { tw_timed_max(at_call(2), a, x); }
@@ -107,12 +105,17 @@ TW_MACHINE vec4 poll_packet(gaddr a, u32, Site) {
 }
 TW_MACHINE vec4 ld_packet(gaddr a) { return poll_packet(a, 0, Site::Count); }
 TW_MACHINE void st_packet(gaddr a, vec4 x) {
-  note_at(self(), Call::Packet, a, 0);
+  note(self(), Call::Packet, a, 0);
   TwWarp* w = at_call(3);
   need(w, x);
   tw_timed_store_packet(w, a, x.v);
 }
 
-TW_MACHINE u64 time_ns() { return at_call(1)->now / 1000; }
+TW_MACHINE u64 time_ns() {
+  TwWarp* w = at_call(1);
+  const u64 ns = w->now / 1000;
+  if (w->noted) tw_timed_looked(w, ns);
+  return ns;
+}
 TW_MACHINE void pause(u64 until_ns) { tw_timed_pause(at_branch(1), until_ns); }
 }  // namespace mx

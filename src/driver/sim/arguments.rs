@@ -1,6 +1,6 @@
 //! What the host may ask of a simulated node. A bad argument is refused by its name, with its value and what would be right.
 
-use super::config::{Fault, LinkState, SimLink};
+use super::config::{Fault, LinkState, SimConfig, SimLink};
 use super::handle::SimNode;
 use super::machine::CTA_SHARED;
 use super::shadow::MAX_THREADS;
@@ -143,6 +143,25 @@ pub(super) fn check_faults(faults: &[Fault], gpus: usize) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// What a node may be that has a clock, and what one may not be that has none.
+pub(super) fn check_clock(config: &SimConfig) -> Result<()> {
+    let refuse = |argument: &str, value: String, expected: &str| Err(Error::bad_argument(argument, value, expected));
+    match (&config.clock, config.computes) {
+        (None, false) => refuse("computes", "false".into(), "true where there is no clock"),
+        (Some(_), true) if !config.faults.is_empty() => refuse(
+            "faults",
+            format!("{:?}", config.faults),
+            "none where kernels are computed behind a clock, which has no faults",
+        ),
+        (Some(_), true) if config.free_running => refuse(
+            "free_running",
+            "true".into(),
+            "false where kernels are computed behind a clock",
+        ),
+        _ => Ok(()),
+    }
 }
 
 /// Devices that are there, each once, and at least one.

@@ -243,12 +243,18 @@ callbacks! {
     }
 
     fn tw_sim_atomic_add(me, addr: u64, value: u32, site: u32) -> u32 {
+        while !with(me, |m, cta, f| m.comes_to_counter(cta, f, addr)) {
+            suspend(me.cast());
+        }
         checked(me, |m, cta, f| m.atomic(cta, f, addr, site, |old| Some(old.wrapping_add(value))))
     }
 
     fn tw_sim_atomic_cas(me, addr: u64, want: u32, put: u32, site: u32) -> u32 {
         if with(me, |m, _, f| { f.polls += 1; m.polls_too_long(f) }) {
             give_way(me);
+        }
+        while !with(me, |m, cta, f| m.comes_to_counter(cta, f, addr)) {
+            suspend(me.cast());
         }
         checked(me, |m, cta, f| m.atomic(cta, f, addr, site, |old| (old == want).then_some(put)))
     }
@@ -294,10 +300,12 @@ callbacks! {
         if with(me, |m, _, f| { f.polls += 1; m.polls_too_long(f) }) {
             give_way(me);
         }
-        with(me, |m, _, _| {
-            m.pass_time();
-            m.now
-        })
+        loop {
+            if let Some(ns) = with(me, |m, cta, f| m.tell_time(cta, f)) {
+                return ns;
+            }
+            suspend(me.cast());
+        }
     }
 
     fn tw_sim_pause(me, until: u64) {

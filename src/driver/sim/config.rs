@@ -219,10 +219,12 @@ pub struct SimConfig {
     /// The node runs what is enqueued by itself and in the wall's time, whoever waits: for callers who poll, or who launch without
     /// being attached, as on a GPU. Results are as ever; schedules are not repeated.
     pub free_running: bool,
-    /// What kernels ask of the machine is counted: see [`SimNode::asked`](super::SimNode::asked).
-    pub counts_calls: bool,
-    /// The node has a clock: it runs for the time that this machine would take, and computes nothing.
+    /// The node has a clock: kernels take the time that they would take on this machine.
     pub clock: Option<Box<Description>>,
+    /// Kernels compute, and move data; every node without a clock does. On one with a clock each kernel then runs on the clock
+    /// first, and again with all lanes and values, where it may ask the machine for nothing else, call by call, than it did on the
+    /// clock (`docs/clock.md`, "Both"): else the run ends with a report.
+    pub computes: bool,
 }
 
 impl SimConfig {
@@ -243,18 +245,19 @@ impl SimConfig {
             launch_hook: None,
             patience: Duration::from_secs(120),
             free_running: false,
-            counts_calls: false,
             clock: None,
+            computes: true,
         }
     }
 
     /// The node of a description, with a clock: kernels take the time that they would take there (`docs/clock.md`). They
-    /// compute nothing and move no data.
+    /// compute nothing and move no data, unless [`computes`](Self::computes) is set, too.
     pub fn clocked(node: &Description, seed: u64) -> Self {
         SimConfig {
             sms: node.compute.sms.value,
             multicast: node.link.multicast.value,
             clock: Some(Box::new(node.clone())),
+            computes: false,
             ..SimConfig::new(node.gpus as usize, seed)
         }
     }
@@ -277,6 +280,7 @@ impl std::fmt::Debug for SimConfig {
             .field("launch_hook", &self.launch_hook.is_some())
             .field("free_running", &self.free_running)
             .field("clock", &self.clock.as_ref().map(|node| &node.name))
+            .field("computes", &self.computes)
             .finish_non_exhaustive()
     }
 }

@@ -13,6 +13,7 @@ use super::foreign::Rest;
 use super::machine::Machine;
 use super::product::THREADS;
 use super::report::{self, Trouble};
+use super::timed::{self, Stepped};
 use super::warpgroup::Warpgroup;
 
 /// Why the node stopped advancing.
@@ -35,13 +36,8 @@ const FRUITLESS: u64 = 20_000_000;
 /// # Safety
 /// `m` is live and nobody else uses it; `self_slot` is this thread's `tw_self`.
 pub(super) unsafe fn advance(m: *mut Machine, self_slot: *mut *mut SelfC, attention: &AtomicBool) -> Stop {
-    // SAFETY: no fiber is running.
-    if unsafe { (*m).timed.is_some() } {
-        // SAFETY: passed on.
-        return unsafe { super::timed::advance(m, attention) };
-    }
     loop {
-        {
+        let clock_runs = {
             // SAFETY: no fiber is running.
             let m = unsafe { &mut *m };
             if attention.load(Ordering::Relaxed) {
@@ -56,8 +52,22 @@ pub(super) unsafe fn advance(m: *mut Machine, self_slot: *mut *mut SelfC, attent
             if m.satisfied {
                 return Stop::Satisfied;
             }
-            m.by_itself();
+            if m.timed.is_some() && m.streams_stir {
+                continue;
+            }
+            m.clock_runs()
+        };
+        if clock_runs {
+            // SAFETY: no fiber is running.
+            match unsafe { timed::step(m) } {
+                Stepped::Ran => continue,
+                // SAFETY: no fiber is running.
+                Stepped::Waits => return Stop::Fault(timed::stuck(unsafe { &*m })),
+                Stepped::Trouble(report) => return Stop::Fault(report),
+            }
         }
+        // SAFETY: no fiber is running; the borrow ends with the statement.
+        unsafe { (*m).by_itself() };
         // SAFETY: as above; the borrow ends with the statement.
         let picked = unsafe { (*m).pick_cta() };
         match picked {
@@ -163,7 +173,6 @@ impl Machine {
     /// A thread has returned from its kernel. True if it was the CTA's last.
     fn fiber_left(&mut self, cta: &mut Cta, f: &mut Fiber) -> Result<bool, Trouble> {
         f.wait = Wait::Exited;
-        self.tallies.left(usize::from(cta.device), f.me.piece);
         cta.exited += 1;
         self.fruitless = 0;
         let warp = &mut cta.warps[f.warp()];
@@ -190,6 +199,7 @@ impl Machine {
         Self::wgmma_left(cta, f)?;
         self.run_copies(f, 0)?;
         self.bulk_left(cta, f)?;
+        self.followed(cta, f)?;
         Ok(cta.exited == cta.threads)
     }
 }

@@ -11,7 +11,6 @@ use super::operands::Known;
 use super::report::Trouble;
 use super::shadow::{self, CLOCK_MAX, CLOCK_ONE};
 use super::stack::FiberStack;
-use super::tally::Tally;
 
 pub(super) type Co = Coroutine<(), (), (), FiberStack>;
 
@@ -72,12 +71,11 @@ pub(super) struct SelfC {
     pub wgmma_room: u32,
     pub wgmma_fenced: u32,
     pub guarded: u32,
-    pub tally: *mut Tally,
-    pub piece: u64,
+    pub noted: u64,
 }
 
 const _: () = {
-    assert!(size_of::<MmaOp>() == 16 && size_of::<WgmmaOp>() == 24 && size_of::<SelfC>() == 208);
+    assert!(size_of::<MmaOp>() == 16 && size_of::<WgmmaOp>() == 24 && size_of::<SelfC>() == 200);
     assert!(std::mem::offset_of!(SelfC, own_base) == 40 && std::mem::offset_of!(SelfC, row) == 72);
     assert!(std::mem::offset_of!(SelfC, mma_ops) == 120 && std::mem::offset_of!(SelfC, row_room) == 148);
 };
@@ -110,6 +108,8 @@ pub(super) enum Wait {
         parity: u32,
         site: u32,
     },
+    /// For the kernel on the clock that this one follows.
+    Clock,
     /// For a change of a word in `polled`, or the time.
     Parked {
         until: u64,

@@ -1,10 +1,10 @@
 //! [`SimNode`]: a handle on the node's thread, and what no real machine offers: faults, a digest of the schedule, its time.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::arena::Arena;
-use super::arguments::{check_faults, check_links, check_seen};
+use super::arguments::{check_clock, check_faults, check_links, check_seen};
 use super::character::Faults;
 use super::config::{Fault, LaunchHook, SimConfig};
 use super::launch::share_of;
@@ -12,7 +12,6 @@ use super::node::Node;
 use super::shared::{Ask, bad_stream};
 use super::stream::{Command, StreamKey};
 use super::table::{Entry, entries};
-use super::tally::Asked;
 use super::timed::{self, Usage};
 use crate::driver::{Place, Stream};
 use crate::error::{Error, Result};
@@ -58,15 +57,17 @@ impl SimNode {
         check_links(&config.links, config.gpus)?;
         let seen = config.seen();
         check_seen(&seen, config.gpus)?;
-        let entries = match &config.clock {
-            Some(node) => {
-                node.check()?;
-                timed::entries()
-            }
-            None => entries()?,
-        };
+        if let Some(node) = &config.clock {
+            node.check()?;
+        }
+        check_clock(&config)?;
+        let mut entries = if config.computes { entries()? } else { timed::entries() };
+        if config.computes && config.clock.is_some() {
+            let on_clock: HashSet<_> = timed::entries().into_iter().map(|e| e.name).collect();
+            entries.retain(|e| on_clock.contains(e.name));
+        }
         let kernels = entries.into_iter().map(|e| (e.name, e)).collect();
-        let arena = Arc::new(Arena::new(config.gpus, config.clock.is_some())?);
+        let arena = Arc::new(Arena::new(config.gpus, !config.computes)?);
         if config.free_running {
             arena.outside.run_free();
         }
@@ -91,6 +92,10 @@ impl SimNode {
     /// [`Error::BadArgument`] for a device that is not there.
     pub fn plant(&self, fault: Fault) -> Result<()> {
         check_faults(&[fault], self.config.gpus)?;
+        check_clock(&SimConfig {
+            faults: vec![fault],
+            ..self.config.clone()
+        })?;
         let mut planted = self.faults.lock().unwrap_or_else(PoisonError::into_inner);
         planted.push(fault);
         let faults = Faults::new(&planted);
@@ -132,16 +137,6 @@ impl SimNode {
     /// [`Error::Unavailable`] if the node's thread has ended.
     pub fn usage(&self) -> Result<Vec<Usage>> {
         self.node.shared.ask(|answer| Ask::Usage { answer })
-    }
-
-    /// What the kernels of each device have asked of the machine so far; nothing unless
-    /// [`SimConfig::counts_calls`](super::SimConfig::counts_calls). The same operations on a node that computes and on one with a
-    /// clock, with as many SMs, have the same answer (`docs/clock.md`).
-    ///
-    /// # Errors
-    /// [`Error::Unavailable`] if the node's thread has ended.
-    pub fn asked(&self) -> Result<Vec<Asked>> {
-        self.node.shared.ask(|answer| Ask::Asked { answer })
     }
 
     /// Names of the kernels compiled in.

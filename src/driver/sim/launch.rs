@@ -84,28 +84,30 @@ impl Machine {
             stream.share,
             stream.shares,
         );
-        let kernel = Kernel {
+        let kernel = |entry| Kernel {
             entry,
             launch,
             stream,
             params: Box::new(params),
-            sms,
+            sms: sms.clone(),
             placed: 0,
             done: 0,
             after: before.clone(),
-            before,
+            before: before.clone(),
             slots: Vec::new(),
         };
-        self.kernels.insert(number, kernel);
+        if let Some(timed) = &mut self.timed {
+            timed.kernels.insert(number, kernel(timed.twin(entry)));
+        }
+        if self.computes {
+            self.kernels.insert(number, kernel(entry));
+        }
         number
     }
 
     /// Puts CTAs of a kernel where there is room; true if it could.
     pub fn place_ctas(&mut self, number: u64) -> Result<bool, Trouble> {
-        if self.timed.is_some() {
-            return Ok(self.place_timed(number, None));
-        }
-        let mut placed = false;
+        let mut placed = self.place_timed(number, None);
         while let Some(kernel) = self.kernels.get(&number)
             && kernel.waiting_for_room() > 0
         {
@@ -179,7 +181,19 @@ impl Machine {
         }
     }
 
-    pub fn end_kernel(&mut self, number: u64) {
+    /// A kernel has ended where it was computed, or on the clock: it is over when nothing of it is left.
+    pub fn kernel_over(&mut self, number: u64, stream: StreamKey) {
+        let timed = self.timed.as_ref();
+        if self.kernels.contains_key(&number) || timed.is_some_and(|timed| timed.kernels.contains_key(&number)) {
+            return;
+        }
+        if let Some(stream) = self.streams.get_mut(&stream) {
+            stream.running = None;
+        }
+        self.finished(stream);
+    }
+
+    fn end_kernel(&mut self, number: u64) {
         let Some(kernel) = self.kernels.remove(&number) else {
             return;
         };
@@ -197,10 +211,9 @@ impl Machine {
             }
         }
         if let Some(stream) = self.streams.get_mut(&kernel.stream) {
-            stream.running = None;
             join(&mut stream.rows, &kernel.after, &mut Vec::new());
         }
-        self.finished(kernel.stream);
+        self.kernel_over(number, kernel.stream);
         if self.kernels.is_empty() && !self.old_slots.is_empty() {
             self.renew_clocks();
         }

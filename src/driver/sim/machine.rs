@@ -28,7 +28,6 @@ use super::stack::Slab;
 use super::stream::{StreamKey, StreamState};
 use super::switch::Aliases;
 use super::sync::Published;
-use super::tally::Tallies;
 use super::timed::Timed;
 use super::tma::Load;
 use super::warp::Batch;
@@ -138,10 +137,12 @@ pub(super) struct Machine {
     pub bursts: u64,
     pub threads_live: u32,
     pub threads_room: u32,
-    /// Of a node without a clock.
-    pub tallies: Tallies,
-    /// Of a node with a clock: then it runs the kernels.
+    /// Of a node with a clock, which runs every kernel first, or alone.
     pub timed: Option<Box<Timed>>,
+    /// Kernels are computed.
+    pub computes: bool,
+    /// Who waits for the clock.
+    pub following: Vec<FiberId>,
 }
 
 impl Machine {
@@ -164,7 +165,6 @@ impl Machine {
         Ok(Machine {
             me: std::ptr::null_mut(),
             layout: arena.layout,
-            tallies: Tallies::new(config.counts_calls, &arena.layout, config.gpus),
             foreign: Foreign::new(arena.outside.clone(), config.patience),
             arena,
             character,
@@ -210,6 +210,8 @@ impl Machine {
             threads_live: 0,
             threads_room,
             timed,
+            computes: config.computes,
+            following: Vec::new(),
         })
     }
 

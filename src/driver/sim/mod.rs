@@ -42,6 +42,8 @@ mod executor;
 #[cfg(target_os = "linux")]
 mod fiber;
 #[cfg(target_os = "linux")]
+mod follow;
+#[cfg(target_os = "linux")]
 mod foreign;
 #[cfg(target_os = "linux")]
 mod free_running;
@@ -110,8 +112,6 @@ mod sync;
 #[cfg(target_os = "linux")]
 mod table;
 #[cfg(target_os = "linux")]
-mod tally;
-#[cfg(target_os = "linux")]
 mod tensor_map;
 mod timed;
 #[cfg(target_os = "linux")]
@@ -127,8 +127,6 @@ mod wgmma;
 
 #[cfg(target_os = "linux")]
 pub use handle::SimNode;
-#[cfg(target_os = "linux")]
-pub use tally::Asked;
 pub use timed::Usage;
 
 #[cfg(not(target_os = "linux"))]

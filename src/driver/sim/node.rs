@@ -159,10 +159,6 @@ fn answer(m: &mut Machine, ask: Ask) {
             let usage = m.timed.as_ref().map_or_else(Vec::new, |timed| timed.usage());
             answer.send(Ok(usage)).is_ok()
         }
-        Ask::Asked { answer } => {
-            let tallies = m.timed.as_ref().map_or(&m.tallies, |timed| &timed.tallies);
-            answer.send(Ok(tallies.told())).is_ok()
-        }
         Ask::State { answer } => {
             m.pass_time();
             let now = m.timed.as_ref().map_or(m.now, |timed| timed.now_ns());
@@ -179,9 +175,6 @@ fn bad_range(report: String) -> Error {
 fn ingest(m: &mut Machine, s: &mut State) {
     m.targets.clear();
     m.satisfied = false;
-    if let Some(timed) = &mut m.timed {
-        timed.asked_now();
-    }
     for (key, position) in std::mem::take(&mut s.found) {
         learn(m, key, position);
     }
@@ -190,9 +183,10 @@ fn ingest(m: &mut Machine, s: &mut State) {
         .values_mut()
         .filter(|h| h.done < h.enqueued || !h.queue.is_empty());
     for head in heads {
+        let asked = m.timed.as_ref().map_or(0, |timed| timed.now());
         let stream = m.streams.entry(head.key).or_default();
         for command in head.queue.drain(..) {
-            stream.queue.push_back((command, m.host.clone()));
+            stream.queue.push_back((command, m.host.clone(), asked));
         }
     }
     m.streams_stir = true;
@@ -231,7 +225,8 @@ fn publish(m: &mut Machine, s: &mut State) {
     for (traffic, device) in s.traffic.iter_mut().zip(&m.devices) {
         *traffic = device.traffic;
     }
-    if let Some(timed) = &m.timed {
+    // The clock counts lane 0's for its warp.
+    if let Some(timed) = m.timed.as_ref().filter(|_| !m.computes) {
         s.traffic.copy_from_slice(timed.traffic());
     }
 }
@@ -251,6 +246,7 @@ impl Machine {
             }
         }
         self.kernels.clear();
+        self.following.clear();
         self.streams.clear();
         self.active.clear();
         self.parked.clear();

@@ -24,7 +24,7 @@ impl Machine {
         let nothing: Rc<Rows> = Rc::default();
         for stream in self.streams.values_mut() {
             stream.rows = nothing.clone();
-            stream.queue.iter_mut().for_each(|(_, rows)| *rows = nothing.clone());
+            stream.queue.iter_mut().for_each(|(_, rows, _)| *rows = nothing.clone());
         }
         self.events
             .values_mut()

@@ -24,6 +24,7 @@ use crate::abi::TwParams;
 impl Machine {
     pub fn start_cta(&mut self, number: u64, slot: u16, sm: u32, cluster: Rc<Cluster>, rank: u32) {
         let careful = u32::from(self.faults.any_site());
+        let follows = self.timed.is_some();
         let Some(kernel) = self.kernels.get_mut(&number) else {
             return;
         };
@@ -119,12 +120,7 @@ impl Machine {
                 wgmma_room,
                 wgmma_fenced: 0,
                 guarded: 0,
-                tally: if lead {
-                    self.tallies.of(device)
-                } else {
-                    std::ptr::null_mut()
-                },
-                piece: 0,
+                noted: (lead && follows).into(),
             };
             fibers.push(Fiber {
                 me,

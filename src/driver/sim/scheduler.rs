@@ -109,6 +109,7 @@ impl Machine {
         self.progress_loads(false);
         self.glance_outside();
         self.wake_stirred();
+        self.wake_followers();
         self.wake_due();
     }
 

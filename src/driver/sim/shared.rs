@@ -16,7 +16,6 @@ use super::capture::{Capture, Executable, Recorded};
 use super::character::Faults;
 use super::foreign::Outside;
 use super::stream::{Command, StreamKey};
-use super::tally::Asked;
 use super::timed::Usage;
 use crate::error::{Error, Result};
 
@@ -56,9 +55,6 @@ pub(super) enum Ask {
         answer: Sender<Result<Vec<Usage>>>,
     },
     /// What kernels asked of the machine.
-    Asked {
-        answer: Sender<Result<Vec<Asked>>>,
-    },
     /// Schedule digest, simulated time.
     State {
         answer: Sender<Result<(u64, u64)>>,

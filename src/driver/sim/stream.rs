@@ -63,7 +63,8 @@ pub(super) enum Command {
 
 #[derive(Default)]
 pub(super) struct StreamState {
-    pub queue: VecDeque<(Command, Rc<Rows>)>,
+    /// With what the host knew when it asked, and when that was on the clock.
+    pub queue: VecDeque<(Command, Rc<Rows>, u64)>,
     /// Commands finished.
     pub done: u64,
     /// What its next command knows.
@@ -77,7 +78,12 @@ impl Machine {
     pub fn step_streams(&mut self) -> Result<bool, Trouble> {
         let keys: Vec<StreamKey> = self.streams.keys().copied().collect();
         let mut moved = false;
-        let first = self.rng.below(keys.len());
+        // On a clock the order is no matter of chance: of launches at one moment the first may begin earlier.
+        let first = if self.timed.is_some() {
+            0
+        } else {
+            self.rng.below(keys.len())
+        };
         for i in 0..keys.len() {
             moved |= self.step_stream(keys[(first + i) % keys.len()])?;
         }
@@ -93,13 +99,13 @@ impl Machine {
         }
         let blocked = match stream.queue.front() {
             None => true,
-            Some((Command::Wait { event, record }, _)) => self.events.get(event).is_none_or(|e| e.0 < *record),
+            Some((Command::Wait { event, record }, ..)) => self.events.get(event).is_none_or(|e| e.0 < *record),
             Some(_) => false,
         };
         if blocked {
             return Ok(false);
         }
-        let Some((command, host)) = stream.queue.pop_front() else {
+        let Some((command, host, asked)) = stream.queue.pop_front() else {
             return Ok(false);
         };
         join(&mut stream.rows, &host, &mut Vec::new());
@@ -109,7 +115,7 @@ impl Machine {
             Command::Launch(request) => {
                 if let Some(timed) = &mut self.timed {
                     let launch = timed.launch();
-                    timed.stream_takes(key, |from| from + launch);
+                    timed.stream_takes(key, asked, |from| from + launch);
                 }
                 let kernel = self.start_kernel(key, *request, rows);
                 if let Some(stream) = self.streams.get_mut(&key) {
@@ -135,14 +141,14 @@ impl Machine {
             Command::Record { event, record } => {
                 self.pass_time();
                 let at = match &mut self.timed {
-                    Some(timed) => timed.stream_takes(key, |from| from) / 1000,
+                    Some(timed) => timed.stream_takes(key, asked, |from| from) / 1000,
                     None => self.now,
                 };
                 self.events.insert(event, (record, rows, at));
             }
             Command::Wait { event, .. } => {
                 if let (Some(timed), Some((.., at))) = (&mut self.timed, self.events.get(&event)) {
-                    timed.stream_waits(key, *at);
+                    timed.stream_takes(key, asked, |from| from.max(*at * 1000));
                 }
                 if let (Some(stream), Some((_, then, _))) = (self.streams.get_mut(&key), self.events.get(&event)) {
                     join(&mut stream.rows, then, &mut Vec::new());
@@ -187,7 +193,10 @@ impl Machine {
         let arena = self.arena.clone();
         let allocations = arena.lock();
         Self::host_range(&allocations, addr, bytes)?;
-        if self.timed.is_some() {
+        if let Some(timed) = &mut self.timed {
+            timed.host_wrote(addr, bytes);
+        }
+        if !self.computes {
             // SAFETY: as below.
             unsafe { std::ptr::copy_nonoverlapping(data.as_ptr(), addr as *mut u8, data.len()) };
             return Ok(());
@@ -233,8 +242,8 @@ impl Machine {
             std::ptr::copy_nonoverlapping(addr as *const u8, data.as_mut_ptr(), data.len());
             self.layout.shadow_of(addr, bytes)
         };
-        // Nothing is known of memory's writers where there is a clock.
-        let granules = if self.timed.is_some() { &mut [] } else { granules };
+        // Nothing is known of memory's writers where nothing is computed.
+        let granules = if self.computes { granules } else { &mut [] };
         for (i, tag) in granules.iter().enumerate() {
             let granule = (addr / GRANULE + i as u64) * GRANULE;
             let (from, to) = (granule.max(addr), (granule + GRANULE).min(addr + bytes));

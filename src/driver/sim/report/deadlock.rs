@@ -75,6 +75,7 @@ pub(in crate::driver::sim) fn deadlock(m: &Machine, why: &str) -> String {
                     "waiting for the phase of parity {parity} of the mbarrier at {addr:#x}, {}: {detail}",
                     site_name(site)
                 ),
+                Wait::Clock => "waiting for the kernel on the clock, which it follows".into(),
                 Wait::Warp(op) => format!("at {}", op_name(op)),
                 Wait::Parked { until: u64::MAX } => format!("waiting for a word: {detail}"),
                 Wait::Parked { until } => format!("waiting until {until} ns for a word: {detail}"),

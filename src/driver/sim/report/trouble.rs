@@ -267,6 +267,11 @@ pub(in crate::driver::sim) enum Trouble {
     MixedGroups,
     StackOverflow,
     ClocksRanOut,
+    /// Of a kernel that computes behind one on the clock: what each asked for, or that it had left.
+    Strays {
+        led: Option<u64>,
+        asked: Option<u64>,
+    },
     /// The same, found for another thread of the warp than the one that ran into it.
     By {
         thread: u32,

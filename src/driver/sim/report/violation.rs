@@ -183,6 +183,11 @@ fn describe(m: &Machine, trouble: Trouble) -> String {
             "stmatrix writes a row, given by thread {thread}, that is not 16 aligned bytes of the CTA's shared memory: {addr:#x}"
         ),
         Trouble::StackOverflow => "the thread's stack ran over".into(),
+        Trouble::Strays { led, asked } => format!(
+            "{} where its twin on the clock {}: what takes time there is not what is computed here",
+            call(asked),
+            call(led)
+        ),
         Trouble::ClocksRanOut => "a kernel synchronised more often than the machine can count".into(),
         Trouble::By {
             thread,
@@ -208,6 +213,53 @@ fn describe(m: &Machine, trouble: Trouble) -> String {
         ),
         Trouble::BadFree { ptr } => format!("free of {ptr:#x}, which alloc did not give"),
         other => describe_asynchronous(m, other),
+    }
+}
+
+/// What was asked of the machine: the inverse of `note` in `csrc/machine/noted.h`.
+fn call(what: Option<u64>) -> String {
+    const NAMES: [&str; 34] = [
+        "nothing",
+        "a load",
+        "a store",
+        "a load of shared memory",
+        "a store to shared memory",
+        "cp.async",
+        "cp.async.commit",
+        "a wait for cp.async",
+        "ldmatrix",
+        "stmatrix",
+        "mma",
+        "a wait for mma",
+        "wgmma",
+        "a commit of wgmma",
+        "a wait for wgmma",
+        "a barrier",
+        "the cluster's barrier",
+        "a shuffle",
+        "mbarrier.init",
+        "an arrival at an mbarrier",
+        "expect_tx of an mbarrier",
+        "a wait for an mbarrier",
+        "a TMA load",
+        "a TMA store",
+        "a bulk copy",
+        "a commit of bulk copies",
+        "a wait for bulk copies",
+        "a store of a word",
+        "an atomic with acquire and release",
+        "a relaxed addition",
+        "a packet",
+        "a load through the switch",
+        "a store through the switch",
+        "an alias fence",
+    ];
+    match what {
+        None => "left its kernel".into(),
+        Some(what) => {
+            let name = NAMES.get((what >> 56) as usize).unwrap_or(&"an unknown call");
+            format!("asked for {name} ({:#x})", what << 8 >> 8)
+        }
     }
 }
 

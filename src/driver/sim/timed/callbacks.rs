@@ -69,6 +69,30 @@ unsafe extern "C" fn tw_timed_turn(c: *mut WarpC) {
 }
 
 #[unsafe(no_mangle)]
+unsafe extern "C" fn tw_timed_noted(c: *mut WarpC, what: u64) {
+    // SAFETY: passed on.
+    unsafe {
+        with(c.cast(), |timed, cta, w| {
+            if let Some(script) = &mut timed.script {
+                script.asked((cta.kernel, w.c.block, w.c.thread / 32), what);
+            }
+        })
+    }
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn tw_timed_looked(c: *mut WarpC, ns: u64) {
+    // SAFETY: passed on.
+    unsafe {
+        with(c.cast(), |timed, cta, w| {
+            if let Some(script) = &mut timed.script {
+                script.looked((cta.kernel, w.c.block, w.c.thread / 32), ns);
+            }
+        })
+    }
+}
+
+#[unsafe(no_mangle)]
 unsafe extern "C" fn tw_timed_load(c: *mut WarpC, addr: u64, bytes: u32) -> u32 {
     // SAFETY: passed on.
     unsafe {
@@ -93,11 +117,11 @@ unsafe extern "C" fn tw_timed_store(c: *mut WarpC, addr: u64, bytes: u32) {
 
 #[unsafe(no_mangle)]
 unsafe extern "C" fn tw_timed_put(c: *mut WarpC, addr: u64, value: u64, bytes: u32) {
-    // SAFETY: passed on; a kernel stores to what it may store to, `bytes` at a multiple of them.
+    // SAFETY: passed on.
     unsafe {
         with(enter(c), |timed, cta, w| {
             timed.store(cta, w, addr, bytes);
-            std::ptr::copy_nonoverlapping(value.to_le_bytes().as_ptr(), addr as *mut u8, bytes as usize);
+            timed.words.write(addr, value, bytes as usize);
         })
     }
 }

@@ -99,6 +99,10 @@ impl Timed {
             self.end_cta(cta);
         }
         self.turns.clear();
+        self.kernels.clear();
+        if let Some(script) = &mut self.script {
+            script.clear();
+        }
     }
 
     /// Whoever reads memory now sees what has been stored, if nobody runs any more.
@@ -112,7 +116,8 @@ impl Timed {
 impl Machine {
     /// Puts CTAs of a kernel where there is room, from the moment `at` on; true if it could.
     pub fn place_timed(&mut self, number: u64, at: Option<u64>) -> bool {
-        let (Some(timed), Some(kernel)) = (self.timed.as_mut(), self.kernels.get_mut(&number)) else {
+        let Some(timed) = self.timed.as_mut() else { return false };
+        let Some(mut kernel) = timed.kernels.remove(&number) else {
             return false;
         };
         let at = at.unwrap_or_else(|| timed.streams.get(&kernel.stream).copied().unwrap_or(0).max(timed.time));
@@ -124,10 +129,11 @@ impl Machine {
             };
             let cluster: Rc<Cluster> = Rc::default();
             for (rank, sm) in sms.into_iter().enumerate() {
-                timed.start_cta(number, kernel, sm, &cluster, rank as u32, at);
+                timed.start_cta(number, &mut kernel, sm, &cluster, rank as u32, at);
             }
             placed = true;
         }
+        timed.kernels.insert(number, kernel);
         placed
     }
 
@@ -138,6 +144,9 @@ impl Machine {
         let (cta, last, ended, number) = unsafe {
             (*w).wait = Wait::Exited;
             let cta = (*w).cta;
+            if let Some(script) = &mut timed.script {
+                script.over((*w).name());
+            }
             (*cta).exited += 1;
             (*cta).ended = (*cta).ended.max((*w).c.now);
             (
@@ -151,14 +160,16 @@ impl Machine {
             return;
         }
         timed.end_cta(cta);
-        let Some(kernel) = self.kernels.get_mut(&number) else {
+        let Some(kernel) = timed.kernels.get_mut(&number) else {
             return;
         };
-        let end = timed.streams.entry(kernel.stream).or_default();
+        let stream = kernel.stream;
+        let end = timed.streams.entry(stream).or_default();
         *end = (*end).max(ended);
         self.streams_stir = true;
         if kernel.cta_done() {
-            self.end_kernel(number);
+            timed.kernels.remove(&number);
+            self.kernel_over(number, stream);
         } else if kernel.waiting_for_room() > 0 {
             self.place_timed(number, Some(ended));
         }

@@ -8,6 +8,8 @@
 //! come out of the kernels' own schedule.
 //!
 //! Words that kernels decide by are real: flags, signals, counters. A store to one is seen when it has arrived.
+//!
+//! On a node that computes as well, kernels that compute follow (`script.rs`, and `follow.rs` one folder up).
 
 mod access;
 mod bulk;
@@ -19,6 +21,7 @@ mod ledger;
 mod mbarrier;
 mod rates;
 mod run;
+mod script;
 mod self_c;
 mod signals;
 mod table;
@@ -30,7 +33,8 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 use std::sync::Arc;
 
-pub(super) use run::advance;
+pub(super) use run::{Stepped, step, stuck};
+pub(super) use script::{Next, Script, WarpName};
 pub(super) use table::entries;
 pub use usage::Usage;
 
@@ -40,9 +44,10 @@ use self::warp::{Cta, Wait, Warp};
 use self::words::{Waiter, Words};
 use super::arena::Arena;
 use super::config::SimConfig;
+use super::launch::Kernel;
 use super::stack::Slab;
 use super::stream::StreamKey;
-use super::tally::Tallies;
+use super::table::Entry;
 use crate::error::Result;
 use crate::machines::Description;
 
@@ -72,11 +77,13 @@ pub(super) struct Timed {
     ctas: Vec<*mut Cta>,
     /// Until when each stream is taken.
     streams: BTreeMap<StreamKey, u64>,
-    /// When callers last enqueued something.
-    asked: u64,
     /// Payload bytes and signal words that left for peers.
     traffic: Vec<(u64, u64)>,
-    pub tallies: Tallies,
+    /// Kernels that run here, by number.
+    pub kernels: BTreeMap<u64, Kernel>,
+    /// Every kernel; and what was asked for, where kernels that compute follow.
+    entries: Vec<Entry>,
+    pub script: Option<Script>,
     arena: Arc<Arena>,
     trouble: Option<String>,
 }
@@ -96,12 +103,13 @@ impl Timed {
             warps: Vec::new(),
             free: Vec::new(),
             slab: warp::slab(gpus, sms)?,
-            words: Words::default(),
+            words: Words::new(config.computes),
             ctas: Vec::new(),
             streams: BTreeMap::new(),
-            asked: 0,
             traffic: vec![(0, 0); gpus],
-            tallies: Tallies::new(config.counts_calls, &arena.layout, gpus),
+            kernels: BTreeMap::new(),
+            entries: entries(),
+            script: config.computes.then(Script::default),
             arena,
             trouble: None,
         })
@@ -110,6 +118,17 @@ impl Timed {
     /// What a launch takes (ps).
     pub fn launch(&self) -> u64 {
         self.rates.launch
+    }
+
+    /// The same kernel as it was compiled for this machine.
+    pub fn twin(&self, entry: Entry) -> Entry {
+        let twin = self.entries.iter().find(|twin| twin.name == entry.name);
+        *twin.unwrap_or(&entry)
+    }
+
+    /// The host has written to memory.
+    pub fn host_wrote(&mut self, addr: u64, bytes: u64) {
+        self.words.host_wrote(addr, bytes);
     }
 
     /// Simulated nanoseconds so far.

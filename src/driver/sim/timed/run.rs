@@ -1,69 +1,51 @@
 //! The run loop: whose turn it is. And what streams do besides kernels.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-
 use corosensei::CoroutineResult;
 
-use super::super::executor::Stop;
 use super::super::machine::Machine;
-use super::super::report;
 use super::super::stream::StreamKey;
 use super::self_c::WarpC;
 use super::table::self_slot;
 use super::warp::{Wait, Warp};
 use super::{SLACK, Timed};
 
-/// Advances the node.
+/// What came of a turn.
+pub(in super::super) enum Stepped {
+    Ran,
+    /// Nobody can run.
+    Waits,
+    Trouble(String),
+}
+
+/// A turn of the earliest warp.
 ///
 /// # Safety
 /// `m` is live, has a clock, and nobody else uses it.
-pub(in super::super) unsafe fn advance(m: *mut Machine, attention: &AtomicBool) -> Stop {
-    let slot = self_slot();
-    loop {
-        let next = {
-            // SAFETY: no fiber is running; the borrow ends before one does.
-            let m = unsafe { &mut *m };
-            if attention.load(Ordering::Relaxed) {
-                return Stop::Attention;
-            }
-            if m.streams_stir {
-                match m.step_streams() {
-                    Ok(moved) => m.streams_stir = moved,
-                    Err(trouble) => return Stop::Fault(report::stream_trouble(m, trouble)),
-                }
-            }
-            if m.satisfied {
-                return Stop::Satisfied;
-            }
-            if m.streams_stir {
-                continue;
-            }
-            match m.timed.as_mut().and_then(|timed| timed.next()) {
-                Some(w) => w,
-                None => return Stop::Fault(stuck(m)),
-            }
-        };
-        // SAFETY: a live warp; the only reference to its coroutine, which callbacks never touch.
-        let over = unsafe {
-            *slot = (&raw mut (*next).c).cast::<WarpC>();
-            match &mut (*next).co {
-                Some(co) => matches!(co.resume(()), CoroutineResult::Return(())),
-                None => true,
-            }
-        };
-        // SAFETY: no fiber is running.
-        let m = unsafe { &mut *m };
-        if let Some(trouble) = m.timed.as_mut().and_then(|timed| timed.trouble.take()) {
-            return Stop::Fault(trouble);
+pub(in super::super) unsafe fn step(m: *mut Machine) -> Stepped {
+    // SAFETY: no fiber is running; the borrow ends before one does.
+    let next = unsafe { (*m).timed.as_mut().and_then(|timed| timed.next()) };
+    let Some(next) = next else { return Stepped::Waits };
+    // SAFETY: a live warp; the only reference to its coroutine, which callbacks never touch.
+    let over = unsafe {
+        *self_slot() = (&raw mut (*next).c).cast::<WarpC>();
+        match &mut (*next).co {
+            Some(co) => matches!(co.resume(()), CoroutineResult::Return(())),
+            None => true,
         }
-        if over {
-            m.warp_left(next);
-        }
+    };
+    // SAFETY: no fiber is running.
+    let m = unsafe { &mut *m };
+    if let Some(trouble) = m.timed.as_mut().and_then(|timed| timed.trouble.take()) {
+        return Stepped::Trouble(trouble);
     }
+    if over {
+        m.warp_left(next);
+    }
+    Stepped::Ran
 }
 
 /// Nothing can run, and somebody waits.
-fn stuck(m: &Machine) -> String {
+pub(in super::super) fn stuck(m: &Machine) -> String {
     let mut said = String::from("deadlock on the clocked node: nothing can run any more");
     let waits = m
         .timed
@@ -75,7 +57,8 @@ fn stuck(m: &Machine) -> String {
         let w = unsafe { &**w };
         // SAFETY: a warp's CTA outlives it.
         let (gpu, kernel) = unsafe { ((*w.cta).gpu, (*w.cta).kernel) };
-        let kernel = m.kernels.get(&kernel).map_or("?", |k| k.entry.name);
+        let kernels = m.timed.as_ref().map(|timed| &timed.kernels);
+        let kernel = kernels.and_then(|all| all.get(&kernel)).map_or("?", |k| k.entry.name);
         said += &format!(
             "\n  {kernel}, device {gpu}, block {}, thread {}: {:?} since {} ns",
             w.c.block,
@@ -111,22 +94,17 @@ impl Timed {
         None
     }
 
-    /// What callers enqueue now begins now.
-    pub fn asked_now(&mut self) {
-        self.asked = self.time;
+    /// The time so far, ps.
+    pub fn now(&self) -> u64 {
+        self.time
     }
 
-    /// When a stream's next command can begin, and that it takes until `until` of that.
-    pub fn stream_takes(&mut self, key: StreamKey, until: impl FnOnce(u64) -> u64) -> u64 {
-        let from = self.streams.get(&key).copied().unwrap_or(0).max(self.asked);
+    /// A stream's next command, which the host enqueued at `asked`: it takes until `until` of when it can begin; the end.
+    pub fn stream_takes(&mut self, key: StreamKey, asked: u64, until: impl FnOnce(u64) -> u64) -> u64 {
+        let from = self.streams.get(&key).copied().unwrap_or(0).max(asked);
         let end = until(from);
         self.streams.insert(key, end);
         self.time = self.time.max(from);
         end
-    }
-
-    /// A command cannot begin before another stream's event.
-    pub fn stream_waits(&mut self, key: StreamKey, ns: u64) {
-        self.stream_takes(key, |from| from.max(ns * 1000));
     }
 }

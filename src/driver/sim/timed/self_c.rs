@@ -1,7 +1,5 @@
 //! The Rust twins of `csrc/machine/timed/self.h`, which tells the fields.
 
-use super::super::tally::Tally;
-
 /// Loads under way, and the first one's number.
 pub(super) const LOADS: usize = 16;
 pub(super) const FIRST_LOAD: u32 = 0x7c00_0000;
@@ -48,8 +46,7 @@ pub(super) struct WarpC {
     pub shared: *mut u8,
     pub sm: *mut SmC,
     pub costs: *const CostsC,
-    pub tally: *mut Tally,
-    pub piece: u64,
+    pub noted: u64,
     pub now: u64,
     pub horizon: *const u64,
     pub flops: u64,
@@ -86,6 +83,6 @@ pub(super) struct CostsC {
 
 const _: () = {
     assert!(size_of::<Unit>() == 16 && size_of::<SmC>() == 144 && size_of::<CostsC>() == 56);
-    assert!(size_of::<WarpC>() == 552);
-    assert!(std::mem::offset_of!(WarpC, loads) == 128 && std::mem::offset_of!(WarpC, ready) == 168);
+    assert!(size_of::<WarpC>() == 544);
+    assert!(std::mem::offset_of!(WarpC, loads) == 120 && std::mem::offset_of!(WarpC, ready) == 160);
 };

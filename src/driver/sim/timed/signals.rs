@@ -55,6 +55,13 @@ impl Timed {
         seen
     }
 
+    /// Who computes behind this comes to counters in the same order.
+    fn comes_to_counter(&mut self, w: &Warp, addr: u64) {
+        if let Some(script) = &mut self.script {
+            script.counted(addr, w.name());
+        }
+    }
+
     /// A word of this GPU's, changed in place; the change is there at once, what it was a round trip later.
     fn atomic(&mut self, cta: &Cta, w: &mut Warp, addr: u64, fetch: bool) {
         let far = self.owner(addr, cta.gpu) != cta.gpu;
@@ -88,15 +95,15 @@ unsafe extern "C" fn tw_timed_word(c: *mut WarpC, addr: u64, value: u64, release
 
 #[unsafe(no_mangle)]
 unsafe extern "C" fn tw_timed_atomic_add(c: *mut WarpC, addr: u64, value: u32) -> u32 {
-    // SAFETY: passed on; a kernel's own counter, which nobody else touches while this fiber runs.
+    // SAFETY: passed on.
     unsafe {
         with(enter(c), |timed, cta, w| {
             // Of release and acquire: what the CTA stored is there before.
             w.c.now = w.c.now.max(cta.written);
             timed.atomic(cta, w, addr, true);
-            let at = addr as *mut u32;
-            let old = *at;
-            *at = old.wrapping_add(value);
+            timed.comes_to_counter(w, addr);
+            let old = timed.words.read(addr, 4) as u32;
+            timed.words.write(addr, old.wrapping_add(value).into(), 4);
             old
         })
     }
@@ -104,14 +111,14 @@ unsafe extern "C" fn tw_timed_atomic_add(c: *mut WarpC, addr: u64, value: u32) -
 
 #[unsafe(no_mangle)]
 unsafe extern "C" fn tw_timed_atomic_cas(c: *mut WarpC, addr: u64, want: u32, put: u32) -> u32 {
-    // SAFETY: as above.
+    // SAFETY: passed on.
     unsafe {
         with(enter(c), |timed, cta, w| {
             timed.atomic(cta, w, addr, true);
-            let at = addr as *mut u32;
-            let old = *at;
+            timed.comes_to_counter(w, addr);
+            let old = timed.words.read(addr, 4) as u32;
             if old == want {
-                *at = put;
+                timed.words.write(addr, put.into(), 4);
             }
             old
         })
@@ -120,13 +127,14 @@ unsafe extern "C" fn tw_timed_atomic_cas(c: *mut WarpC, addr: u64, want: u32, pu
 
 #[unsafe(no_mangle)]
 unsafe extern "C" fn tw_timed_add(c: *mut WarpC, addr: u64, value: u64, fetch: u32) -> u64 {
-    // SAFETY: as above.
+    // SAFETY: passed on.
     unsafe {
         with(enter(c), |timed, cta, w| {
             timed.atomic(cta, w, addr, fetch != 0);
-            let at = addr as *mut u64;
-            let old = *at;
-            *at = old.wrapping_add(value * u64::from(w.c.lanes));
+            let old = timed.words.read(addr, 8);
+            timed
+                .words
+                .write(addr, old.wrapping_add(value * u64::from(w.c.lanes)), 8);
             old
         })
     }
@@ -134,10 +142,11 @@ unsafe extern "C" fn tw_timed_add(c: *mut WarpC, addr: u64, value: u64, fetch: u
 
 #[unsafe(no_mangle)]
 unsafe extern "C" fn tw_timed_max(c: *mut WarpC, addr: u64, value: u64) {
-    // SAFETY: as above.
+    // SAFETY: passed on.
     unsafe {
-        with(enter(c), |_, _, _| {
-            *(addr as *mut u64) = (*(addr as *const u64)).max(value)
+        with(enter(c), |timed, _, _| {
+            let old = timed.words.read(addr, 8);
+            timed.words.write(addr, old.max(value), 8);
         })
     }
 }

@@ -10,6 +10,7 @@ use super::super::stack::Slab;
 use super::Timed;
 use super::cluster::Cluster;
 use super::mbarrier::Mbarrier;
+use super::script::WarpName;
 use super::self_c::WarpC;
 use super::words::Waiter;
 
@@ -59,6 +60,11 @@ pub(super) struct Warp {
 }
 
 impl Warp {
+    pub fn name(&self) -> WarpName {
+        // SAFETY: a warp's CTA outlives it, and its kernel never changes.
+        (unsafe { (*self.cta).kernel }, self.c.block, self.c.thread / 32)
+    }
+
     pub fn waiter(&self) -> Waiter {
         (self.index, self.stamp)
     }
@@ -135,8 +141,7 @@ impl Timed {
                     shared: cta.shared.as_mut_ptr().cast(),
                     sm: &raw mut self.gpus[cta.gpu].sms[cta.sm].c,
                     costs: &raw const self.rates.costs,
-                    tally: self.tallies.of(cta.gpu),
-                    piece: 0,
+                    noted: self.script.is_some().into(),
                     now: of.at,
                     horizon: &raw const *self.horizon,
                     flops: 0,
@@ -196,7 +201,6 @@ impl Timed {
                 // SAFETY: kernels and callbacks leave nothing on a fiber's stack that needs dropping.
                 unsafe { co.force_reset() };
             }
-            self.tallies.left(cta.gpu, w.c.piece);
             self.warps[w.index as usize] = (std::ptr::null_mut(), w.stamp + 1);
             self.free.push(w.index);
             self.slab.free(w.stack_slot);
