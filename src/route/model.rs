@@ -4,13 +4,14 @@
 //! ```text
 //! gemm      pipeline + max(tiles' flops in whole waves of SMs, operands over HBM)
 //! unfused   launch + gemm + launch + session + bytes / link + steps
-//! fused     launch + session + steps + max(gemm + last wave's bytes, first wave + bytes)
+//! fused     launch + session + steps + max(gemm' + last wave's bytes, first wave + bytes)
 //! NCCL      launch + library's gemm + the best of rings, trees and in-switch (`nccl.rs`)
 //! ```
 //!
-//! In a fused kernel the first tiles leave when the first wave ends, and the last ones when the last does: so the
-//! longer of the two hides the other but for one wave. Every rate of a link divides and every latency adds, so a slower
-//! link never makes anything faster, and a faster one nothing slower.
+//! gemm' is the GEMM in the fused kernel's blocks: of few rows a rank they are half empty. The first tiles leave when the
+//! first wave ends, and the last ones when the last does: so the longer of the two hides the other but for one wave. Every
+//! rate of a link divides and every latency adds, so a slower link never makes anything faster, and a faster one nothing
+//! slower.
 
 use super::Exchange;
 use super::constants::{HBM_PART, OVERHEADS};
@@ -93,6 +94,18 @@ impl Work {
             Op::AllReduce => others * (message + self.elements() * self.dtype.size() as f64),
             _ => others * message,
         }
+    }
+
+    /// The same with as many rows as a fused kernel's blocks have: where ranks own rows, or send them, each rank's begin new
+    /// blocks, of 128 rows, or of 64 where a rank has fewer.
+    fn in_blocks(&self, world: usize) -> Work {
+        let (world, chunk) = (world as u64, self.m.div_ceil(world as u64));
+        let high = if chunk < 64 { 64 } else { 128 };
+        let m = match self.op {
+            Op::GemmReduceScatter | Op::AllGatherGemm => world.saturating_mul(chunk.next_multiple_of(high)),
+            _ => self.m,
+        };
+        Work { m, ..*self }
     }
 
     /// The GEMM's time on `sms` SMs at a part of their peak, and its waves.
@@ -178,7 +191,7 @@ impl Work {
             let sms = machine.sms.saturating_sub(pushers).max(1);
             // Tensor cores lose to what else goes on; a GEMM that waits for its weights does not.
             let part = machine.class.our_gemm / (1.0 + machine.class.fused_loss);
-            let (gemm, waves) = self.gemm(machine, sms, part);
+            let (gemm, waves) = self.in_blocks(machine.world).gemm(machine, sms, part);
             let body = if by.one_shot && self.op == Op::GemmAllReduce {
                 // A message so small leaves when the whole product is there.
                 gemm + transfer

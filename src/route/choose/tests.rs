@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::dtype::{DType, Wire};
+use crate::machines::Description;
 use crate::nccl::NcclPolicy;
 use crate::op::config::tests::facts;
 use crate::route::constants::{CLASSES, Class};
@@ -92,6 +93,20 @@ fn nccl_takes_what_it_does_better_where_somebody_can_call_it() {
     assert_eq!(route(&facts, &asked, 8192).path, Path::Unfused);
     // Small messages are better off with one exchange.
     assert_eq!(route(&facts, &large, 1).path, Path::Unfused);
+}
+
+/// 64 rows a rank fill half of a fused kernel's blocks, which takes as long as if they were full; a GEMM of all rows has full ones.
+#[test]
+fn half_empty_blocks_count_as_full() {
+    let node = Description::named("h100x8").expect("known");
+    let mut facts = facts(8, 1 << 28, 132);
+    facts.machine = Machine::described(&node, 8);
+    for op in [Op::AllGatherGemm, Op::GemmReduceScatter] {
+        let whole = 8 * if op.reduces() { 4096 } else { 3584 };
+        let spec = |m| OpSpec::new(op, 3584, 4096, m, DType::Bf16).whole(whole);
+        let path = |m| route(&facts, &spec(m), m as u64).path;
+        assert_eq!((path(512), path(2048)), (Path::Unfused, Path::Fused), "{op}");
+    }
 }
 
 /// Where our kernels may not run, a heap without room for what lies between the GEMM and NCCL leaves it to the runtime.
