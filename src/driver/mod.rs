@@ -378,6 +378,15 @@ pub trait Driver: Send + Sync + std::fmt::Debug {
         let _ = place;
         body()
     }
+    /// On a node with a clock, another library's collective, as far as a model of it goes: it begins when the last of `streams`, one
+    /// of each rank, has come to it, and all go on `us` microseconds later. Each rank's links carry `bytes` meanwhile, in and out.
+    fn model_collective(&self, streams: &[Stream], us: f64, bytes: u64) -> Result<()> {
+        let _ = (streams, us, bytes);
+        Err(Error::Unavailable {
+            what: "a model of a collective".into(),
+            reason: "only a simulated node with a clock (SimConfig::clocked) has the time of what does not run".into(),
+        })
+    }
     /// Bytes and signals that left `place`'s device for peers so far, as the machine saw them; `None` where it cannot.
     fn observed_traffic(&self, _place: Place) -> Option<(u64, u64)> {
         None

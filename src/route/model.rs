@@ -222,6 +222,17 @@ impl Work {
         Some(self.library_gemm_us(machine) + self.nccl_collective_us(machine)?)
     }
 
+    /// What every rank sends in a ring of so many, and gets: all but its own part, of an all-reduce twice.
+    pub fn ring_bytes(&self, world: usize) -> u64 {
+        let passes = if self.op.collective() == Op::AllReduce {
+            2.0
+        } else {
+            1.0
+        };
+        let world = world.max(1) as f64;
+        (passes * (world - 1.0) / world * self.elements() * self.dtype.size() as f64) as u64
+    }
+
     /// NCCL's collective alone. `None` where ranks share a GPU, or there is only one.
     pub fn nccl_collective_us(&self, machine: &Machine) -> Option<f64> {
         if machine.gpus < machine.world || machine.world < 2 {

@@ -1,6 +1,7 @@
 //! The node with a clock (`docs/clock.md`): what it must conserve, and what it must come to.
 #![cfg(target_os = "linux")]
 
+mod collective;
 mod local;
 mod measure;
 

@@ -118,6 +118,7 @@ impl Capture {
             Command::CopyIn { .. } => return Err(self.refuse("copy_in")),
             Command::CopyOut { .. } => return Err(self.refuse("copy_out")),
             Command::Free { .. } => return Err(self.refuse("free_async")),
+            Command::Together(_) => return Err(self.refuse("model_collective")),
             Command::Close => return Err(self.refuse("stream_destroy")),
             // Events are no work in a capture: see `waits_in_capture`.
             Command::Record { .. } => return Err(self.refuse("event_record")),

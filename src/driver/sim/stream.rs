@@ -58,7 +58,20 @@ pub(super) enum Command {
         event: usize,
         record: u64,
     },
+    /// Another library's collective, on the clock.
+    Together(Together),
     Close,
+}
+
+/// A stream's part in a collective of `members` streams, told apart from others by its number.
+#[derive(Debug, Default, Clone, Copy)]
+pub(super) struct Together {
+    pub number: u64,
+    pub members: usize,
+    /// Picoseconds, from the last stream's arrival on.
+    pub takes: u64,
+    /// What every rank sends, and gets.
+    pub bytes: u64,
 }
 
 #[derive(Default)]
@@ -100,6 +113,7 @@ impl Machine {
         let blocked = match stream.queue.front() {
             None => true,
             Some((Command::Wait { event, record }, ..)) => self.events.get(event).is_none_or(|e| e.0 < *record),
+            Some(&(Command::Together(what), ..)) => return Ok(self.step_together(what)),
             Some(_) => false,
         };
         if blocked {
@@ -154,6 +168,8 @@ impl Machine {
                     join(&mut stream.rows, then, &mut Vec::new());
                 }
             }
+            // Taken above, with the others'.
+            Command::Together(_) => {}
             Command::Close => {
                 self.finished(key);
                 self.streams.remove(&key);
@@ -162,6 +178,36 @@ impl Machine {
         }
         self.finished(key);
         Ok(true)
+    }
+
+    /// A collective, if all its streams have come to it.
+    fn step_together(&mut self, what: Together) -> bool {
+        let here = |stream: &StreamState| {
+            let first = stream.queue.front();
+            matches!(first, Some((Command::Together(other), ..)) if other.number == what.number)
+                && stream.running.is_none()
+        };
+        let keys: Vec<StreamKey> = self
+            .streams
+            .iter()
+            .filter(|(_, s)| here(s))
+            .map(|(key, _)| *key)
+            .collect();
+        let Some(timed) = self.timed.as_mut().filter(|_| keys.len() == what.members) else {
+            return false;
+        };
+        let mut asked = 0;
+        for key in &keys {
+            if let Some((_, host, then)) = self.streams.get_mut(key).and_then(|stream| stream.queue.pop_front()) {
+                asked = then.max(asked);
+                if let Some(stream) = self.streams.get_mut(key) {
+                    join(&mut stream.rows, &host, &mut Vec::new());
+                }
+            }
+        }
+        timed.together(&keys, asked, what);
+        keys.into_iter().for_each(|key| self.finished(key));
+        true
     }
 
     /// The command at the head of a stream is done.

@@ -3,6 +3,7 @@
 //! A GPU's figures are medians of samples taken in turns. On a described machine's clock one launch tells all: a second
 //! would take as long.
 
+use tileweave::route::Machine;
 use tileweave::route::model::Work;
 use tileweave::timeline::{Recorder, Timeline};
 use tileweave::{Exchange, Numerics, Op, OpSpec, Operands, Path, Plan, Rank, Result, Want, chunk};
@@ -110,8 +111,9 @@ pub fn gemm(subject: &Subject, case: &Gemm) -> Result<GemmTimes> {
     let work = work(case.op, case.m, case.n, case.k);
     let (nccl, auto_route) = match subject.machine(case.ranks) {
         Some(machine) => {
-            let collective = work.nccl_collective_us(&machine);
-            (collective.map(|us| gemm_ms + us / 1e3), Subject::route(&machine, work))
+            let nccl = Modelled::new(&ranks, Some(&mut contest), &machine, &work);
+            let ms = nccl.map(|nccl| nccl.ms(subject, EFFORT)).transpose()?;
+            (ms, Subject::route(&machine, work))
         }
         None => (
             super::nccl::gemm_ms(&ranks, &whole, &mut contest, EFFORT)?,
@@ -164,6 +166,59 @@ fn planned(rank: &Rank, case: &Gemm, work: &Work) -> Result<Path> {
     let side = if case.op == Op::AllGatherGemm { case.n } else { case.k };
     let spec = OpSpec::new(case.op, case.n, case.k, case.m, work.dtype).whole(side * case.ranks);
     Ok(rank.plan(&spec)?.route(case.m).path)
+}
+
+/// NCCL's collective on a described machine, by the model of it on the node's clock: behind our GEMM, or alone.
+struct Modelled<'a> {
+    ranks: &'a [Rank],
+    gemm: Option<(&'a mut Overlapped, usize)>,
+    us: f64,
+    bytes: u64,
+}
+
+impl<'a> Modelled<'a> {
+    /// `None`: no NCCL between these ranks.
+    fn new(
+        ranks: &'a [Rank],
+        ours: Option<&'a mut Overlapped>,
+        machine: &Machine,
+        work: &Work,
+    ) -> Option<Modelled<'a>> {
+        let us = work.nccl_collective_us(machine)?;
+        let gemm = match ours {
+            Some(ours) => {
+                let place = ours.field.iter().position(|who| *who == Contender::Gemm)?;
+                Some((ours, place))
+            }
+            None => None,
+        };
+        Some(Modelled {
+            ranks,
+            gemm,
+            us,
+            bytes: work.ring_bytes(ranks.len()),
+        })
+    }
+
+    fn ms(mut self, subject: &Subject, effort: Effort) -> Result<f64> {
+        let all = samples(subject, self.ranks, &mut self, effort)?;
+        Ok(median(all.first().map_or(&[], Vec::as_slice)))
+    }
+}
+
+impl Contest for Modelled<'_> {
+    fn contenders(&self) -> usize {
+        1
+    }
+
+    fn launch(&mut self, _contender: usize, set: usize) -> Result<()> {
+        if let Some((ours, place)) = &mut self.gemm {
+            ours.launch(*place, set)?;
+        }
+        let streams: Vec<_> = self.ranks.iter().map(Rank::stream).collect();
+        let node = self.ranks[0].node();
+        node.driver().model_collective(&streams, self.us, self.bytes)
+    }
 }
 
 /// A collective alone on every rank.
@@ -242,13 +297,18 @@ pub fn message(subject: &Subject, case: &Message) -> Result<MessageTimes> {
     let multicast = match &machine {
         _ if !offered || case.ranks < 2 => None,
         Some(machine) if !machine.multicast => None,
-        Some(_) => Some(us(Numerics::InSwitch, spec.exchange(Exchange::InSwitch))?),
+        Some(_) => Some(us(Numerics::InSwitch, spec.clone().exchange(Exchange::InSwitch))?),
         // What this machine's switch cannot do is no failure of the row.
-        None => us(Numerics::InSwitch, spec.exchange(Exchange::InSwitch)).ok(),
+        None => us(Numerics::InSwitch, spec.clone().exchange(Exchange::InSwitch)).ok(),
     };
     let work = work(case.op, m, n, 0);
     let nccl = match &machine {
-        Some(machine) => work.nccl_collective_us(machine),
+        Some(machine) => {
+            let ranks = subject.group(std::slice::from_ref(&spec), case.ranks, Numerics::Exact)?;
+            let nccl = Modelled::new(&ranks, None, machine, &work);
+            let ms = nccl.map(|nccl| nccl.ms(subject, IN_A_ROW)).transpose()?;
+            ms.map(|ms| 1e3 * ms)
+        }
         None => super::nccl::alone_us(subject, case, IN_A_ROW)?,
     };
     Ok(MessageTimes { p2p, nccl, multicast })

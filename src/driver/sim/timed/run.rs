@@ -3,7 +3,7 @@
 use corosensei::CoroutineResult;
 
 use super::super::machine::Machine;
-use super::super::stream::StreamKey;
+use super::super::stream::{StreamKey, Together};
 use super::self_c::WarpC;
 use super::table::self_slot;
 use super::warp::{Wait, Warp};
@@ -106,5 +106,25 @@ impl Timed {
         self.streams.insert(key, end);
         self.time = self.time.max(from);
         end
+    }
+
+    /// A collective of these streams, from the last one's arrival on. Its bytes take links' time from others, and are longer under
+    /// way where others take theirs; alone they take what the model says.
+    pub fn together(&mut self, streams: &[StreamKey], asked: u64, what: Together) {
+        let ends = streams.iter().filter_map(|key| self.streams.get(key).copied());
+        let from = ends.max().unwrap_or(0).max(asked);
+        let moving = ((what.bytes as f64 * self.rates.link) as u64).min(what.takes);
+        let mut end = from + what.takes;
+        for key in streams {
+            let gpu = &mut self.gpus[key.device];
+            // Behind what calls and steps take.
+            let begins = from + (what.takes - moving);
+            end = end
+                .max(gpu.out.serve(begins, moving))
+                .max(gpu.into.serve(begins, moving));
+        }
+        for key in streams {
+            self.stream_takes(*key, asked, |_| end);
+        }
     }
 }
