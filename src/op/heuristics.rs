@@ -18,7 +18,7 @@ use crate::dtype::DType;
 /// the operands.
 const WIDE_BLOCKS: u64 = 64;
 /// The least rows a rank owns, or sends, that go into blocks 128 rows high: below, more than half of a block would be empty.
-const LEAST_CHUNK: u64 = 64;
+pub(crate) const LEAST_CHUNK: u64 = 64;
 /// GEMMs of fewer rows are split along K, which the Hopper tiles of 128 rows are not.
 const SPLIT_ROWS: u64 = 128;
 /// The least rows of blocks for which they are taken in pairs. An odd one has a partner with nothing to do; without pairs blocks ask

@@ -20,6 +20,7 @@ use super::nccl;
 use crate::abi;
 use crate::dtype::DType;
 use crate::op::Op;
+use crate::op::heuristics::LEAST_CHUNK;
 
 /// An operation at one M, as one rank computes it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -100,7 +101,7 @@ impl Work {
     /// blocks, of 128 rows, or of 64 where a rank has fewer.
     fn in_blocks(&self, world: usize) -> Work {
         let (world, chunk) = (world as u64, self.m.div_ceil(world as u64));
-        let high = if chunk < 64 { 64 } else { 128 };
+        let high = if chunk < LEAST_CHUNK { 64 } else { 128 };
         let m = match self.op {
             Op::GemmReduceScatter | Op::AllGatherGemm => world.saturating_mul(chunk.next_multiple_of(high)),
             _ => self.m,

@@ -95,4 +95,5 @@ fn where_there_is_no_clock_no_time_is_known() {
     let one = ranks[0].stream();
     assert!(refused(&[one], f64::NAN).contains("us is NaN"));
     assert!(refused(&[one, one], 1.0).contains("each stream once"));
+    assert!(refused(&[], 1.0).contains("one of each rank"));
 }

@@ -199,6 +199,7 @@ fn links_that_take_nothing_leave_the_gemm() {
         (Op::AllGatherGemm, false, 1.08),
         (Op::GemmReduceScatter, true, 1.04),
         (Op::AllGatherGemm, true, 1.01),
+        (Op::GemmAllReduce, true, 1.14),
     ] {
         let node = free(&named("h100x8"), memory);
         let (fused, gemm) = (

@@ -13,7 +13,7 @@ use super::handle::SimNode;
 use super::launch::{Request, ctas_per_sm};
 use super::machine::CTA_SHARED;
 use super::shared::{Ask, bad_stream};
-use super::stream::{Command, Landing, StreamKey, Together};
+use super::stream::{Command, Landing, StreamKey};
 use super::{tensor_map, timed};
 use crate::abi::{TwParams, TwTensorMap};
 use crate::driver::{
@@ -503,34 +503,7 @@ impl Driver for SimNode {
     }
 
     fn model_collective(&self, streams: &[Stream], us: f64, bytes: u64) -> Result<()> {
-        if self.config.clock.is_none() {
-            return Err(Error::Unavailable {
-                what: "a model of a collective".into(),
-                reason: "this simulated node has no clock: SimConfig::clocked".into(),
-            });
-        }
-        if !(0.0..=1e9).contains(&us) {
-            return Err(Error::bad_argument("us", us, "0 to 10^9 microseconds"));
-        }
-        let mut s = self.node.shared.lock();
-        for (i, stream) in streams.iter().enumerate() {
-            if streams[..i].contains(stream) {
-                return Err(Error::bad_argument("streams", stream.0, "each stream once"));
-            }
-            s.streams.get(&stream.0).ok_or_else(|| bad_stream(stream.0))?;
-            if s.captures(*stream)? {
-                return s.enqueue(stream.0, Command::Together(Together::default())).map(drop);
-            }
-        }
-        s.next_record += 1;
-        let what = Together {
-            number: s.next_record,
-            members: streams.len(),
-            takes: (us * 1e6) as u64,
-            bytes,
-        };
-        let mut enqueue = |stream: &Stream| s.enqueue(stream.0, Command::Together(what)).map(drop);
-        streams.iter().try_for_each(&mut enqueue)
+        self.collective(streams, us, bytes)
     }
 
     fn observed_traffic(&self, place: Place) -> Option<(u64, u64)> {

@@ -117,6 +117,8 @@ mod timed;
 #[cfg(target_os = "linux")]
 mod tma;
 #[cfg(target_os = "linux")]
+mod together;
+#[cfg(target_os = "linux")]
 mod units;
 #[cfg(target_os = "linux")]
 mod warp;

@@ -11,6 +11,7 @@ use super::launch::Request;
 use super::machine::Machine;
 use super::report::Trouble;
 use super::shadow::{self, GRANULE, HOST, UNWRITTEN};
+use super::together::Together;
 
 /// Orders streams whatever thread made them: by place, then by creation at that place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -61,17 +62,6 @@ pub(super) enum Command {
     /// Another library's collective, on the clock.
     Together(Together),
     Close,
-}
-
-/// A stream's part in a collective of `members` streams, told apart from others by its number.
-#[derive(Debug, Default, Clone, Copy)]
-pub(super) struct Together {
-    pub number: u64,
-    pub members: usize,
-    /// Picoseconds, from the last stream's arrival on.
-    pub takes: u64,
-    /// What every rank sends, and gets.
-    pub bytes: u64,
 }
 
 #[derive(Default)]
@@ -178,36 +168,6 @@ impl Machine {
         }
         self.finished(key);
         Ok(true)
-    }
-
-    /// A collective, if all its streams have come to it.
-    fn step_together(&mut self, what: Together) -> bool {
-        let here = |stream: &StreamState| {
-            let first = stream.queue.front();
-            matches!(first, Some((Command::Together(other), ..)) if other.number == what.number)
-                && stream.running.is_none()
-        };
-        let keys: Vec<StreamKey> = self
-            .streams
-            .iter()
-            .filter(|(_, s)| here(s))
-            .map(|(key, _)| *key)
-            .collect();
-        let Some(timed) = self.timed.as_mut().filter(|_| keys.len() == what.members) else {
-            return false;
-        };
-        let mut asked = 0;
-        for key in &keys {
-            if let Some((_, host, then)) = self.streams.get_mut(key).and_then(|stream| stream.queue.pop_front()) {
-                asked = then.max(asked);
-                if let Some(stream) = self.streams.get_mut(key) {
-                    join(&mut stream.rows, &host, &mut Vec::new());
-                }
-            }
-        }
-        timed.together(&keys, asked, what);
-        keys.into_iter().for_each(|key| self.finished(key));
-        true
     }
 
     /// The command at the head of a stream is done.

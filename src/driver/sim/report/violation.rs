@@ -216,48 +216,50 @@ fn describe(m: &Machine, trouble: Trouble) -> String {
     }
 }
 
+/// By the number of `mx::Call` in `csrc/machine/noted.h`.
+const CALLS: [&str; 34] = [
+    "nothing",
+    "a load",
+    "a store",
+    "a load of shared memory",
+    "a store to shared memory",
+    "cp.async",
+    "cp.async.commit",
+    "a wait for cp.async",
+    "ldmatrix",
+    "stmatrix",
+    "mma",
+    "a wait for mma",
+    "wgmma",
+    "a commit of wgmma",
+    "a wait for wgmma",
+    "a barrier",
+    "the cluster's barrier",
+    "a shuffle",
+    "mbarrier.init",
+    "an arrival at an mbarrier",
+    "expect_tx of an mbarrier",
+    "a wait for an mbarrier",
+    "a TMA load",
+    "a TMA store",
+    "a bulk copy",
+    "a commit of bulk copies",
+    "a wait for bulk copies",
+    "a store of a word",
+    "an atomic with acquire and release",
+    "a relaxed addition",
+    "a packet",
+    "a load through the switch",
+    "a store through the switch",
+    "an alias fence",
+];
+
 /// What was asked of the machine: the inverse of `note` in `csrc/machine/noted.h`.
 fn call(what: Option<u64>) -> String {
-    const NAMES: [&str; 34] = [
-        "nothing",
-        "a load",
-        "a store",
-        "a load of shared memory",
-        "a store to shared memory",
-        "cp.async",
-        "cp.async.commit",
-        "a wait for cp.async",
-        "ldmatrix",
-        "stmatrix",
-        "mma",
-        "a wait for mma",
-        "wgmma",
-        "a commit of wgmma",
-        "a wait for wgmma",
-        "a barrier",
-        "the cluster's barrier",
-        "a shuffle",
-        "mbarrier.init",
-        "an arrival at an mbarrier",
-        "expect_tx of an mbarrier",
-        "a wait for an mbarrier",
-        "a TMA load",
-        "a TMA store",
-        "a bulk copy",
-        "a commit of bulk copies",
-        "a wait for bulk copies",
-        "a store of a word",
-        "an atomic with acquire and release",
-        "a relaxed addition",
-        "a packet",
-        "a load through the switch",
-        "a store through the switch",
-        "an alias fence",
-    ];
     match what {
         None => "left its kernel".into(),
         Some(what) => {
-            let name = NAMES.get((what >> 56) as usize).unwrap_or(&"an unknown call");
+            let name = CALLS.get((what >> 56) as usize).unwrap_or(&"an unknown call");
             format!("asked for {name} ({:#x})", what << 8 >> 8)
         }
     }
@@ -282,4 +284,31 @@ pub(in crate::driver::sim) fn fiber_trouble(m: &Machine, trouble: Trouble, f: *m
 
 pub(in crate::driver::sim) fn stream_trouble(m: &Machine, trouble: Trouble) -> String {
     format!("a stream's command: {}", describe(m, trouble))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::CALLS;
+
+    #[test]
+    fn every_call_has_a_name() {
+        let header = include_str!("../../../../csrc/machine/noted.h");
+        let (_, calls) = header.split_once("enum class Call : uint64_t {").expect("the calls");
+        let (calls, _) = calls.split_once('}').expect("their end");
+        let calls: Vec<_> = calls
+            .split(',')
+            .map(str::trim)
+            .filter(|call| !call.is_empty())
+            .collect();
+        assert_eq!(calls.len() + 1, CALLS.len());
+        let at = |call: &str| 1 + calls.iter().position(|other| other.starts_with(call)).expect("a call");
+        for (call, name) in [
+            ("Load", "a load"),
+            ("Shuffle", "a shuffle"),
+            ("Word", "a store of a word"),
+            ("AliasFence", "an alias fence"),
+        ] {
+            assert_eq!(CALLS[at(call)], name);
+        }
+    }
 }

@@ -72,9 +72,9 @@ unsafe extern "C" fn tw_timed_turn(c: *mut WarpC) {
 unsafe extern "C" fn tw_timed_noted(c: *mut WarpC, what: u64) {
     // SAFETY: passed on.
     unsafe {
-        with(c.cast(), |timed, cta, w| {
+        with(c.cast(), |timed, _, w| {
             if let Some(script) = &mut timed.script {
-                script.asked((cta.kernel, w.c.block, w.c.thread / 32), what);
+                script.asked(w.name(), what);
             }
         })
     }
@@ -84,9 +84,9 @@ unsafe extern "C" fn tw_timed_noted(c: *mut WarpC, what: u64) {
 unsafe extern "C" fn tw_timed_looked(c: *mut WarpC, ns: u64) {
     // SAFETY: passed on.
     unsafe {
-        with(c.cast(), |timed, cta, w| {
+        with(c.cast(), |timed, _, w| {
             if let Some(script) = &mut timed.script {
-                script.looked((cta.kernel, w.c.block, w.c.thread / 32), ns);
+                script.looked(w.name(), ns);
             }
         })
     }

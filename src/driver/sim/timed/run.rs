@@ -3,7 +3,8 @@
 use corosensei::CoroutineResult;
 
 use super::super::machine::Machine;
-use super::super::stream::{StreamKey, Together};
+use super::super::stream::StreamKey;
+use super::super::together::Together;
 use super::self_c::WarpC;
 use super::table::self_slot;
 use super::warp::{Wait, Warp};
